@@ -1,0 +1,88 @@
+/**
+ * What the engine needs to know of a chain: a compiled, immutable ChainSpec. contracts/ makes plans; the engine only calls them.
+ *
+ * A plan is pure: its functions depend on their arguments alone, never block, and never throw. Work that is not bounded, or that needs
+ * a payload which is not in memory, is refused with `deferred`; the pipeline then evaluates it off the event loop and feeds the result back.
+ */
+
+/** A message by value or by reference. `bytes` is absent when it is stored elsewhere. */
+export interface Value {
+  /** Fingerprint of the contract revision that it was written with. */
+  contract: string;
+  sizeBytes: number;
+  sha256: Uint8Array;
+  bytes?: Uint8Array;
+  reference?: string;
+}
+
+/** What expressions read. */
+export interface Scope {
+  run: { id: string; namespace: string; method: string; acceptedAtMs: number };
+  input: Value;
+  /** By step index; undefined: not run yet, skipped or failed. */
+  outputs: readonly (Value | undefined)[];
+}
+
+/** A mistake that an expression makes at run time (division by zero, missing key); final. */
+export interface EvaluationError {
+  reason: "EXPRESSION_FAILED";
+  message: string;
+}
+
+export type Evaluated<T> =
+  | { kind: "value"; value: T }
+  | { kind: "failed"; error: EvaluationError }
+  | { kind: "deferred" };
+
+/** A delay before each retry, times in milliseconds. attempt: the one that failed, from 1. */
+export interface RetryPlan {
+  kind: "fixed" | "linear" | "exponential";
+  initialMs: number;
+  incrementMs: number;
+  factor: number;
+  capMs: number;
+  /** 0..1 */
+  jitter: number;
+  attemptsMax: number;
+  budgetMs?: number;
+  nonRetryable: readonly string[];
+}
+
+export interface StepPlan {
+  index: number;
+  id: string;
+  /** Full method name of the callee. */
+  method: string;
+  /** Fingerprint of the callee's pinned contract revision. */
+  contract: string;
+  taskQueue: string;
+  /** Indexes of the steps that must be over before this one. */
+  needs: readonly number[];
+  /** Indexes of the steps that need this one. */
+  neededBy: readonly number[];
+  priority?: number;
+  retry: RetryPlan;
+  scheduleToStartMs?: number;
+  startToCloseMs: number;
+  heartbeatMs?: number;
+  scheduleToCloseMs?: number;
+  exclusive: boolean;
+  /** Whether the step runs; absent: always. */
+  condition?: (scope: Scope) => Evaluated<boolean>;
+  /** The callee's encoded input message. */
+  bindInput: (scope: Scope) => Evaluated<Uint8Array>;
+  /** Why `bytes` is no valid output of the callee, undefined if it is. */
+  checkOutput: (bytes: Uint8Array) => string | undefined;
+}
+
+export interface ChainPlan {
+  method: string;
+  /** Version of the chain; 0 for a lone action, whose plan has the one step "call". */
+  version: number;
+  contract: string;
+  outputContract: string;
+  runTimeoutMs: number;
+  steps: readonly StepPlan[];
+  /** The encoded output message. */
+  bindOutput: (scope: Scope) => Evaluated<Uint8Array>;
+}

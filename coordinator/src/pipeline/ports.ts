@@ -1,0 +1,72 @@
+/**
+ * The doors of the pipeline: what the rpc services ask of it (`Intake`), and what it asks of the registry (`Catalogue`, `Plans`).
+ * Every Intake promise settles after the commit that made it true, or rejects with a StatusError.
+ */
+import type { StartStep } from "@taskmesh/proto";
+import type { Lane } from "@taskmesh/runtime";
+import type { ChainPlan, Value } from "../engine/plan.js";
+
+/** Names one attempt; `lease` fences it. */
+export interface AttemptRef {
+  runId: string;
+  stepId: string;
+  item: number;
+  attempt: number;
+  lease: string;
+}
+
+/** A run to accept; input, key and labels are checked by the caller. */
+export interface StartCommand {
+  namespaceId: number;
+  namespace: string;
+  plan: ChainPlan;
+  input: Value;
+  idempotencyKey?: string;
+  labels: Readonly<Record<string, string>>;
+  priority: number;
+  timeoutMs?: number;
+  /** W3C trace context of the caller. */
+  trace?: Record<string, string>;
+}
+
+/** current: bound (or was already); cancelling: bound, but its run was cancelled; stale: superseded or ended, drop it. */
+export type BindVerdict = "current" | "cancelling" | "stale";
+
+export interface Intake {
+  /** Accepts a run. Rejects: ALREADY_EXISTS / IDEMPOTENCY_KEY_REUSED, UNAVAILABLE, RESOURCE_EXHAUSTED / OVERLOADED. */
+  startRun(command: StartCommand): Promise<{ runId: string; existing: boolean }>;
+  /** Rejects: NOT_FOUND / RUN_NOT_FOUND, FAILED_PRECONDITION / RUN_ENDED. */
+  cancelRun(namespaceId: number, runId: string, reason: string): Promise<void>;
+  /** A beat lists this attempt: record that the session runs it. */
+  bind(ref: AttemptRef, sessionId: string, startedAtMs: number, sinceReportMs: number): Promise<BindVerdict>;
+  /** A bound attempt is no longer run by its session (lapsed, or unlisted): give it a new lease or end the step. */
+  lose(ref: AttemptRef, why: string): Promise<void>;
+  /** A redelivered or exclusive start asks to run. */
+  claim(ref: AttemptRef, sessionId: string): Promise<{ start: StartStep } | { drop: string }>;
+}
+
+export interface LaneState {
+  lane: Lane;
+  /** Attempts that this coordinator may have dispatched and not over on the lane: its share of 2 x the live slots. */
+  window: number;
+}
+
+/** The live registry as this coordinator sees it; answers from memory. */
+export interface Catalogue {
+  /** Where a step of this callee goes now; undefined: no live worker serves it. */
+  laneFor(target: { namespaceId: number; taskQueue: string; method: string; contract: string }): LaneState | undefined;
+  /** Every lane with live slots, to refill from the ready queue, with the callees it can serve. */
+  liveLanes(): { namespaceId: number; taskQueue: string; state: LaneState; contracts: readonly string[] }[];
+  /** Called after lanes or slots changed. */
+  onChange(listener: () => void): void;
+  /** Ids of the coordinators that are live, this one included. */
+  coordinators(): readonly string[];
+}
+
+/** Compiled chains and lone actions. */
+export interface Plans {
+  /** What a new run of the callable uses; undefined: no such method in the namespace. */
+  current(namespaceId: number, method: string): Promise<ChainPlan | undefined>;
+  /** What an accepted run is pinned to; kept for ever. */
+  pinned(namespaceId: number, method: string, version: number, contract: string): Promise<ChainPlan>;
+}

@@ -1,0 +1,16 @@
+import { defineConfig } from "vitest/config";
+
+// Tests read the sources of every package, never a build.
+const conditions = ["@taskmesh/source", "node", "import", "default"];
+
+export default defineConfig({
+  resolve: { conditions },
+  ssr: { resolve: { conditions, externalConditions: conditions } },
+  test: {
+    include: ["*/src/**/*.test.ts", "test/**/*.test.ts"],
+    pool: "forks",
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    maxWorkers: 2,
+  },
+});
