@@ -1,0 +1,101 @@
+/**
+ * Db over postgres.js.
+ *
+ * A statement that gets no answer within `statementTimeoutMs` + 5 s is given up with its whole client: the connection may be half open,
+ * and postgres.js never settles a query on it (porsager/postgres issue 1089). Its outcome is unknown to the caller.
+ */
+import { drizzle } from "drizzle-orm/pg-proxy";
+import postgres from "postgres";
+import type { Database, Db } from "./db.js";
+
+export interface PostgresOptions {
+  url: string;
+  /** Connections at most, default 8. */
+  connectionsMax?: number;
+  /** Server-side limit of one statement in milliseconds, default 30,000. */
+  statementTimeoutMs?: number;
+  /** Session settings, such as planner switches. */
+  settings?: Record<string, string>;
+}
+
+/** Opens a pool; connections are made when needed. */
+export function openPostgres(options: PostgresOptions): Database {
+  const timeoutMs = options.statementTimeoutMs ?? 30_000;
+  let client = connect(options, timeoutMs);
+  let closed = false;
+  const replace = (broken: postgres.Sql): void => {
+    if (closed || client !== broken) return;
+    client = connect(options, timeoutMs);
+    void broken.end({ timeout: 0 }).catch(() => {});
+  };
+  const guarded = async <T>(work: (sql: postgres.Sql) => Promise<T>, limitMs: number): Promise<T> => {
+    const used = client;
+    let timer: NodeJS.Timeout | undefined;
+    const limit = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        replace(used);
+        reject(new Error(`Postgres gave no answer within ${limitMs} ms`));
+      }, limitMs);
+    });
+    try {
+      return await Promise.race([work(used), limit]);
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+  const base = session(
+    (run) => guarded(run, timeoutMs + 5_000),
+    (work) => guarded((sql) => sql.begin((tx) => work(bound(tx))) as Promise<never>, 2 * timeoutMs),
+  );
+  return {
+    ...base,
+    async close() {
+      closed = true;
+      await client.end({ timeout: 2 });
+    },
+  };
+}
+
+function connect(options: PostgresOptions, timeoutMs: number): postgres.Sql {
+  return postgres(options.url, {
+    max: options.connectionsMax ?? 8,
+    prepare: true,
+    connect_timeout: 5,
+    keep_alive: 10,
+    idle_timeout: 0,
+    backoff: (attempt: number) => Math.min(2, 0.1 * 2 ** Math.min(attempt, 5)) * (0.5 + Math.random() / 2),
+    onnotice: () => {},
+    connection: {
+      application_name: "taskmesh",
+      statement_timeout: timeoutMs,
+      idle_in_transaction_session_timeout: timeoutMs,
+      ...options.settings,
+    },
+  });
+}
+
+type Run = <T>(work: (sql: postgres.Sql) => Promise<T>) => Promise<T>;
+
+function session(run: Run, begin: <T>(work: (tx: Db) => Promise<T>) => Promise<T>): Db {
+  return {
+    kind: "postgres",
+    query: (text, params = []) => run((sql) => execute(sql, text, params)) as Promise<never>,
+    transaction: begin,
+    orm: drizzle((text, params) => run(async (sql) => ({ rows: await values(sql, text, params) }))),
+  };
+}
+
+function bound(sql: postgres.TransactionSql): Db {
+  const run: Run = (work) => work(sql as unknown as postgres.Sql);
+  const nested = <T>(work: (tx: Db) => Promise<T>): Promise<T> =>
+    sql.savepoint((inner) => work(bound(inner))) as unknown as Promise<T>;
+  return session(run, nested);
+}
+
+async function execute(sql: postgres.Sql, text: string, params: readonly unknown[]): Promise<unknown[]> {
+  return [...(await sql.unsafe(text, params as never[], { prepare: true }))];
+}
+
+async function values(sql: postgres.Sql, text: string, params: readonly unknown[]): Promise<unknown[][]> {
+  return [...(await sql.unsafe(text, params as never[], { prepare: true }).values())] as unknown[][];
+}
