@@ -1,0 +1,73 @@
+/** How values of the mesh are written for people: statuses, instants, lengths of time, failures. */
+import { type Colors, type Json, plain } from "./output.js";
+
+/** "RUN_STATUS_SUCCEEDED" or "STEP_STATUS_READY" without the prefix that only proto needs. */
+export const bareStatus = (status: unknown): string =>
+  String(status ?? "UNSPECIFIED").replace(/^(RUN|STEP)_STATUS_|^EVENT_KIND_/, "");
+
+/** Statuses that a run never leaves. */
+export const isFinal = (status: string): boolean => /^(SUCCEEDED|FAILED|CANCELLED|EXPIRED)$/.test(bareStatus(status));
+
+/** A status in its colour. */
+export function paintStatus(status: unknown, colors: Colors): string {
+  const bare = bareStatus(status);
+  switch (bare) {
+    case "SUCCEEDED":
+      return colors.green(bare);
+    case "FAILED":
+    case "EXPIRED":
+    case "BROKEN":
+      return colors.red(bare);
+    case "CANCELLED":
+    case "RETRYING":
+    case "PAUSED":
+      return colors.yellow(bare);
+    case "RUNNING":
+    case "DISPATCHED":
+      return colors.cyan(bare);
+    default:
+      return colors.dim(bare);
+  }
+}
+
+/** "0.4 s", "12 s", "3 min 5 s", "2 h 4 min", "3 d 2 h". */
+export function showDuration(ms: number): string {
+  if (ms < 0) return showDuration(0);
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  const seconds = ms / 1000;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 24) return `${hours} h ${minutes % 60} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+/** How long ago an RFC 3339 instant was, or "-". */
+export function showAgo(instant: unknown, nowMs: number): string {
+  const at = typeof instant === "string" ? Date.parse(instant) : Number.NaN;
+  return Number.isNaN(at) ? "-" : `${showDuration(nowMs - at)} ago`;
+}
+
+/** Time between two RFC 3339 instants; the second may be absent: until now. */
+export function showBetween(from: unknown, to: unknown, nowMs: number): string {
+  const start = typeof from === "string" ? Date.parse(from) : Number.NaN;
+  const end = typeof to === "string" ? Date.parse(to) : nowMs;
+  return Number.isNaN(start) || Number.isNaN(end) ? "-" : showDuration(end - start);
+}
+
+/** "REASON: message" of a failure, or "". */
+export function showFailure(failure: Json | undefined): string {
+  if (failure === undefined || failure === null || typeof failure !== "object" || Array.isArray(failure)) return "";
+  const reason = typeof failure.reason === "string" ? failure.reason : "";
+  const message = typeof failure.message === "string" ? failure.message : "";
+  return plain([reason, message].filter((part) => part !== "").join(": "));
+}
+
+/** A value on one line for a person, cut to `max` characters. */
+export function showValue(value: Json | undefined, max = 200): string {
+  if (value === undefined) return "";
+  const text = plain(JSON.stringify(value));
+  return text.length <= max ? text : `${text.slice(0, max - 1)}…`;
+}
