@@ -153,3 +153,10 @@ export {
   stepStatusToJSON,
   type RunServiceServer,
 } from "./taskmesh/v1/run.js";
+export {
+  FilterSeenRequest,
+  FilterSeenResponse,
+  SeenServiceClient,
+  SeenServiceService,
+  type SeenServiceServer,
+} from "./taskmesh/v1/seen.js";
