@@ -1,0 +1,293 @@
+/**
+ * The reasons of the mesh: every error says one of these names, so that a program can act on it without reading text.
+ *
+ * `reasons` are carried by statuses (google.rpc.ErrorInfo.reason, `reason` of problem+json), `failureReasons` by the
+ * Failure of an attempt, a step or a run. docs/errors.md is made of these tables, and a test holds both equal.
+ */
+import { status } from "@grpc/grpc-js";
+
+/** One reason of a status. */
+export interface ReasonEntry {
+  /** gRPC status code that it comes with. */
+  code: status;
+  /** What happened. */
+  meaning: string;
+  /** What the caller can do. */
+  fix: string;
+}
+
+const {
+  ABORTED,
+  ALREADY_EXISTS,
+  CANCELLED,
+  DATA_LOSS,
+  DEADLINE_EXCEEDED,
+  FAILED_PRECONDITION,
+  INTERNAL,
+  INVALID_ARGUMENT,
+  NOT_FOUND,
+  PERMISSION_DENIED,
+  RESOURCE_EXHAUSTED,
+  UNAUTHENTICATED,
+  UNAVAILABLE,
+  UNIMPLEMENTED,
+} = status;
+
+/** Every reason that a status of the mesh may carry. */
+export const reasons = {
+  ARGUMENT_INVALID: {
+    code: INVALID_ARGUMENT,
+    meaning: "A field of the request is missing, malformed or out of its bounds; BadRequest names it.",
+    fix: "Correct the named field.",
+  },
+  INPUT_INVALID: {
+    code: INVALID_ARGUMENT,
+    meaning: "The input of a run breaks the contract of its method; BadRequest names the field.",
+    fix: "Compare the input with the contract (`taskmesh actions describe`).",
+  },
+  PAGE_TOKEN_INVALID: {
+    code: INVALID_ARGUMENT,
+    meaning: "The page token was not made by this list, or its filter has changed.",
+    fix: "List again from the first page.",
+  },
+  CHAIN_INVALID: {
+    code: INVALID_ARGUMENT,
+    meaning: "The chain does not pass its checks; the detail ChainInvalid lists each problem with its place.",
+    fix: "Correct the named steps and expressions; `taskmesh chains validate` shows them.",
+  },
+  DESCRIPTORS_INVALID: {
+    code: INVALID_ARGUMENT,
+    meaning: "The descriptors of a registration are unreadable, incomplete, or lack a method that is offered.",
+    fix: "Generate the descriptors again with `taskmesh gen`, imports included and dependencies first.",
+  },
+  SERVICE_RESERVED: {
+    code: INVALID_ARGUMENT,
+    meaning: "The service's package is reserved (taskmesh.*, grpc.*, google.*, buf.*).",
+    fix: "Declare the service in a package of your own.",
+  },
+  EXPRESSION_INVALID: {
+    code: INVALID_ARGUMENT,
+    meaning: "An expression does not parse or has the wrong type.",
+    fix: "Correct the expression at the named place.",
+  },
+  TOKEN_MISSING: {
+    code: UNAUTHENTICATED,
+    meaning: "The call carries neither a bearer token nor a verified client certificate.",
+    fix: "Set TASKMESH_TOKEN or TASKMESH_TOKEN_FILE, or a client certificate.",
+  },
+  TOKEN_INVALID: {
+    code: UNAUTHENTICATED,
+    meaning: "The bearer token is not one of the server's.",
+    fix: "Use a token that the server's token file lists.",
+  },
+  NAMESPACE_DENIED: {
+    code: PERMISSION_DENIED,
+    meaning: "The credential may not use this namespace.",
+    fix: "Use a credential of the namespace.",
+  },
+  NAMESPACE_REQUIRED: {
+    code: INVALID_ARGUMENT,
+    meaning: "The server holds several namespaces and the call names none.",
+    fix: "Set `namespace` in the request, or the metadata `taskmesh-namespace`.",
+  },
+  NAMESPACE_NOT_FOUND: {
+    code: NOT_FOUND,
+    meaning: "There is no such namespace.",
+    fix: "Check the name, or add it to TASKMESH_NAMESPACES.",
+  },
+  METHOD_NOT_FOUND: {
+    code: NOT_FOUND,
+    meaning: "No action or chain of this name is registered in the namespace.",
+    fix: "`taskmesh actions list` and `taskmesh chains list` show the names; start the worker that implements it.",
+  },
+  RUN_NOT_FOUND: {
+    code: NOT_FOUND,
+    meaning: "There is no such run in the namespace.",
+    fix: "Check the run id and the namespace.",
+  },
+  STEP_NOT_FOUND: {
+    code: NOT_FOUND,
+    meaning: "The run has no such step.",
+    fix: "`taskmesh runs show` lists the steps.",
+  },
+  CHAIN_NOT_FOUND: {
+    code: NOT_FOUND,
+    meaning: "There is no such chain, or no such version of it, in the namespace.",
+    fix: "`taskmesh chains list` shows the names.",
+  },
+  CONTRACT_NOT_FOUND: {
+    code: NOT_FOUND,
+    meaning: "There is no contract of this fingerprint or method in the namespace.",
+    fix: "Register the action, or leave the fingerprint out to get the newest revision.",
+  },
+  SESSION_NOT_FOUND: {
+    code: NOT_FOUND,
+    meaning: "The worker's session has ended or lapsed.",
+    fix: "Register again; the SDK does so by itself.",
+  },
+  PAYLOAD_NOT_FOUND: {
+    code: NOT_FOUND,
+    meaning: "There is no stored payload of this reference in the namespace.",
+    fix: "Store it again with PutPayload.",
+  },
+  ROUTE_NOT_FOUND: {
+    code: NOT_FOUND,
+    meaning: "The gateway has no route of this path.",
+    fix: "See /openapi.json for the routes.",
+  },
+  IDEMPOTENCY_KEY_REUSED: {
+    code: ALREADY_EXISTS,
+    meaning:
+      "The idempotency key was used with another input or method; the detail IdempotencyKeyReused names the run.",
+    fix: "Use a new key for a new request.",
+  },
+  RUN_ENDED: {
+    code: FAILED_PRECONDITION,
+    meaning: "The run has ended; a final status never changes. The detail RunEnded names it.",
+    fix: "Start a new run if it is to be done again.",
+  },
+  LEASE_LOST: {
+    code: FAILED_PRECONDITION,
+    meaning: "The attempt was superseded by another one, or its step has ended.",
+    fix: "Drop the attempt; do not retry.",
+  },
+  METHOD_TAKEN: {
+    code: FAILED_PRECONDITION,
+    meaning: "The method belongs to a chain and is offered by a worker, or the other way round.",
+    fix: "Choose another name for one of them.",
+  },
+  CONTRACT_INCOMPATIBLE: {
+    code: FAILED_PRECONDITION,
+    meaning: "The new revision of a contract breaks what is registered; the message names rule and field.",
+    fix: "Change the contract compatibly, or make a new major version of its package.",
+  },
+  CHAIN_UNSERVABLE: {
+    code: FAILED_PRECONDITION,
+    meaning: "No live worker serves a step of the chain.",
+    fix: "Start the worker, or allow unserved steps.",
+  },
+  RUN_NOT_ENDED: {
+    code: FAILED_PRECONDITION,
+    meaning: "The run has not ended, so it has no result yet.",
+    fix: "Wait for its end.",
+  },
+  RUN_FAILED: {
+    code: ABORTED,
+    meaning: "The run that the call waited for failed; the detail RunFailed says why.",
+    fix: "See the run's steps (`taskmesh runs show`).",
+  },
+  RUN_BROKEN: {
+    code: ABORTED,
+    meaning: "The run that the call waited for broke and waits for an operator.",
+    fix: "See the run's steps (`taskmesh runs show`).",
+  },
+  RUN_CANCELLED: {
+    code: CANCELLED,
+    meaning: "The run that the call waited for was cancelled.",
+    fix: "Start it again if it is still wanted.",
+  },
+  RUN_EXPIRED: {
+    code: DEADLINE_EXCEEDED,
+    meaning: "The run that the call waited for reached its deadline.",
+    fix: "Give it more time, or see which step was slow.",
+  },
+  OVERLOADED: {
+    code: RESOURCE_EXHAUSTED,
+    meaning: "The coordinator has as much work waiting as it accepts.",
+    fix: "Retry after the delay in RetryInfo, with the same idempotency key.",
+  },
+  LIMIT_EXCEEDED: {
+    code: RESOURCE_EXHAUSTED,
+    meaning: "A limit on count or size was reached; the message names it.",
+    fix: "Stay below the limit, or raise it where it is a setting.",
+  },
+  PAYLOAD_TOO_LARGE: {
+    code: RESOURCE_EXHAUSTED,
+    meaning: "A payload is over 64 MiB, or over 128 KiB where it must travel inline.",
+    fix: "Pass less, store it with PutPayload, or pass a link to it.",
+  },
+  MESSAGE_TOO_LARGE: {
+    code: RESOURCE_EXHAUSTED,
+    meaning: "A request is over the 4 MiB that one message may have.",
+    fix: "Send large inputs through PutPayload.",
+  },
+  PAYLOAD_CORRUPT: {
+    code: DATA_LOSS,
+    meaning: "The stored bytes no longer match their hash.",
+    fix: "Restore the database from a backup; the payload can't be trusted.",
+  },
+  DRAINING: {
+    code: UNAVAILABLE,
+    meaning: "The process is shutting down and takes no more work.",
+    fix: "Retry; another process or the restarted one answers.",
+  },
+  DATABASE_UNAVAILABLE: {
+    code: UNAVAILABLE,
+    meaning: "The database can't be reached or did not confirm in time.",
+    fix: "Retry with the same idempotency key.",
+  },
+  COORDINATOR_UNAVAILABLE: {
+    code: UNAVAILABLE,
+    meaning: "No coordinator answered at the configured addresses.",
+    fix: "Check TASKMESH_ADDRESS and that the coordinator runs; then retry.",
+  },
+  DEADLINE_EXCEEDED: {
+    code: DEADLINE_EXCEEDED,
+    meaning: "The call's own deadline passed before the answer. What it asked for may have happened.",
+    fix: "Retry with the same idempotency key and a longer deadline.",
+  },
+  CALL_CANCELLED: {
+    code: CANCELLED,
+    meaning: "The caller gave the call up. What it asked for may have happened.",
+    fix: "Nothing, or retry with the same idempotency key.",
+  },
+  METHOD_UNIMPLEMENTED: {
+    code: UNIMPLEMENTED,
+    meaning: "This server does not serve the method, or not in this mode.",
+    fix: "Check the address and the versions of client and server.",
+  },
+  INTERNAL: {
+    code: INTERNAL,
+    meaning: "A fault of the mesh itself. The message carries a trace id and nothing else.",
+    fix: "Look for the trace id in the server's log and report it.",
+  },
+} as const satisfies Record<string, ReasonEntry>;
+
+/** Name of a reason that a status of the mesh carries. */
+export type Reason = keyof typeof reasons;
+
+/** One reason of a Failure. */
+export interface FailureReasonEntry {
+  /** Whether another attempt is made if the step's retry policy allows one. */
+  retryable: boolean;
+  /** What happened. */
+  meaning: string;
+}
+
+/** Reasons that the mesh itself gives to failed attempts, steps and runs; actions add their own. */
+export const failureReasons = {
+  WORKER_LOST: { retryable: true, meaning: "The worker died or fell silent during the attempt." },
+  ATTEMPTS_LOST: {
+    retryable: false,
+    meaning: "Workers died or fell silent in as many attempts as are allowed (3); the step may be what kills them.",
+  },
+  SCHEDULE_TO_START_TIMEOUT: { retryable: false, meaning: "No worker took the step in time." },
+  START_TO_CLOSE_TIMEOUT: { retryable: true, meaning: "The attempt took longer than one attempt may." },
+  HEARTBEAT_TIMEOUT: { retryable: true, meaning: "The handler reported no progress for longer than it may." },
+  SCHEDULE_TO_CLOSE_TIMEOUT: { retryable: false, meaning: "The step took longer than all its attempts together may." },
+  RUN_EXPIRED: { retryable: false, meaning: "The run reached its deadline." },
+  CANCELLED: { retryable: false, meaning: "The run was cancelled." },
+  STEP_FAILED: { retryable: false, meaning: "A step failed for good and nothing caught it; `cause` is its failure." },
+  INPUT_INVALID: { retryable: false, meaning: "The input of the step breaks the action's contract." },
+  OUTPUT_INVALID: { retryable: false, meaning: "What the handler returned breaks the action's contract." },
+  OUTPUT_TOO_LARGE: { retryable: false, meaning: "What the handler returned is over 64 MiB." },
+  EXPRESSION_FAILED: { retryable: false, meaning: "An expression of the chain failed on the values of this run." },
+  DATA_ERROR: { retryable: false, meaning: "The database refuses the value that the step recorded." },
+  METHOD_UNKNOWN: { retryable: true, meaning: "The worker was given a method that it does not implement." },
+  PAYLOAD_UNREADABLE: { retryable: true, meaning: "A payload by reference could not be fetched or stored." },
+  HANDLER_FAILED: { retryable: true, meaning: "The handler threw an error that is no ActionFailure." },
+  DRAINED: { retryable: true, meaning: "The worker was shut down before the handler ended." },
+} as const satisfies Record<string, FailureReasonEntry>;
+
+/** Name of a reason that the mesh gives to failures. */
+export type FailureReason = keyof typeof failureReasons;
