@@ -151,6 +151,8 @@ export const coordinators = pgTable("coordinators", {
   address: text("address").notNull(),
   startedAt: instant("started_at").notNull().defaultNow(),
   lastBeatAt: instant("last_beat_at").notNull().defaultNow(),
+  /** The survivor that finishes what this one left. If it lapses too, another takes over; the row goes when all is done. */
+  adoptedBy: text("adopted_by"),
 });
 
 /**
