@@ -6,3 +6,7 @@ export * from "./service.js";
 export * from "./status.js";
 export * from "./transport/transport.js";
 export * from "./uuid.js";
+export * from "./json-faults.js";
+export * from "./nearest-name.js";
+export * from "./protobuf-json.js";
+export * from "./strict-json.js";
