@@ -10,3 +10,4 @@ export * from "./json-faults.js";
 export * from "./nearest-name.js";
 export * from "./protobuf-json.js";
 export * from "./strict-json.js";
+export * from "./wire.js";

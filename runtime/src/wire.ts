@@ -1,0 +1,381 @@
+/**
+ * Whether bytes are a valid message of a type, without building the message.
+ *
+ * Every payload passes here before it is stored, so this is written for speed: one pass over the bytes, no allocation while they
+ * are right, one jump per field. It is stricter than protobuf parsers where they differ from each other, so that what passes
+ * reads the same in every language and has a canonical JSON form:
+ *
+ * W1. A known field comes with its own wire type (a repeated number packed or not), strings are UTF-8, lengths stay inside their parent.
+ * W2. Groups are refused everywhere; messages nest at most 100 deep; a varint has at most 10 bytes, a tag at most 5.
+ * W3. Required fields (proto2) are there; Timestamp, Duration and Value hold what JSON can express.
+ * W4. Unknown fields are allowed: a newer writer is no error. Unknown enum numbers are too.
+ */
+import { isUtf8 } from "node:buffer";
+import * as crypto from "node:crypto";
+import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
+import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
+
+/** Deepest nesting of messages, the outermost counted; what protobuf parsers of most languages take by default. */
+export const nestingMax = 100;
+
+/** SHA-256 of `bytes`, 32 bytes. One shot: no hash object, which would cost more than hashing a small message. */
+export function sha256(bytes: Uint8Array): Buffer {
+  // Typed by hand: the declarations know hash() with a string result only in some releases of Node 20.
+  return (crypto.hash as unknown as (algorithm: string, data: Uint8Array, encoding: "buffer") => Buffer)(
+    "sha256",
+    bytes,
+    "buffer",
+  );
+}
+
+/** Wire types of protobuf. */
+export const wireVarint = 0;
+export const wireFixed64 = 1;
+export const wireBytes = 2;
+export const wireFixed32 = 5;
+
+/** Wire type that a scalar is written with. */
+export function wireTypeOf(scalar: ScalarType): number {
+  switch (scalar) {
+    case ScalarType.DOUBLE:
+    case ScalarType.FIXED64:
+    case ScalarType.SFIXED64:
+      return wireFixed64;
+    case ScalarType.FLOAT:
+    case ScalarType.FIXED32:
+    case ScalarType.SFIXED32:
+      return wireFixed32;
+    case ScalarType.STRING:
+    case ScalarType.BYTES:
+      return wireBytes;
+    case ScalarType.INT64:
+    case ScalarType.UINT64:
+    case ScalarType.INT32:
+    case ScalarType.BOOL:
+    case ScalarType.UINT32:
+    case ScalarType.SINT32:
+    case ScalarType.SINT64:
+      return wireVarint;
+  }
+}
+
+/**
+ * Makes the check of a message type: called with bytes, it says what is wrong with them ("lines.sku: not valid UTF-8") or returns
+ * undefined if they are an encoded message of that type. It never throws. Compile once per type and keep it.
+ */
+export function compileWireCheck(desc: DescMessage): (bytes: Uint8Array) => string | undefined {
+  const shape = shapeOf(desc, new Map());
+  return (bytes) => {
+    const fault = walk(shape, bytes, 0, bytes.length, 1);
+    if (fault === undefined) return undefined;
+    return fault.path.length === 0 ? fault.text : `${fault.path.reverse().join(".")}: ${fault.text}`;
+  };
+}
+
+interface FieldShape {
+  name: string;
+  /** Wire type of one value. */
+  wire: number;
+  /** May come packed too, as wire type 2. */
+  packable: boolean;
+  text: boolean;
+  message: MessageShape | undefined;
+  /** Bit of the field in the set of required fields seen; 0: not required. */
+  required: number;
+}
+
+interface MessageShape {
+  /** By field number; numbers of 256 and above are in `sparse`. */
+  dense: (FieldShape | undefined)[];
+  sparse: Map<number, FieldShape> | undefined;
+  required: readonly FieldShape[];
+  range: ((bytes: Uint8Array, start: number, end: number) => string | undefined) | undefined;
+}
+
+/** The innermost part of `path` comes first: it grows while the walk returns. */
+interface Fault {
+  path: string[];
+  text: string;
+}
+
+const denseMax = 256;
+
+function shapeOf(desc: DescMessage, known: Map<string, MessageShape>): MessageShape {
+  const existing = known.get(desc.typeName);
+  if (existing !== undefined) return existing;
+  const required: FieldShape[] = [];
+  const shape: MessageShape = { dense: [], sparse: undefined, required, range: ranges.get(desc.typeName) };
+  known.set(desc.typeName, shape); // before the fields: types may contain themselves
+  for (const field of desc.fields) {
+    const made = fieldShape(field, known);
+    if (field.presence === FeatureSet_FieldPresence.LEGACY_REQUIRED) {
+      // Bit sets of numbers hold 31; a message with more required fields has the rest unchecked here and caught when it is decoded.
+      if (required.length < 31) {
+        made.required = 1 << required.length;
+        required.push(made);
+      }
+    }
+    if (field.number < denseMax) shape.dense[field.number] = made;
+    else {
+      shape.sparse ??= new Map();
+      shape.sparse.set(field.number, made);
+    }
+  }
+  // Holes would make the array slow to read.
+  for (let number = 0; number < shape.dense.length; number++) shape.dense[number] ??= undefined;
+  return shape;
+}
+
+function fieldShape(field: DescField, known: Map<string, MessageShape>): FieldShape {
+  const base = { name: field.name, packable: false, text: false, message: undefined, required: 0 };
+  switch (field.fieldKind) {
+    case "scalar":
+      return { ...base, wire: wireTypeOf(field.scalar), text: field.scalar === ScalarType.STRING };
+    case "enum":
+      return { ...base, wire: wireVarint };
+    case "message":
+      return { ...base, wire: wireBytes, message: shapeOf(field.message, known) };
+    case "list":
+      if (field.listKind === "message") return { ...base, wire: wireBytes, message: shapeOf(field.message, known) };
+      if (field.listKind === "enum") return { ...base, wire: wireVarint, packable: true };
+      return {
+        ...base,
+        wire: wireTypeOf(field.scalar),
+        packable: wireTypeOf(field.scalar) !== wireBytes,
+        text: field.scalar === ScalarType.STRING,
+      };
+    case "map":
+      return { ...base, wire: wireBytes, message: entryShape(field, known) };
+  }
+}
+
+/** A map is on the wire a list of entries with key 1 and value 2. */
+function entryShape(field: DescField & { fieldKind: "map" }, known: Map<string, MessageShape>): MessageShape {
+  const base = { packable: false, text: false, message: undefined, required: 0 };
+  const key: FieldShape = {
+    ...base,
+    name: "key",
+    wire: wireTypeOf(field.mapKey),
+    text: field.mapKey === ScalarType.STRING,
+  };
+  const value: FieldShape = { ...base, name: "value", wire: wireVarint };
+  if (field.mapKind === "message") {
+    value.wire = wireBytes;
+    value.message = shapeOf(field.message, known);
+  } else if (field.mapKind === "scalar") {
+    value.wire = wireTypeOf(field.scalar);
+    value.text = field.scalar === ScalarType.STRING;
+  }
+  return { dense: [undefined, key, value], sparse: undefined, required: [], range: undefined };
+}
+
+/** Where the last varint or field ended. Module state instead of a returned pair: the checks are synchronous, and pairs cost. */
+let at = 0;
+
+const fail = (text: string): Fault => ({ path: [], text });
+const truncated = "the message is cut off";
+
+function walk(shape: MessageShape, bytes: Uint8Array, start: number, end: number, depth: number): Fault | undefined {
+  if (depth > nestingMax) return fail(`messages nest deeper than ${nestingMax}`);
+  let seen = 0;
+  at = start;
+  while (at < end) {
+    let tag = bytes[at]!;
+    if (tag < 0x80) at++;
+    else {
+      tag = readTag(bytes, end);
+      if (tag < 0) return fail(truncated);
+    }
+    const number = tag >>> 3;
+    const wire = tag & 7;
+    if (number === 0) return fail("field number 0");
+    const field = number < denseMax ? shape.dense[number] : shape.sparse?.get(number);
+    if (field === undefined) {
+      const text = skipValue(bytes, end, wire);
+      if (text !== undefined) return fail(text);
+      continue;
+    }
+    const fault = wire === wireBytes ? checkBytes(field, bytes, end, depth) : checkPlain(field, bytes, end, wire);
+    if (fault !== undefined) {
+      fault.path.push(field.name);
+      return fault;
+    }
+    seen |= field.required;
+  }
+  if (at !== end) return fail(truncated);
+  for (const field of shape.required) {
+    if ((seen & field.required) === 0) return { path: [field.name], text: "required, and missing" };
+  }
+  const text = shape.range?.(bytes, start, end);
+  at = end;
+  return text === undefined ? undefined : fail(text);
+}
+
+/** A value of wire type 2: a string, bytes, a message, or packed numbers. */
+function checkBytes(field: FieldShape, bytes: Uint8Array, end: number, depth: number): Fault | undefined {
+  let length = at < end ? bytes[at]! : 0x80;
+  if (length < 0x80) at++;
+  else {
+    length = readLength(bytes, end);
+    if (length < 0) return fail(truncated);
+  }
+  const start = at;
+  const stop = start + length;
+  if (stop > end) return fail(truncated);
+  if (field.message !== undefined) return walk(field.message, bytes, start, stop, depth + 1);
+  if (field.wire !== wireBytes) return field.packable ? checkPacked(field, bytes, stop) : fail(wrongWire(field, 2));
+  at = stop;
+  if (field.text && !isText(bytes, start, stop)) return fail("not valid UTF-8");
+  return undefined;
+}
+
+function checkPlain(field: FieldShape, bytes: Uint8Array, end: number, wire: number): Fault | undefined {
+  if (wire !== field.wire) return fail(wire === 3 || wire === 4 ? "groups are not supported" : wrongWire(field, wire));
+  const text = skipValue(bytes, end, wire);
+  return text === undefined ? undefined : fail(text);
+}
+
+function checkPacked(field: FieldShape, bytes: Uint8Array, stop: number): Fault | undefined {
+  if (field.wire !== wireVarint) {
+    const size = field.wire === wireFixed64 ? 8 : 4;
+    if ((stop - at) % size !== 0) return fail("packed numbers of a wrong length");
+    at = stop;
+    return undefined;
+  }
+  while (at < stop) {
+    const text = skipValue(bytes, stop, wireVarint);
+    if (text !== undefined) return fail(text);
+  }
+  return undefined;
+}
+
+const wireNames = ["varint", "64-bit", "length-delimited", "group", "group", "32-bit"];
+const wrongWire = (field: FieldShape, wire: number): string =>
+  `wire type ${wireNames[wire] ?? wire} where ${wireNames[field.wire]} is expected`;
+
+/** Reads a tag of more than one byte; -1: cut off or over 32 bits. */
+function readTag(bytes: Uint8Array, end: number): number {
+  let value = 0;
+  for (let shift = 0; shift <= 28 && at < end; shift += 7) {
+    const byte = bytes[at++]!;
+    if (shift === 28 && byte > 0x0f) return -1;
+    value |= (byte & 0x7f) << shift;
+    if (byte < 0x80) return value >>> 0;
+  }
+  return -1;
+}
+
+/** Reads a length; -1: cut off, or longer than any message. */
+function readLength(bytes: Uint8Array, end: number): number {
+  let value = 0;
+  for (let shift = 0; shift <= 28 && at < end; shift += 7) {
+    const byte = bytes[at++]!;
+    if (shift === 28 && byte > 0x07) return -1;
+    value |= (byte & 0x7f) << shift;
+    if (byte < 0x80) return value;
+  }
+  return -1;
+}
+
+/** Moves behind one value of the wire type; says why it can't. */
+function skipValue(bytes: Uint8Array, end: number, wire: number): string | undefined {
+  switch (wire) {
+    case wireVarint: {
+      const last = Math.min(end, at + 10);
+      while (at < last) if (bytes[at++]! < 0x80) return undefined;
+      return at === end ? truncated : "a varint of more than 10 bytes";
+    }
+    case wireFixed64:
+      at += 8;
+      return at > end ? truncated : undefined;
+    case wireFixed32:
+      at += 4;
+      return at > end ? truncated : undefined;
+    case wireBytes: {
+      const length = readLength(bytes, end);
+      if (length < 0 || at + length > end) return truncated;
+      at += length;
+      return undefined;
+    }
+    case 3:
+    case 4:
+      return "groups are not supported";
+    default:
+      return `wire type ${wire} does not exist`;
+  }
+}
+
+/** Below this, looking at the bytes one by one beats the call out of JavaScript. */
+const shortText = 48;
+
+function isText(bytes: Uint8Array, start: number, end: number): boolean {
+  if (end - start <= shortText) {
+    let i = start;
+    while (i < end && bytes[i]! < 0x80) i++;
+    if (i === end) return true;
+  }
+  return isUtf8(bytes.subarray(start, end));
+}
+
+/** Types whose JSON form can't express all that their fields can hold. */
+const ranges = new Map<string, (bytes: Uint8Array, start: number, end: number) => string | undefined>([
+  [
+    "google.protobuf.Timestamp",
+    (bytes, start, end) => {
+      const { seconds, nanos } = secondsAndNanos(bytes, start, end);
+      if (seconds < -62_135_596_800n || seconds > 253_402_300_799n) return "not between the years 1 and 9999";
+      return nanos < 0 || nanos > 999_999_999 ? "nanos are not between 0 and 999,999,999" : undefined;
+    },
+  ],
+  [
+    "google.protobuf.Duration",
+    (bytes, start, end) => {
+      const { seconds, nanos } = secondsAndNanos(bytes, start, end);
+      if (seconds < -315_576_000_000n || seconds > 315_576_000_000n) return "longer than 10,000 years";
+      if (nanos < -999_999_999 || nanos > 999_999_999) return "nanos are not below one second";
+      const mixed = (seconds > 0n && nanos < 0) || (seconds < 0n && nanos > 0);
+      return mixed ? "seconds and nanos have different signs" : undefined;
+    },
+  ],
+  ["google.protobuf.Value", valueFault],
+]);
+
+/** Fields 1 and 2 of a Timestamp or Duration whose wire form was found right. */
+function secondsAndNanos(bytes: Uint8Array, start: number, end: number): { seconds: bigint; nanos: number } {
+  let seconds = 0n;
+  let nanos = 0;
+  at = start;
+  while (at < end) {
+    const tag = readTag(bytes, end);
+    if (tag >>> 3 === 1) seconds = BigInt.asIntN(64, readVarint(bytes, end));
+    else if (tag >>> 3 === 2) nanos = Number(BigInt.asIntN(32, readVarint(bytes, end)));
+    else skipValue(bytes, end, tag & 7);
+  }
+  return { seconds, nanos };
+}
+
+function readVarint(bytes: Uint8Array, end: number): bigint {
+  let value = 0n;
+  for (let shift = 0n; at < end; shift += 7n) {
+    const byte = bytes[at++]!;
+    value |= BigInt(byte & 0x7f) << shift;
+    if (byte < 0x80) break;
+  }
+  return value;
+}
+
+/** A Value has one of its kinds, and JSON has no word for numbers that are not finite. */
+function valueFault(bytes: Uint8Array, start: number, end: number): string | undefined {
+  let kind = 0;
+  let number = 0;
+  at = start;
+  while (at < end) {
+    const tag = readTag(bytes, end);
+    const field = tag >>> 3;
+    if (field >= 1 && field <= 6) kind = field;
+    if (field === 2 && at + 8 <= end) number = new DataView(bytes.buffer, bytes.byteOffset + at, 8).getFloat64(0, true);
+    skipValue(bytes, end, tag & 7);
+  }
+  if (kind === 0) return "a Value without any kind";
+  return kind === 2 && !Number.isFinite(number) ? "a Value can't hold NaN or Infinity" : undefined;
+}
