@@ -1,0 +1,297 @@
+/**
+ * SQL of worker sessions, their bound attempts, and the heartbeats of coordinators.
+ *
+ * Only the database's clock says who lapsed. Writes to a session name the stream that makes them: an older stream of a session that was
+ * resumed elsewhere changes nothing.
+ */
+import { arrayOf, type Db, textArray } from "./db.js";
+import { bumpEpoch } from "./registry.js";
+
+/** What a worker says about itself, cleaned: texts without NUL, bounded. */
+export interface SessionFacts {
+  host: string;
+  pid: number;
+  version: string;
+  sdk: string;
+  labels: Record<string, string>;
+  /** A TransportKind. */
+  transport: number;
+}
+
+/** A lane that a session serves. */
+export interface SessionLane {
+  queueId: number;
+  laneId: number;
+  slots: number;
+}
+
+/** Makes a session, or resumes a live one of that id and namespace; returns its stream number, which fences older streams. */
+export async function openSession(
+  tx: Db,
+  session: { id: string; namespaceId: number; coordinatorId: string; facts: SessionFacts },
+): Promise<number> {
+  const { facts } = session;
+  const [row] = await tx.query<{ stream: number }>(
+    `insert into sessions (id, namespace_id, coordinator_id, stream, host, pid, version, sdk, labels, transport)
+     values ($1::text, $2::int, $3::text, 1, $4::text, $5::bigint, $6::text, $7::text, $8::text::jsonb, $9::smallint)
+     on conflict (id) do update set coordinator_id = excluded.coordinator_id, stream = sessions.stream + 1, host = excluded.host,
+       pid = excluded.pid, version = excluded.version, sdk = excluded.sdk, labels = excluded.labels,
+       transport = excluded.transport, draining = false, assignable = true, last_beat_at = now()
+     where sessions.namespace_id = excluded.namespace_id
+     returning stream`,
+    [
+      session.id,
+      session.namespaceId,
+      session.coordinatorId,
+      facts.host,
+      facts.pid,
+      facts.version,
+      facts.sdk,
+      JSON.stringify(facts.labels),
+      facts.transport,
+    ],
+  );
+  if (!row) throw new Error(`session ${session.id} is another namespace's`);
+  return row.stream;
+}
+
+/** Whether the session is alive in the namespace: a lapsed one can't be resumed. */
+export async function sessionExists(db: Db, namespaceId: number, id: string): Promise<boolean> {
+  const rows = await db.query("select 1 as one from sessions where id = $1::text and namespace_id = $2::int", [
+    id,
+    namespaceId,
+  ]);
+  return rows.length > 0;
+}
+
+/** Replaces the lanes of a session, keeping the rows that did not change. */
+export async function writeSessionLanes(tx: Db, id: string, lanes: readonly SessionLane[]): Promise<void> {
+  const queueIds = arrayOf(lanes.map((lane) => lane.queueId));
+  await tx.query("delete from session_queues where session_id = $1::text and queue_id <> all($2::int[])", [
+    id,
+    queueIds,
+  ]);
+  await tx.query(
+    `insert into session_queues (session_id, queue_id, lane_id, slots, free)
+     select $1::text, queue_id, lane_id, slots, slots from unnest($2::int[], $3::int[], $4::int[]) as l (queue_id, lane_id, slots)
+     on conflict (session_id, queue_id) do update
+       set lane_id = excluded.lane_id, slots = excluded.slots, free = least(session_queues.free, excluded.slots)`,
+    [id, queueIds, arrayOf(lanes.map((lane) => lane.laneId)), arrayOf(lanes.map((lane) => lane.slots))],
+  );
+}
+
+/** What one beat says of its session. */
+export interface BeatRow {
+  sessionId: string;
+  stream: number;
+  inFlight: number;
+  draining: boolean;
+  assignable: boolean;
+  free: readonly { queueId: number; free: number }[];
+}
+
+/**
+ * Records the newest beat of many sessions at once. Returns the ids that are still alive under these streams;
+ * the others lapsed or were resumed elsewhere. `bump`: a flag changed that the live catalogue shows.
+ */
+export async function recordBeats(db: Db, beats: readonly BeatRow[], bump: boolean): Promise<Set<string>> {
+  // In one order, so that two coordinators never wait for each other in a circle.
+  const rows = [...beats].sort((a, b) => (a.sessionId < b.sessionId ? -1 : 1));
+  const write = async (tx: Db): Promise<{ id: string }[]> => {
+    const alive = await tx.query<{ id: string }>(
+      `update sessions s set last_beat_at = now(), in_flight = b.in_flight, draining = b.draining, assignable = b.assignable
+       from unnest($1::text[], $2::int[], $3::int[], $4::boolean[], $5::boolean[])
+         as b (id, stream, in_flight, draining, assignable)
+       where s.id = b.id and s.stream = b.stream
+       returning s.id`,
+      [
+        textArray(rows.map((row) => row.sessionId)),
+        arrayOf(rows.map((row) => row.stream)),
+        arrayOf(rows.map((row) => row.inFlight)),
+        arrayOf(rows.map((row) => row.draining)),
+        arrayOf(rows.map((row) => row.assignable)),
+      ],
+    );
+    await recordFree(tx, rows, new Set(alive.map((row) => row.id)));
+    if (bump) await bumpEpoch(tx);
+    return alive;
+  };
+  const alive = await db.transaction(write);
+  return new Set(alive.map((row) => row.id));
+}
+
+async function recordFree(tx: Db, rows: readonly BeatRow[], alive: ReadonlySet<string>): Promise<void> {
+  const free = rows
+    .filter((row) => alive.has(row.sessionId))
+    .flatMap((row) => row.free.map((entry) => ({ sessionId: row.sessionId, ...entry })));
+  if (free.length === 0) return;
+  await tx.query(
+    `update session_queues q set free = least(f.free, q.slots)
+     from unnest($1::text[], $2::int[], $3::int[]) as f (session_id, queue_id, free)
+     where q.session_id = f.session_id and q.queue_id = f.queue_id and q.free <> least(f.free, q.slots)`,
+    [
+      textArray(free.map((entry) => entry.sessionId)),
+      arrayOf(free.map((entry) => entry.queueId)),
+      arrayOf(free.map((entry) => entry.free)),
+    ],
+  );
+}
+
+/** Ends a session at once; false if it is not this stream's any more. */
+export function endSession(db: Db, id: string, stream: number): Promise<boolean> {
+  return db.transaction(async (tx) => {
+    const ended = await tx.query("delete from sessions where id = $1::text and stream = $2::int returning 1 as one", [
+      id,
+      stream,
+    ]);
+    if (ended.length > 0) await bumpEpoch(tx);
+    return ended.length > 0;
+  });
+}
+
+/** Ends up to `limit` sessions without a beat for `timeoutMs`; each is returned to exactly one caller. */
+export async function lapseSessions(db: Db, timeoutMs: number, limit: number): Promise<string[]> {
+  const lapsed = "last_beat_at < now() - make_interval(secs => $1::float8)";
+  // Looked for outside of a transaction first: nearly always there is none.
+  const found = await db.query(`select 1 as one from sessions where ${lapsed} limit 1`, [timeoutMs / 1000]);
+  if (found.length === 0) return [];
+  return db.transaction(async (tx) => {
+    const rows = await tx.query<{ id: string }>(
+      `delete from sessions where id in (
+         select id from sessions where ${lapsed} order by id limit $2::int for update skip locked)
+       returning id`,
+      [timeoutMs / 1000, limit],
+    );
+    if (rows.length > 0) await bumpEpoch(tx);
+    return rows.map((row) => row.id);
+  });
+}
+
+/** An attempt that is bound to a session. */
+export interface BindingRow {
+  runId: string;
+  stepId: string;
+  item: number;
+  attempt: number;
+  lease: string;
+  sessionId: string;
+}
+
+const bindingColumns = `b.run_id::text as "runId", b.step_id as "stepId", b.item, b.attempt, b.lease, b.session_id as "sessionId"`;
+
+/** Attempts that are bound to any of these sessions, at most `limit`. */
+export function readBindings(db: Db, sessionIds: readonly string[], limit: number): Promise<BindingRow[]> {
+  return db.query(
+    `select ${bindingColumns} from bindings b where b.session_id = any($1::text[]) order by b.session_id, b.run_id limit $2::int`,
+    [textArray(sessionIds), limit],
+  );
+}
+
+/** Attempts that are bound to sessions which no longer exist, at most `limit`. */
+export function readOrphanedBindings(db: Db, limit: number): Promise<BindingRow[]> {
+  return db.query(
+    `select ${bindingColumns} from bindings b
+     where not exists (select from sessions s where s.id = b.session_id) limit $1::int`,
+    [limit],
+  );
+}
+
+/** A live worker with its queues. */
+export interface WorkerRow {
+  sessionId: string;
+  host: string;
+  pid: number;
+  version: string;
+  sdk: string;
+  labels: Record<string, string>;
+  transport: number;
+  draining: boolean;
+  assignable: boolean;
+  registeredAtMs: number;
+  lastBeatAtMs: number;
+  queues: { taskQueue: string; contracts: string[]; slots: number; free: number }[];
+}
+
+/** Workers of a namespace with a beat within `timeoutMs`, oldest first. */
+export async function readWorkers(db: Db, namespaceId: number, timeoutMs: number): Promise<WorkerRow[]> {
+  const rows = await db.query<Omit<WorkerRow, "queues"> & { queues: WorkerRow["queues"] | string }>(
+    `select s.id as "sessionId", s.host, s.pid::float8 as pid, s.version, s.sdk, s.labels, s.transport::int as transport,
+       s.draining, s.assignable,
+       (extract(epoch from s.registered_at) * 1000)::float8 as "registeredAtMs",
+       (extract(epoch from s.last_beat_at) * 1000)::float8 as "lastBeatAtMs",
+       coalesce((
+         select jsonb_agg(jsonb_build_object('taskQueue', q.name, 'contracts', l.contracts, 'slots', sq.slots, 'free', sq.free)
+           order by q.name)
+         from session_queues sq
+         join lanes l on l.id = sq.lane_id
+         join task_queues q on q.id = sq.queue_id
+         where sq.session_id = s.id), '[]') as queues
+     from sessions s
+     where s.namespace_id = $1::int and s.last_beat_at >= now() - make_interval(secs => $2::float8)
+     order by s.registered_at, s.id`,
+    [namespaceId, timeoutMs / 1000],
+  );
+  return rows.map((row) => ({ ...row, labels: parsed(row.labels), queues: parsed(row.queues) }));
+}
+
+/** jsonb comes parsed from both drivers today; text is taken too, since neither promises it for an expression. */
+function parsed<T>(value: T | string): T {
+  return typeof value === "string" ? (JSON.parse(value) as T) : value;
+}
+
+/**
+ * Writes this coordinator's heartbeat and returns every coordinator that lives, itself included. One that others took for dead
+ * is alive again: what they finish for it meanwhile does no harm, since each change is fenced.
+ */
+export async function beatCoordinator(
+  db: Db,
+  coordinator: { id: string; address: string },
+  timeoutMs: number,
+): Promise<{ live: string[]; lapsed: string[] }> {
+  await db.query(
+    `insert into coordinators (id, address) values ($1::text, $2::text)
+     on conflict (id) do update set last_beat_at = now(), address = excluded.address, adopted_by = null`,
+    [coordinator.id, coordinator.address],
+  );
+  const rows = await db.query<{ id: string; live: boolean }>(
+    `select id, last_beat_at >= now() - make_interval(secs => $1::float8) as live from coordinators order by id`,
+    [timeoutMs / 1000],
+  );
+  const ids = (live: boolean): string[] => rows.filter((row) => row.live === live).map((row) => row.id);
+  return { live: ids(true), lapsed: ids(false) };
+}
+
+/** Claims lapsed coordinators that nobody alive has adopted. Returns them all, the ones adopted before included. */
+export async function adoptCoordinators(db: Db, id: string, timeoutMs: number): Promise<string[]> {
+  return db.transaction(async (tx) => {
+    const rows = await tx.query<{ id: string }>(
+      `update coordinators set adopted_by = $1::text where id in (
+         select c.id from coordinators c
+         where c.last_beat_at < now() - make_interval(secs => $2::float8) and c.id <> $1::text
+           and (c.adopted_by is null or c.adopted_by = $1::text or not exists (
+             select from coordinators a where a.id = c.adopted_by and a.last_beat_at >= now() - make_interval(secs => $2::float8)))
+         order by c.id for update skip locked)
+       returning id`,
+      [id, timeoutMs / 1000],
+    );
+    return rows.map((row) => row.id);
+  });
+}
+
+/** Forgets a lapsed coordinator whose work is finished; false if it came back or another adopted it. */
+export async function forgetCoordinator(db: Db, lapsed: string, adoptedBy: string): Promise<boolean> {
+  const rows = await db.query(
+    "delete from coordinators where id = $1::text and adopted_by = $2::text returning 1 as one",
+    [lapsed, adoptedBy],
+  );
+  return rows.length > 0;
+}
+
+/** Marks coordinators as lapsed now: this one when it stops, or all others when this process has the database for itself. */
+export async function retireCoordinators(db: Db, which: { id: string } | { allBut: string }): Promise<void> {
+  const [comparison, id] = "id" in which ? ["=", which.id] : ["<>", which.allBut];
+  await db.query(
+    `update coordinators set last_beat_at = '-infinity', adopted_by = null where id ${comparison} $1::text`,
+    [id],
+  );
+}
