@@ -1,1 +1,23 @@
-export {};
+/**
+ * Write Taskmesh actions in TypeScript: define them from generated services, serve them with a worker, unit-test them with
+ * `@taskmesh/action-sdk/testing`.
+ */
+export type { ActionContext, ActionLog, LogFields } from "./context.js";
+export {
+  type Action,
+  type AnyAction,
+  type DefineOptions,
+  defineAction,
+  type Handler,
+  type MethodEntry,
+} from "./define.js";
+export type { Descriptors } from "./descriptors.js";
+export {
+  type AbortCode,
+  ActionFailure,
+  AttemptAborted,
+  detail,
+  type FailOptions,
+  type FailureDetail,
+  fail,
+} from "./errors.js";

@@ -1,0 +1,190 @@
+/**
+ * What a handler knows about its attempt, and what it can say while it runs.
+ *
+ * The context is made once per attempt and everything that costs (the signal, the log, the headers) is made when it is first asked for,
+ * so a handler that ignores its context pays for one small object.
+ */
+import type { LogLine, Progress } from "@taskmesh/proto";
+import { type AbortCode, AttemptAborted, cutText } from "./errors.js";
+import { AttemptLog } from "./log.js";
+
+/** Structured fields of a log line: anything that JSON can hold. */
+export type LogFields = Readonly<Record<string, unknown>>;
+
+/** The attempt's own log, at most 64 KiB; later lines are counted, not kept. Lines go to the worker's log as well. */
+export interface ActionLog {
+  debug(message: string, fields?: LogFields): void;
+  info(message: string, fields?: LogFields): void;
+  warn(message: string, fields?: LogFields): void;
+  error(message: string, fields?: LogFields): void;
+}
+
+/** What a handler is given beside its input. Safe to destructure. */
+export interface ActionContext {
+  /**
+   * Aborts when the attempt must stop: cancelled, superseded, timed out, or the worker's drain time is over.
+   * Its `reason` is an `AttemptAborted` whose `code` says which.
+   */
+  readonly signal: AbortSignal;
+  /** When the attempt times out, on this host's clock; undefined if nothing bounds it. */
+  readonly deadline: Date | undefined;
+  /** Milliseconds until the attempt times out, 0 when it has; Infinity if nothing bounds it. Unmoved by changes of the host's clock. */
+  remainingMs(): number;
+  /** Counted from 1. */
+  readonly attempt: number;
+  /** Random token of this very attempt: a fencing token for stores that can check one. */
+  readonly lease: string;
+  /**
+   * `run/step`, in a fan-out with `/` and the item's index behind it (from the second item on): equal for every attempt, different for
+   * all else. Use it to make effects happen once.
+   */
+  readonly idempotencyKey: string;
+  readonly runId: string;
+  readonly stepId: string;
+  /** Index of the item in a fan-out step, 0 otherwise. */
+  readonly item: number;
+  /** Full method name of the action, "acme.pages.v1.PageActions/Score". */
+  readonly method: string;
+  readonly namespace: string;
+  readonly log: ActionLog;
+  /** Reports how far the work is, 0 to 100. Sent with the next beat; only the newest counts. Keeps the attempt alive as `heartbeat` does. */
+  progress(percent: number, message?: string): void;
+  /** Says that the handler is alive. Needed only where the step has a heartbeat timeout. */
+  heartbeat(): void;
+  readonly trace: {
+    /** W3C trace context for outgoing calls; empty when tracing is off. */
+    headers(): Record<string, string>;
+  };
+}
+
+/** Names and times of an attempt, as they came with its start. */
+export interface AttemptFacts {
+  attempt: number;
+  lease: string;
+  runId: string;
+  stepId: string;
+  item: number;
+  method: string;
+  namespace: string;
+  /** On the `performance.now()` clock; Infinity if nothing bounds the attempt. */
+  deadlineAtMs: number;
+}
+
+/** Where a context takes what it can't make itself. */
+export interface ContextPorts {
+  /** Also written to the worker's own log. */
+  mirror?: (
+    facts: AttemptFacts,
+    line: { level: keyof ActionLog; message: string; fields: LogFields | undefined },
+  ) => void;
+  /** Sees every progress report; without it only the newest is kept. */
+  onProgress?: (report: Progress) => void;
+  /** Trace context of the handler's span. */
+  traceHeaders?: () => Record<string, string>;
+}
+
+/** The context of one attempt, with the side that the worker holds. */
+export class AttemptContext implements ActionContext {
+  readonly attempt: number;
+  readonly lease: string;
+  readonly runId: string;
+  readonly stepId: string;
+  readonly item: number;
+  readonly method: string;
+  readonly namespace: string;
+  readonly #facts: AttemptFacts;
+  readonly #ports: ContextPorts;
+  #controller: AbortController | undefined;
+  #aborted: AttemptAborted | undefined;
+  #log: AttemptLog | undefined;
+  #progress: Progress | undefined;
+  #reportedAtMs = performance.now();
+
+  constructor(facts: AttemptFacts, ports: ContextPorts) {
+    this.attempt = facts.attempt;
+    this.lease = facts.lease;
+    this.runId = facts.runId;
+    this.stepId = facts.stepId;
+    this.item = facts.item;
+    this.method = facts.method;
+    this.namespace = facts.namespace;
+    this.#facts = facts;
+    this.#ports = ports;
+  }
+
+  get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController();
+      if (this.#aborted) this.#controller.abort(this.#aborted);
+    }
+    return this.#controller.signal;
+  }
+
+  get deadline(): Date | undefined {
+    const left = this.remainingMs();
+    return left === Number.POSITIVE_INFINITY ? undefined : new Date(Date.now() + left);
+  }
+
+  // Bound here and below, so that `({ text }, { progress, remainingMs })` works.
+  readonly remainingMs = (): number => Math.max(0, this.#facts.deadlineAtMs - performance.now());
+
+  get idempotencyKey(): string {
+    const { runId, stepId, item } = this.#facts;
+    return item > 0 ? `${runId}/${stepId}/${item}` : `${runId}/${stepId}`;
+  }
+
+  get log(): ActionLog {
+    if (!this.#log) {
+      const { mirror } = this.#ports;
+      this.#log = new AttemptLog(mirror && ((line) => mirror(this.#facts, line)));
+    }
+    return this.#log.face;
+  }
+
+  readonly progress = (percent: number, message = ""): void => {
+    const report = { percent: Math.min(100, Math.max(0, Number(percent) || 0)), message: cutText(message, 1_024) };
+    this.#progress = report;
+    this.#reportedAtMs = performance.now();
+    this.#ports.onProgress?.(report);
+  };
+
+  readonly heartbeat = (): void => {
+    this.#reportedAtMs = performance.now();
+  };
+
+  get trace(): { headers(): Record<string, string> } {
+    return { headers: this.#ports.traceHeaders ?? (() => ({})) };
+  }
+
+  /** Aborts the signal. The first reason stands, but LEASE_LOST replaces any: then nothing may be reported. */
+  abort(code: AbortCode): void {
+    if (this.#aborted && code !== "LEASE_LOST") return;
+    this.#aborted = new AttemptAborted(code);
+    this.#controller?.abort(this.#aborted);
+  }
+
+  /** Why the signal was aborted, undefined while it is not. */
+  get abortCode(): AbortCode | undefined {
+    return this.#aborted?.code;
+  }
+
+  /** What the handler reported last, undefined if nothing. */
+  get reported(): Progress | undefined {
+    return this.#progress;
+  }
+
+  /** Milliseconds since the handler last reported, or started. */
+  sinceReportMs(): number {
+    return performance.now() - this.#reportedAtMs;
+  }
+
+  /** The log so far, as it is reported. */
+  lines(): LogLine[] {
+    return this.#log?.lines() ?? [];
+  }
+
+  /** Adds a line in the worker's own name, such as the stack of what the handler threw. */
+  note(message: string, fields?: LogFields): void {
+    this.log.error(message, fields);
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * Actions as their authors write them: an rpc of a generated service, and the function that implements it.
+ *
+ * Types flow from the generated method entry alone. The handler's answer is held to the output message exactly: a missing field, a field
+ * of another type and a field that the message does not have are compile errors, nested messages included.
+ */
+import type { ActionContext } from "./context.js";
+
+/**
+ * One method of a service constant that ts-proto generated with `outputServices=grpc-js`, such as `PageActionsService.score`.
+ * `path` is "/acme.pages.v1.PageActions/Score".
+ */
+export interface MethodEntry<Input, Output> {
+  readonly path: string;
+  readonly requestStream: boolean;
+  readonly responseStream: boolean;
+  readonly requestSerialize: (value: Input) => Buffer;
+  readonly requestDeserialize: (bytes: Buffer) => Input;
+  readonly responseSerialize: (value: Output) => Buffer;
+  readonly responseDeserialize: (bytes: Buffer) => Output;
+}
+
+/** The function that implements an action. It may run again with the same input after a crash: see `ActionContext.idempotencyKey`. */
+export type Handler<Input, Output> = (input: Input, context: ActionContext) => Output | Promise<Output>;
+
+/** What an author may say about one action beside its contract. */
+export interface DefineOptions {
+  /** Task queue that this action listens on. Default: the worker's `taskQueue`, else the full name of the action's service. */
+  taskQueue?: string;
+}
+
+/** An action ready to be served by `startWorker` or tried with `runAction`. */
+export interface Action<Input, Output> {
+  /** Full method name, "acme.pages.v1.PageActions/Score". */
+  readonly method: string;
+  /** Full name of the service, "acme.pages.v1.PageActions". */
+  readonly service: string;
+  readonly entry: MethodEntry<Input, Output>;
+  readonly handler: Handler<Input, Output>;
+  readonly options: DefineOptions;
+}
+
+/** Any action, for lists of them: `startWorker({ actions })`. Values go in and out as bytes, so nothing is lost. */
+// biome-ignore lint/suspicious/noExplicitAny: actions of different contracts in one list; each was checked where it was defined.
+export type AnyAction = Action<any, any>;
+
+type Leaf = string | number | boolean | bigint | Uint8Array | Date | null | undefined;
+type KeysOfUnion<T> = T extends T ? keyof T : never;
+
+/** What may be answered for a message: the message itself, or a literal of it, whose arrays TypeScript infers as readonly. */
+type Answer<T> = T extends Leaf
+  ? T
+  : T extends readonly (infer E)[]
+    ? readonly Answer<E>[]
+    : { readonly [K in keyof T]: Answer<T[K]> };
+
+/** `never` for each field of `Given`, at any depth, that `Expected` does not have. TypeScript alone lets them pass in a return value. */
+type Only<Expected, Given> = [Expected] extends [Leaf]
+  ? unknown
+  : Expected extends readonly (infer E)[]
+    ? Given extends readonly (infer G)[]
+      ? readonly (Only<NonNullable<E>, NonNullable<G>> | undefined)[]
+      : unknown
+    : Given extends unknown
+      ? {
+          [K in keyof Given]: K extends KeysOfUnion<Expected>
+            ? Only<NonNullable<Extract<Expected, { [P in K]?: unknown }>[K]>, NonNullable<Given[K]>> | undefined
+            : never;
+        }
+      : never;
+
+/**
+ * Defines an action: `defineAction(PageActionsService.score, async ({ text }, { signal }) => ({ words: text.split(/\s+/).length }))`.
+ *
+ * Throws a TypeError for a streaming method and for an entry that is not a generated method.
+ */
+export function defineAction<Input, Output, const Given extends Answer<Output>>(
+  entry: MethodEntry<Input, Output>,
+  handler: (
+    input: Input,
+    context: ActionContext,
+  ) => (Given & Only<Output, Given>) | Promise<Given & Only<Output, Given>>,
+  options: DefineOptions = {},
+): Action<Input, Output> {
+  const match = /^\/([\w.]+)\/(\w+)$/.exec(entry?.path ?? "");
+  if (!match) {
+    throw new TypeError("defineAction needs a method of a generated service, such as PageActionsService.score");
+  }
+  const [, service, name] = match as unknown as [string, string, string];
+  if (entry.requestStream || entry.responseStream) {
+    throw new TypeError(`${service}/${name} streams: an action takes one message and answers with one`);
+  }
+  if (typeof handler !== "function") throw new TypeError(`the handler of ${service}/${name} is not a function`);
+  return {
+    method: `${service}/${name}`,
+    service,
+    entry,
+    handler: handler as unknown as Handler<Input, Output>,
+    options,
+  };
+}

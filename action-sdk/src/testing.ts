@@ -1,0 +1,127 @@
+/**
+ * Unit tests of actions without a mesh: `runAction` runs a handler as a worker would, with the same checks, encoding and limits.
+ *
+ *   const { output } = await runAction(score, { text: "a b" });
+ */
+import { Failure, LogLevel, type LogLine, type Progress } from "@taskmesh/proto";
+import { compileChecks } from "./checks.js";
+import { AttemptContext } from "./context.js";
+import type { Action } from "./define.js";
+import { type Descriptors, parseDescriptors } from "./descriptors.js";
+import { type ActionChecks, type Outcome, perform } from "./perform.js";
+
+/** Options of `runAction`. */
+export interface RunActionOptions {
+  /** The contracts, as given to `startWorker`. With them input and output are also checked against the rules written in the .proto. */
+  descriptors?: Descriptors;
+  /** Default 1. */
+  attempt?: number;
+  /** Default "run-under-test". */
+  runId?: string;
+  /** Default "call". */
+  stepId?: string;
+  /** Index of the item in a fan-out step; default 0. */
+  item?: number;
+  /** Default "lease-under-test". */
+  lease?: string;
+  /** Default "default". */
+  namespace?: string;
+  /** Milliseconds that the attempt may take; default: unbounded. The signal aborts when they are over. */
+  startToCloseMs?: number;
+  /** Cancels the attempt when it aborts, as a cancelled run would. */
+  signal?: AbortSignal;
+  /** W3C trace headers that `context.trace.headers()` returns; default none. */
+  traceHeaders?: Record<string, string>;
+}
+
+/** What a handler logged, as text and fields. */
+export interface TestLogLine {
+  level: "debug" | "info" | "warn" | "error";
+  message: string;
+  fields: Record<string, unknown>;
+}
+
+/** How the attempt ended, and what it said meanwhile. Exactly one of `output`, `failure` and `cancelled` is set. */
+export interface RunActionResult<Output> {
+  output?: Output;
+  /** The failure as the mesh would record it. */
+  failure?: Failure;
+  /** The handler stopped because `signal` was aborted. */
+  cancelled?: { message: string };
+  logs: TestLogLine[];
+  /** Every progress report, oldest first. */
+  progress: Progress[];
+}
+
+/** Runs one attempt of an action. Rejects only for faulty options; whatever the handler does is in the result. */
+export async function runAction<Input, Output>(
+  action: Action<Input, Output>,
+  input: Input,
+  options: RunActionOptions = {},
+): Promise<RunActionResult<Output>> {
+  const checks: ActionChecks = options.descriptors
+    ? compileChecks(parseDescriptors(options.descriptors).registry, action.method)
+    : { input: () => undefined, output: () => undefined };
+  const progress: Progress[] = [];
+  const context = contextFor(action.method, options, progress);
+  const cancel = () => context.abort("CANCELLED");
+  if (options.signal?.aborted) cancel();
+  options.signal?.addEventListener("abort", cancel, { once: true });
+  const timer =
+    options.startToCloseMs === undefined
+      ? undefined
+      : setTimeout(() => context.abort("TIMED_OUT"), options.startToCloseMs);
+  try {
+    const bytes = action.entry.requestSerialize(input);
+    const outcome = await new Promise<Outcome>((resolve) => perform(action, checks, bytes, context, resolve));
+    const logs = context.lines().map(toTestLine);
+    return { ...toResult(action, outcome), logs, progress };
+  } finally {
+    clearTimeout(timer);
+    options.signal?.removeEventListener("abort", cancel);
+  }
+}
+
+function contextFor(method: string, options: RunActionOptions, reports: Progress[]): AttemptContext {
+  const { traceHeaders } = options;
+  const facts = {
+    attempt: options.attempt ?? 1,
+    lease: options.lease ?? "lease-under-test",
+    runId: options.runId ?? "run-under-test",
+    stepId: options.stepId ?? "call",
+    item: options.item ?? 0,
+    method,
+    namespace: options.namespace ?? "default",
+    deadlineAtMs: performance.now() + (options.startToCloseMs ?? Number.POSITIVE_INFINITY),
+  };
+  return new AttemptContext(facts, {
+    onProgress: (report) => reports.push(report),
+    ...(traceHeaders && { traceHeaders: () => traceHeaders }),
+  });
+}
+
+function toResult<Input, Output>(
+  action: Action<Input, Output>,
+  outcome: Outcome,
+): Pick<RunActionResult<Output>, "output" | "failure" | "cancelled"> {
+  switch (outcome.kind) {
+    case "output":
+      return { output: action.entry.responseDeserialize(outcome.bytes as Buffer) };
+    case "failure":
+      return { failure: Failure.fromPartial(outcome.failure) };
+    case "cancelled":
+      return { cancelled: { message: outcome.message } };
+  }
+}
+
+const levelNames: Partial<Record<LogLevel, TestLogLine["level"]>> = {
+  [LogLevel.LOG_LEVEL_DEBUG]: "debug",
+  [LogLevel.LOG_LEVEL_INFO]: "info",
+  [LogLevel.LOG_LEVEL_WARN]: "warn",
+  [LogLevel.LOG_LEVEL_ERROR]: "error",
+};
+
+function toTestLine(line: LogLine): TestLogLine {
+  const fields: unknown = line.fieldsJson === "" ? {} : JSON.parse(line.fieldsJson);
+  return { level: levelNames[line.level] ?? "info", message: line.message, fields: fields as Record<string, unknown> };
+}
