@@ -153,6 +153,8 @@ export const coordinators = pgTable("coordinators", {
   lastBeatAt: instant("last_beat_at").notNull().defaultNow(),
   /** The survivor that finishes what this one left. If it lapses too, another takes over; the row goes when all is done. */
   adoptedBy: text("adopted_by"),
+  /** When it was first adopted: workers that registered well after this can't owe it a completion. */
+  adoptedAt: instant("adopted_at"),
 });
 
 /**

@@ -250,7 +250,8 @@ export async function beatCoordinator(
 ): Promise<{ live: string[]; lapsed: string[] }> {
   await db.query(
     `insert into coordinators (id, address) values ($1::text, $2::text)
-     on conflict (id) do update set last_beat_at = now(), address = excluded.address, adopted_by = null`,
+     on conflict (id) do update
+       set last_beat_at = now(), address = excluded.address, adopted_by = null, adopted_at = null`,
     [coordinator.id, coordinator.address],
   );
   const rows = await db.query<{ id: string; live: boolean }>(
@@ -261,21 +262,36 @@ export async function beatCoordinator(
   return { live: ids(true), lapsed: ids(false) };
 }
 
-/** Claims lapsed coordinators that nobody alive has adopted. Returns them all, the ones adopted before included. */
+/** Claims lapsed coordinators that nobody alive has adopted. Returns all that are this one's now, earlier claims included. */
 export async function adoptCoordinators(db: Db, id: string, timeoutMs: number): Promise<string[]> {
-  return db.transaction(async (tx) => {
-    const rows = await tx.query<{ id: string }>(
-      `update coordinators set adopted_by = $1::text where id in (
-         select c.id from coordinators c
-         where c.last_beat_at < now() - make_interval(secs => $2::float8) and c.id <> $1::text
-           and (c.adopted_by is null or c.adopted_by = $1::text or not exists (
-             select from coordinators a where a.id = c.adopted_by and a.last_beat_at >= now() - make_interval(secs => $2::float8)))
-         order by c.id for update skip locked)
-       returning id`,
-      [id, timeoutMs / 1000],
-    );
-    return rows.map((row) => row.id);
-  });
+  const rows = await db.query<{ id: string }>(
+    `update coordinators set adopted_by = $1::text, adopted_at = coalesce(adopted_at, now()) where id in (
+       select c.id from coordinators c
+       where c.last_beat_at < now() - make_interval(secs => $2::float8) and c.id <> $1::text
+         and (c.adopted_by is null or c.adopted_by = $1::text or not exists (
+           select from coordinators a
+           where a.id = c.adopted_by and a.last_beat_at >= now() - make_interval(secs => $2::float8)))
+       order by c.id for update skip locked)
+     returning id`,
+    [id, timeoutMs / 1000],
+  );
+  return rows.map((row) => row.id);
+}
+
+/**
+ * Which of the adopted coordinators nobody can report to any more: they were adopted `keptMs` ago, and no worker is left that
+ * registered before that time was over. (Starts that they published wait no longer than that for a first delivery.)
+ */
+export async function settledCoordinators(db: Db, id: string, keptMs: number): Promise<string[]> {
+  const rows = await db.query<{ id: string }>(
+    `select c.id from coordinators c
+     where c.adopted_by = $1::text and c.adopted_at < now() - make_interval(secs => $2::float8)
+       and not exists (
+         select from sessions s where s.registered_at < c.adopted_at + make_interval(secs => $2::float8))
+     order by c.id`,
+    [id, keptMs / 1000],
+  );
+  return rows.map((row) => row.id);
 }
 
 /** Forgets a lapsed coordinator whose work is finished; false if it came back or another adopted it. */
@@ -290,8 +306,5 @@ export async function forgetCoordinator(db: Db, lapsed: string, adoptedBy: strin
 /** Marks coordinators as lapsed now: this one when it stops, or all others when this process has the database for itself. */
 export async function retireCoordinators(db: Db, which: { id: string } | { allBut: string }): Promise<void> {
   const [comparison, id] = "id" in which ? ["=", which.id] : ["<>", which.allBut];
-  await db.query(
-    `update coordinators set last_beat_at = '-infinity', adopted_by = null where id ${comparison} $1::text`,
-    [id],
-  );
+  await db.query(`update coordinators set last_beat_at = '-infinity' where id ${comparison} $1::text`, [id]);
 }
