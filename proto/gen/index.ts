@@ -103,6 +103,7 @@ export {
   RelayAck,
   RelayCompletions,
   RelayCredit,
+  RelayDrain,
   RelayOpen,
   RelayProbe,
   RelayRequest,

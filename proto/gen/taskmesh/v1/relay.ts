@@ -29,6 +29,7 @@ export interface RelayRequest {
     | { $case: "credit"; value: RelayCredit }
     | { $case: "completions"; value: RelayCompletions }
     | { $case: "ack"; value: RelayAck }
+    | { $case: "drain"; value: RelayDrain }
     | undefined;
 }
 
@@ -44,12 +45,17 @@ export interface RelayOpen {
   sessionId: string;
 }
 
-/** RelayCredit allows more starts: credits add up. */
+/** RelayCredit allows more starts: credits add up, to no more than the slots of the registration. */
 export interface RelayCredit {
   taskQueue: string;
+  /** Starts that may be sent on top of what was allowed before: all slots first, then one for each slot that becomes free. */
   slots: number;
-  /** Bytes of starts that may be sent on top of what was allowed before. */
+  /** Bytes of starts that may be sent on top of what was allowed before. A start counts with its encoded StartStep, at most 512 KiB. */
   bytes: bigint;
+}
+
+/** RelayDrain withdraws all credits: no more work is taken for this worker. Starts that were taken already may still come. */
+export interface RelayDrain {
 }
 
 export interface RelayStarts {
@@ -116,6 +122,9 @@ export const RelayRequest: MessageFns<RelayRequest> = {
       case "ack":
         RelayAck.encode(message.message.value, writer.uint32(34).fork()).join();
         break;
+      case "drain":
+        RelayDrain.encode(message.message.value, writer.uint32(42).fork()).join();
+        break;
     }
     return writer;
   },
@@ -165,6 +174,14 @@ export const RelayRequest: MessageFns<RelayRequest> = {
             message.message = { $case: "ack", value: RelayAck.decode(reader, reader.uint32()) };
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.message = { $case: "drain", value: RelayDrain.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -187,6 +204,8 @@ export const RelayRequest: MessageFns<RelayRequest> = {
         ? { $case: "completions", value: RelayCompletions.fromJSON(object.completions) }
         : isSet(object.ack)
         ? { $case: "ack", value: RelayAck.fromJSON(object.ack) }
+        : isSet(object.drain)
+        ? { $case: "drain", value: RelayDrain.fromJSON(object.drain) }
         : undefined,
     };
   },
@@ -201,6 +220,8 @@ export const RelayRequest: MessageFns<RelayRequest> = {
       obj.completions = RelayCompletions.toJSON(message.message.value);
     } else if (message.message?.$case === "ack") {
       obj.ack = RelayAck.toJSON(message.message.value);
+    } else if (message.message?.$case === "drain") {
+      obj.drain = RelayDrain.toJSON(message.message.value);
     }
     return obj;
   },
@@ -232,6 +253,12 @@ export const RelayRequest: MessageFns<RelayRequest> = {
       case "ack": {
         if (object.message?.value !== undefined && object.message?.value !== null) {
           message.message = { $case: "ack", value: RelayAck.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "drain": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "drain", value: RelayDrain.fromPartial(object.message.value) };
         }
         break;
       }
@@ -555,6 +582,58 @@ export const RelayCredit: MessageFns<RelayCredit> = {
     message.taskQueue = object.taskQueue ?? "";
     message.slots = object.slots ?? 0;
     message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    return message;
+  },
+};
+
+function createBaseRelayDrain(): RelayDrain {
+  return {};
+}
+
+export const RelayDrain: MessageFns<RelayDrain> = {
+  encode(_: RelayDrain, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RelayDrain {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRelayDrain();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): RelayDrain {
+    return {};
+  },
+
+  toJSON(_: RelayDrain): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RelayDrain>, I>>(base?: I): RelayDrain {
+    return RelayDrain.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RelayDrain>, I>>(_: I): RelayDrain {
+    const message = createBaseRelayDrain();
     return message;
   },
 };
