@@ -1,0 +1,275 @@
+/**
+ * The settings of each process: variable, form, default and meaning. Everything listens on loopback unless told otherwise;
+ * process-config.ts reads the tables and refuses what would be open.
+ */
+
+import { z } from "zod";
+import type { Settings } from "./config.js";
+import { tokenList } from "./credentials.js";
+import { type LogThreshold, logLevels } from "./log.js";
+import {
+  type Address,
+  address,
+  defaulted,
+  file,
+  integer,
+  type Kind,
+  list,
+  oneOf,
+  optional,
+  parseAddress,
+  required,
+  text,
+  url,
+} from "./setting-kinds.js";
+
+/** Where a coordinator listens for gRPC unless told otherwise. */
+export const defaultGrpcAddress = "127.0.0.1:7400";
+/** Where a gateway listens for HTTP unless told otherwise. */
+export const defaultHttpAddress = "127.0.0.1:7480";
+/** Where a coordinator serves GET /metrics unless told otherwise. */
+export const defaultMetricsAddress = "127.0.0.1:7490";
+const namespaceName: Kind<string> = {
+  form: "name",
+  schema: text().schema.refine(
+    (name: string) => /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/.test(name),
+    "is no namespace name (1 to 63 lower-case letters, digits and inner hyphens)",
+  ) as Kind<string>["schema"],
+};
+
+/** How to put a wrong token right. */
+export const tokenFix = "Make one with `openssl rand -hex 32`.";
+const tokenSetting = { variable: "TASKMESH_TOKEN", secret: true, fix: tokenFix };
+
+const logSettings = {
+  logLevel: defaulted<LogThreshold>(
+    { variable: "TASKMESH_LOG_LEVEL", doc: "Least severe level that is logged. Logs are JSON lines on stderr." },
+    oneOf(logLevels),
+    "info",
+  ),
+};
+
+const serverSettings = {
+  tokens: optional(
+    {
+      ...tokenSetting,
+      doc: "Bearer tokens that callers and workers may use: one a line, any of them is accepted, and the file is read again when it changes.",
+    },
+    tokenList(),
+  ),
+  tlsCert: optional(
+    {
+      variable: "TASKMESH_TLS_CERT",
+      doc: "Certificate chain of this process (PEM). With TASKMESH_TLS_KEY it turns TLS on.",
+    },
+    file(),
+  ),
+  tlsKey: optional({ variable: "TASKMESH_TLS_KEY", doc: "Private key of the certificate (PEM)." }, file()),
+  tlsClientCa: optional(
+    {
+      variable: "TASKMESH_TLS_CLIENT_CA",
+      doc: "Certificate authority of clients (PEM). Every client must then show a certificate of it (mTLS), which also stands for a token.",
+    },
+    file(),
+  ),
+  stopTimeoutSeconds: defaulted(
+    {
+      variable: "TASKMESH_STOP_TIMEOUT_SECONDS",
+      doc: "Longest time that a clean stop may take after SIGTERM before the process ends anyway.",
+    },
+    integer("seconds", 1, 3600),
+    "30",
+  ),
+};
+
+/** What a worker, the command line and a gateway need to reach a server. */
+export const clientSettings = {
+  addresses: defaulted(
+    { variable: "TASKMESH_ADDRESS", doc: "gRPC addresses of the coordinators." },
+    list(address()),
+    defaultGrpcAddress,
+  ),
+  tokens: optional({ ...tokenSetting, doc: "Bearer token to show; the first line of the file counts." }, tokenList()),
+  tlsCa: optional(
+    {
+      variable: "TASKMESH_TLS_CA",
+      doc: "Certificate authority that the server is checked against (PEM); turns TLS on.",
+    },
+    file(),
+  ),
+  tlsCert: optional({ variable: "TASKMESH_TLS_CERT", doc: "Client certificate to show (PEM)." }, file()),
+  tlsKey: optional({ variable: "TASKMESH_TLS_KEY", doc: "Private key of the client certificate (PEM)." }, file()),
+  namespace: defaulted({ variable: "TASKMESH_NAMESPACE", doc: "Namespace to work in." }, namespaceName, "default"),
+};
+
+/** Settings of `npm run mesh`'s coordinator and of every coordinator with servers of its own. */
+export const coordinatorSettings = {
+  databaseUrl: required(
+    {
+      variable: "DATABASE_URL",
+      secret: true,
+      doc: "Postgres 15 or newer, where all state lives.",
+      fix: "Set DATABASE_URL=postgres://user:password@host:5432/database (or start the embedded mesh: npx taskmesh dev).",
+    },
+    url("postgres", "postgresql"),
+  ),
+  natsServers: required(
+    {
+      variable: "NATS_URL",
+      secret: true,
+      doc: "nats-server 2.9 or newer with JetStream, which carries work.",
+      fix: "Set NATS_URL=nats://host:4222 (or start the embedded mesh: npx taskmesh dev).",
+    },
+    list(url("nats", "tls")),
+  ),
+  natsWorkerServers: optional(
+    {
+      variable: "NATS_WORKER_URL",
+      doc: "NATS servers as workers reach them, if their addresses differ from NATS_URL's.",
+    },
+    list(url("nats", "tls")),
+  ),
+  natsCredentials: optional(
+    { variable: "NATS_CREDENTIALS", secret: true, doc: "User credentials of the coordinator (a .creds file)." },
+    text("text of a .creds file"),
+  ),
+  natsAccountSeed: optional(
+    {
+      variable: "NATS_ACCOUNT_SEED",
+      secret: true,
+      doc: "Seed of the NATS account's signing key: workers then get credentials of at most an hour that reach only their own subjects.",
+    },
+    text("NKey seed, SA…"),
+  ),
+  grpcAddress: defaulted(
+    { variable: "TASKMESH_GRPC_ADDRESS", doc: "Where gRPC is served: callers, workers, gateways." },
+    address(),
+    defaultGrpcAddress,
+  ),
+  metricsAddress: defaulted(
+    { variable: "TASKMESH_METRICS_ADDRESS", doc: "Where GET /metrics is served for Prometheus; `off` serves none." },
+    orOff(),
+    defaultMetricsAddress,
+  ),
+  namespaces: defaulted(
+    { variable: "TASKMESH_NAMESPACES", doc: "Namespaces that exist; missing ones are made at the start." },
+    list(namespaceName),
+    "default",
+  ),
+  ...serverSettings,
+  ...logSettings,
+};
+
+/** Settings of a gateway. */
+export const gatewaySettings = {
+  httpAddress: defaulted(
+    { variable: "TASKMESH_HTTP_ADDRESS", doc: "Where the REST API is served." },
+    address(),
+    defaultHttpAddress,
+  ),
+  addresses: clientSettings.addresses,
+  coordinatorTokens: optional(
+    {
+      variable: "TASKMESH_COORDINATOR_TOKEN",
+      secret: true,
+      doc: "Bearer token to show to coordinators; default: the first of TASKMESH_TOKEN.",
+    },
+    tokenList(),
+  ),
+  coordinatorCa: optional(
+    {
+      variable: "TASKMESH_TLS_CA",
+      doc: "Certificate authority that coordinators are checked against (PEM); turns TLS to them on.",
+    },
+    file(),
+  ),
+  coordinatorCert: optional(
+    { variable: "TASKMESH_COORDINATOR_TLS_CERT", doc: "Client certificate to show to coordinators (PEM)." },
+    file(),
+  ),
+  coordinatorKey: optional(
+    { variable: "TASKMESH_COORDINATOR_TLS_KEY", doc: "Private key of that certificate (PEM)." },
+    file(),
+  ),
+  namespaces: defaulted(
+    { variable: "TASKMESH_NAMESPACES", doc: "Namespaces to serve; the first is the one of requests that name none." },
+    list(namespaceName),
+    "default",
+  ),
+  ...serverSettings,
+  ...logSettings,
+};
+
+function orOff(): Kind<Address | "off"> {
+  const schema = z.string().transform((value, context) => {
+    const parsed = value.toLowerCase() === "off" ? "off" : parseAddress(value);
+    if (parsed) return parsed;
+    context.issues.push({ code: "custom", message: "is neither host:port nor off", input: value });
+    return z.NEVER;
+  });
+  return { form: "host:port | off", schema };
+}
+
+/** Variables of the OpenTelemetry standard that are honoured. */
+export const telemetrySettings = {
+  endpoint: optional(
+    { variable: "OTEL_EXPORTER_OTLP_ENDPOINT", doc: "Where spans go (OTLP over HTTP); without it tracing is off." },
+    url("http", "https"),
+  ),
+  tracesEndpoint: optional(
+    {
+      variable: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+      doc: "The same for spans alone, as the full URL; beats the one above.",
+    },
+    url("http", "https"),
+  ),
+  headers: optional(
+    { variable: "OTEL_EXPORTER_OTLP_HEADERS", doc: "Headers of the export, such as a collector's key." },
+    text("name=value, several with commas between"),
+  ),
+  serviceName: optional({ variable: "OTEL_SERVICE_NAME", doc: "Name of this process in traces." }, text("name")),
+  resource: optional(
+    { variable: "OTEL_RESOURCE_ATTRIBUTES", doc: "Further attributes of this process." },
+    text("name=value, several with commas between"),
+  ),
+  sampler: defaulted(
+    { variable: "OTEL_TRACES_SAMPLER", doc: "Which traces are recorded." },
+    oneOf([
+      "always_on",
+      "always_off",
+      "traceidratio",
+      "parentbased_always_on",
+      "parentbased_always_off",
+      "parentbased_traceidratio",
+    ]),
+    "parentbased_always_on",
+  ),
+  samplerArg: optional(
+    { variable: "OTEL_TRACES_SAMPLER_ARG", doc: "Share of traces that the ratio samplers record." },
+    text("0 to 1"),
+  ),
+  disabled: defaulted(
+    { variable: "OTEL_SDK_DISABLED", doc: "Turns tracing off whatever else is set." },
+    oneOf(["true", "false"]),
+    "false",
+  ),
+};
+
+/** Every table, by the process that reads it. */
+export const settingsTables = {
+  Coordinator: coordinatorSettings,
+  Gateway: gatewaySettings,
+  "Workers and the command line": clientSettings,
+  Tracing: telemetrySettings,
+} as const satisfies Record<string, Settings>;
+
+/** Variables of other parts (command line, actions): known, so that they are not taken for misspelt ones. */
+const otherSettings = {
+  url: optional(
+    { variable: "TASKMESH_URL", doc: "Base URL of the gateway, for the command line." },
+    url("http", "https"),
+  ),
+};
+
+/** All of them. */
+export const allSettings: readonly Settings[] = [...Object.values(settingsTables), otherSettings];
