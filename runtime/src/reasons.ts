@@ -133,7 +133,27 @@ export const reasons = {
   ROUTE_NOT_FOUND: {
     code: NOT_FOUND,
     meaning: "The gateway has no route of this path.",
-    fix: "See /openapi.json for the routes.",
+    fix: "GET / of the gateway lists the routes.",
+  },
+  HTTP_METHOD_NOT_ALLOWED: {
+    code: UNIMPLEMENTED,
+    meaning: "The gateway's route does not take this HTTP method; the header Allow lists those that it takes.",
+    fix: "Use one of the methods in Allow.",
+  },
+  CONTENT_TYPE_UNSUPPORTED: {
+    code: INVALID_ARGUMENT,
+    meaning: "The body has a content type that the route does not take.",
+    fix: "Send JSON with `Content-Type: application/json` (curl: --json).",
+  },
+  JSON_MALFORMED: {
+    code: INVALID_ARGUMENT,
+    meaning: "The body is not strict JSON: malformed, not UTF-8, nested too deeply, or with a key twice in one object.",
+    fix: "Correct the text at the named place.",
+  },
+  ORIGIN_DENIED: {
+    code: PERMISSION_DENIED,
+    meaning: "The request comes from a page of another site, or names a host that is not the gateway's.",
+    fix: "Call the API from its own origin or from a program; a gateway behind a name needs credentials.",
   },
   IDEMPOTENCY_KEY_REUSED: {
     code: ALREADY_EXISTS,
