@@ -300,12 +300,12 @@ export const failureReasons = {
   STEP_FAILED: { retryable: false, meaning: "A step failed for good and nothing caught it; `cause` is its failure." },
   INPUT_INVALID: { retryable: false, meaning: "The input of the step breaks the action's contract." },
   OUTPUT_INVALID: { retryable: false, meaning: "What the handler returned breaks the action's contract." },
-  OUTPUT_TOO_LARGE: { retryable: false, meaning: "What the handler returned is over 64 MiB." },
+  PAYLOAD_TOO_LARGE: { retryable: false, meaning: "What the handler returned is over 64 MiB." },
   EXPRESSION_FAILED: { retryable: false, meaning: "An expression of the chain failed on the values of this run." },
   DATA_ERROR: { retryable: false, meaning: "The database refuses the value that the step recorded." },
   METHOD_UNKNOWN: { retryable: true, meaning: "The worker was given a method that it does not implement." },
   PAYLOAD_UNREADABLE: { retryable: true, meaning: "A payload by reference could not be fetched or stored." },
-  HANDLER_FAILED: { retryable: true, meaning: "The handler threw an error that is no ActionFailure." },
+  HANDLER_ERROR: { retryable: true, meaning: "The handler threw an error that is no ActionFailure." },
   DRAINED: { retryable: true, meaning: "The worker was shut down before the handler ended." },
 } as const satisfies Record<string, FailureReasonEntry>;
 
