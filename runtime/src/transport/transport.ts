@@ -102,7 +102,7 @@ export interface Carrier {
   workTransport(session: { namespaceId: number; sessionId: string }): WorkTransport;
 }
 
-/** One start in a worker's hands. */
+/** One start in a worker's hands. While it is held (until `release`), a repeated delivery of it to the same worker is swallowed. */
 export interface StartDelivery {
   taskQueue: string;
   start: StartStep;
@@ -125,7 +125,10 @@ export interface WorkListener {
 /** The worker's side of a transport. */
 export interface WorkTransport {
   readonly kind: TransportKind;
-  /** Opens the lanes and begins to pull, each lane up to its own slots (C3). */
+  /**
+   * Opens the lanes and begins to pull, each lane up to its own slots (C3). Rejects when the carrier can't be reached. Called again it
+   * opens more lanes, and adds slots to those that are open.
+   */
   open(lanes: LaneGrant[], listener: WorkListener): Promise<void>;
   /** Stops pulling; what is in hand goes on. */
   drain(): void;

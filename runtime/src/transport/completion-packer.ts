@@ -1,0 +1,110 @@
+/**
+ * Packs the completions of one tick and one addressee into messages of at most `messageBytesMax`.
+ *
+ * A tick ends with `setImmediate`: what handlers finish until then shares a message, and a lone completion waits for nothing.
+ * Packing costs nothing in meaning: each completion carries its own identity and lease.
+ */
+import { CompleteStep } from "@taskmesh/proto";
+import { messageBytesMax } from "./transport.js";
+
+/** Called once: without an error when the completion is stored. */
+export type StoredCallback = (error?: Error) => void;
+
+/** Completions that travel in one message. */
+export interface CompletionPack {
+  reportTo: string;
+  completions: CompleteStep[];
+  /** The encoded CompletionBatch. */
+  bytes: Uint8Array;
+  /** Settles every completion of the pack. */
+  stored: StoredCallback;
+}
+
+interface Waiting {
+  completion: CompleteStep;
+  encoded: Uint8Array;
+  stored: StoredCallback;
+}
+
+/** Field 1, length-delimited: `repeated CompleteStep completions` of CompletionBatch. */
+const completionsTag = 0x0a;
+/** Tag and the longest length that fits into a message. */
+const framingBytesMax = 5;
+
+export class CompletionPacker {
+  readonly #send: (pack: CompletionPack) => void;
+  readonly #waiting = new Map<string, Waiting[]>();
+  #scheduled = false;
+
+  constructor(send: (pack: CompletionPack) => void) {
+    this.#send = send;
+  }
+
+  /** Takes a completion for the pack of this tick. One that no message can hold is refused in the next tick. */
+  add(reportTo: string, completion: CompleteStep, stored: StoredCallback): void {
+    const encoded = CompleteStep.encode(completion).finish();
+    if (encoded.length + framingBytesMax > messageBytesMax) {
+      const error = new Error(
+        `the completion has ${encoded.length} bytes, a message holds ${messageBytesMax - framingBytesMax}`,
+      );
+      setImmediate(stored, error);
+      return;
+    }
+    const waiting = this.#waiting.get(reportTo);
+    if (waiting) waiting.push({ completion, encoded, stored });
+    else this.#waiting.set(reportTo, [{ completion, encoded, stored }]);
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => this.flush());
+  }
+
+  /** Sends what waits, without the end of the tick. */
+  flush(): void {
+    this.#scheduled = false;
+    for (const [reportTo, waiting] of this.#waiting) {
+      this.#waiting.delete(reportTo);
+      let first = 0;
+      let size = 0;
+      waiting.forEach(({ encoded }, index) => {
+        const more = encoded.length + framingBytesMax;
+        if (size + more > messageBytesMax) {
+          this.#sendPack(reportTo, waiting.slice(first, index));
+          first = index;
+          size = 0;
+        }
+        size += more;
+      });
+      this.#sendPack(reportTo, first === 0 ? waiting : waiting.slice(first));
+    }
+  }
+
+  #sendPack(reportTo: string, pack: Waiting[]): void {
+    this.#send({
+      reportTo,
+      completions: pack.map(({ completion }) => completion),
+      bytes: encodeBatch(pack),
+      stored: (error) => {
+        for (const { stored } of pack) stored(error);
+      },
+    });
+  }
+}
+
+/** The encoding of a CompletionBatch from completions that are encoded already. */
+function encodeBatch(pack: readonly Waiting[]): Uint8Array {
+  const size = pack.reduce((sum, { encoded }) => sum + encoded.length + framingBytesMax, 0);
+  const bytes = Buffer.allocUnsafe(size);
+  let at = 0;
+  for (const { encoded } of pack) {
+    bytes[at++] = completionsTag;
+    let length = encoded.length;
+    while (length > 0x7f) {
+      bytes[at++] = (length & 0x7f) | 0x80;
+      length >>>= 7;
+    }
+    bytes[at++] = length;
+    bytes.set(encoded, at);
+    at += encoded.length;
+  }
+  return bytes.subarray(0, at);
+}

@@ -1,0 +1,86 @@
+/**
+ * What a worker holds of one lane: the count behind its credits, and one entry for each start in its hands.
+ *
+ * H1. At most `slots` starts are held at once (C3): `free` is what may be asked for.
+ * H2. A start that is delivered again while its earlier delivery is still held is not given twice. The new delivery takes the old
+ *     one's place for the ack, since a carrier that lost its state no longer knows the old one.
+ *
+ * Without H2 a coordinator that is away for longer than `ackWaitMs` would make a worker claim, and thereby supersede, its own attempts.
+ */
+import type { StartStep } from "@taskmesh/proto";
+import type { StartDelivery, TraceHeaders } from "./transport.js";
+
+interface Held {
+  acked: boolean;
+  ack: () => void;
+}
+
+/** A start as it came from a carrier. */
+export interface ArrivedStart {
+  start: StartStep;
+  redelivered: boolean;
+  headers?: TraceHeaders | undefined;
+  /** Tells the carrier not to deliver it again. */
+  ack: () => void;
+}
+
+export class LaneHand {
+  readonly taskQueue: string;
+  #slots: number;
+  #taken = 0;
+  readonly #byLease = new Map<string, Held>();
+  readonly #onFree: () => void;
+
+  /** `onFree` is called after a slot became free. */
+  constructor(taskQueue: string, slots: number, onFree: () => void) {
+    this.taskQueue = taskQueue;
+    this.#slots = slots;
+    this.#onFree = onFree;
+  }
+
+  get slots(): number {
+    return this.#slots;
+  }
+
+  /** Slots without a start. */
+  get free(): number {
+    return this.#slots - this.#taken;
+  }
+
+  addSlots(count: number): void {
+    this.#slots += count;
+  }
+
+  /** Takes a start in; undefined if it is held already (H2). */
+  admit(arrived: ArrivedStart): StartDelivery | undefined {
+    const { lease } = arrived.start;
+    const known = this.#byLease.get(lease);
+    if (known) {
+      known.ack = arrived.ack;
+      if (known.acked) arrived.ack();
+      return undefined;
+    }
+    const held: Held = { acked: false, ack: arrived.ack };
+    let released = false;
+    this.#taken += 1;
+    this.#byLease.set(lease, held);
+    return {
+      taskQueue: this.taskQueue,
+      start: arrived.start,
+      redelivered: arrived.redelivered,
+      ...(arrived.headers ? { headers: arrived.headers } : {}),
+      ack: () => {
+        if (held.acked) return;
+        held.acked = true;
+        held.ack();
+      },
+      release: () => {
+        if (released) return;
+        released = true;
+        this.#taken -= 1;
+        this.#byLease.delete(lease);
+        this.#onFree();
+      },
+    };
+  }
+}
