@@ -3,11 +3,12 @@
  *
  * node:http and node:https rather than fetch: client certificates need the latter, and one path serves both.
  */
-import { type IncomingMessage, request as httpRequest } from "node:http";
+import { request as httpRequest, type IncomingMessage } from "node:http";
 import { request as httpsRequest } from "node:https";
 import type { Connection } from "./config.js";
-import { CliError, type ExitCode, exitCode } from "./exit.js";
-import { type Json, plain } from "./output.js";
+import { CliError, type ExitCode, exitCode, usageError } from "./exit.js";
+import { type Json, type JsonObject, object, objects, text } from "./json.js";
+import { plain } from "./output.js";
 import { readServerEvents, type ServerEvent } from "./server-events.js";
 
 /** A request without an answer for this long is given up; waiting calls say how much longer they may take. */
@@ -16,8 +17,6 @@ const answerTimeoutMs = 30_000;
 const answerBytesMax = 256 * 1024 * 1024;
 /** Pauses between tries to continue a broken event stream; after the last one it counts as unreachable. */
 const resumePausesMs = [200, 400, 800, 1_500, 3_000, 5_000, 5_000, 5_000, 5_000, 5_000];
-
-export type JsonObject = { [key: string]: Json };
 
 /** Query parameters; undefined ones are left out, lists are repeated. */
 export type Query = Record<string, string | number | boolean | readonly string[] | undefined>;
@@ -112,19 +111,13 @@ const exitCodeOf = (status: number): ExitCode => {
   return exitCode.refused;
 };
 
-const asObject = (value: Json | undefined): JsonObject =>
-  value !== null && typeof value === "object" && !Array.isArray(value) ? value : {};
-
-const asText = (value: Json | undefined): string => (typeof value === "string" ? value : "");
-
 /** What a problem document (RFC 9457) says, as an error of ours. Violations of single fields follow the sentence. */
 export function problemError(status: number, document: Json | undefined, connection: Connection): CliError {
-  const problem = asObject(document);
-  const lines = [plain(asText(problem.detail) || asText(problem.title) || `the mesh answered ${status}`)];
-  for (const violation of Array.isArray(problem.violations) ? problem.violations : []) {
-    const { field, message, description } = asObject(violation);
-    const said = plain(asText(description) || asText(message));
-    if (said !== "" && !lines[0]?.includes(said)) lines.push(`  ${plain(asText(field))}: ${said}`);
+  const problem = object(document);
+  const lines = [plain(text(problem.detail) || text(problem.title) || `the mesh answered ${status}`)];
+  for (const { field, message } of objects(problem.errors)) {
+    const said = plain(text(message));
+    if (said !== "" && !lines[0]?.includes(said)) lines.push(`  ${plain(text(field))}: ${said}`);
   }
   const hint =
     status === 401
@@ -161,7 +154,7 @@ async function callOnce(connection: Connection, method: string, path: string, op
   const document = parseBody(body, response, connection);
   const status = response.statusCode ?? 500;
   if (status >= 400) throw problemError(status, document, connection);
-  return asObject(document);
+  return object(document);
 }
 
 const pause = (ms: number, signal?: AbortSignal): Promise<void> =>
@@ -203,7 +196,8 @@ async function* streamEvents(
       // Never reached at all: say so at once, rather than after a minute of silence.
       const fresh = last === undefined && failures === 0;
       const wait = resumePausesMs[failures];
-      if (final || fresh || wait === undefined) throw error instanceof CliError ? error : unreachable(connection, error);
+      if (final || fresh || wait === undefined)
+        throw error instanceof CliError ? error : unreachable(connection, error);
       failures += 1;
       await pause(wait, signal);
       if (signal?.aborted) return;
@@ -218,4 +212,19 @@ export function createApi(connection: Connection): Api {
     call: (method, path, options = {}) => callOnce(connection, method, path, options),
     events: (path, options) => streamEvents(connection, path, options),
   };
+}
+
+/**
+ * "acme.pages.v1.PageActions/Score" as two path segments.
+ * @throws CliError (usage) for anything that is not a full method name.
+ */
+export function methodPath(method: string): string {
+  const parts = method.replace(/^\//, "").split("/");
+  if (parts.length !== 2 || parts.some((part) => part === "")) {
+    throw usageError(
+      `"${method}" is not a full method name`,
+      "It reads package.Service/Method: acme.pages.v1.PageActions/Score",
+    );
+  }
+  return parts.map(encodeURIComponent).join("/");
 }

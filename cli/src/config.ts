@@ -35,7 +35,8 @@ export interface Connection {
 type Environment = Record<string, string | undefined>;
 
 /** An empty variable is an absent one. */
-const set = (value: string | undefined): string | undefined => (value === undefined || value === "" ? undefined : value);
+const set = (value: string | undefined): string | undefined =>
+  value === undefined || value === "" ? undefined : value;
 
 function readNamed(path: string, what: string): string {
   try {
@@ -109,4 +110,7 @@ export function terminalFacts(
 }
 
 /** The environment for a child process. */
-export const childEnvironment = (extra: Record<string, string> = {}): NodeJS.ProcessEnv => ({ ...process.env, ...extra });
+export const childEnvironment = (extra: Record<string, string> = {}): NodeJS.ProcessEnv => ({
+  ...process.env,
+  ...extra,
+});

@@ -8,9 +8,6 @@ import Table from "cli-table3";
 import pc from "picocolors";
 import type { TerminalFacts } from "./config.js";
 
-/** A parsed JSON value. */
-export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
-
 /** Colours that follow the terminal's facts. */
 export type Colors = ReturnType<typeof pc.createColors>;
 

@@ -11,10 +11,10 @@ export interface Session {
 
 /** The output that the command's options ask for. */
 export const openOutput = (command: CommandUnknownOpts): Output =>
-  createOutput(command.optsWithGlobals<GlobalOptions>().json === true, terminalFacts());
+  createOutput((command.optsWithGlobals() as GlobalOptions).json === true, terminalFacts());
 
 /** API and output of a command. @throws CliError (usage) when the connection's options can't be used. */
 export function openSession(command: CommandUnknownOpts): Session {
-  const options = command.optsWithGlobals<GlobalOptions>();
+  const options = (command.optsWithGlobals() as GlobalOptions);
   return { api: createApi(resolveConnection(options)), out: openOutput(command) };
 }

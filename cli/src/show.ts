@@ -1,5 +1,6 @@
 /** How values of the mesh are written for people: statuses, instants, lengths of time, failures. */
-import { type Colors, type Json, plain } from "./output.js";
+import { type Json, object, text } from "./json.js";
+import { type Colors, plain } from "./output.js";
 
 /** "RUN_STATUS_SUCCEEDED" or "STEP_STATUS_READY" without the prefix that only proto needs. */
 export const bareStatus = (status: unknown): string =>
@@ -59,15 +60,13 @@ export function showBetween(from: unknown, to: unknown, nowMs: number): string {
 
 /** "REASON: message" of a failure, or "". */
 export function showFailure(failure: Json | undefined): string {
-  if (failure === undefined || failure === null || typeof failure !== "object" || Array.isArray(failure)) return "";
-  const reason = typeof failure.reason === "string" ? failure.reason : "";
-  const message = typeof failure.message === "string" ? failure.message : "";
-  return plain([reason, message].filter((part) => part !== "").join(": "));
+  const { reason, message } = object(failure);
+  return plain([text(reason), text(message)].filter((part) => part !== "").join(": "));
 }
 
 /** A value on one line for a person, cut to `max` characters. */
 export function showValue(value: Json | undefined, max = 200): string {
   if (value === undefined) return "";
-  const text = plain(JSON.stringify(value));
-  return text.length <= max ? text : `${text.slice(0, max - 1)}…`;
+  const line = plain(JSON.stringify(value));
+  return line.length <= max ? line : `${line.slice(0, max - 1)}…`;
 }

@@ -1,0 +1,33 @@
+// Builds every workspace and packs it into dist-packages/, ready for `npm i dist-packages/*.tgz` in any folder.
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+
+const root = join(import.meta.dirname, "..");
+const out = join(root, "dist-packages");
+const run = (command, args) =>
+  execFileSync(command, args, {
+    cwd: root,
+    stdio: ["ignore", "ignore", "inherit"],
+    shell: process.platform === "win32",
+  });
+
+if (!process.argv.includes("--no-build")) {
+  execFileSync(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-b"], {
+    cwd: root,
+    stdio: "inherit",
+  });
+}
+rmSync(out, { recursive: true, force: true });
+mkdirSync(out);
+const { workspaces } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+run("npm", [
+  "pack",
+  "--loglevel=error",
+  "--pack-destination",
+  out,
+  ...workspaces.flatMap((name) => ["--workspace", name]),
+]);
+for (const name of readdirSync(out).sort()) {
+  console.log(`dist-packages/${name}  ${Math.ceil(statSync(join(out, name)).size / 1024)} KiB`);
+}

@@ -1,0 +1,47 @@
+import { Command } from "@commander-js/extra-typings";
+import { stringify } from "yaml";
+import { methodPath } from "../api.js";
+import { object, objects, text } from "../json.js";
+import { parseVersion } from "../options.js";
+import { plain } from "../output.js";
+import { openSession } from "../session.js";
+import { showAgo } from "../show.js";
+
+/** `taskmesh chains show`: one version of a chain, its graph and its specification. */
+export const chainsShow = () =>
+  new Command("show")
+    .description("show a chain: its steps, what each waits for, its specification")
+    .argument("<name>", "full method name, acme.pages.v1.Pages/Check")
+    .option("-v, --version <number>", "default: the newest", parseVersion)
+    .option("--spec", "print the specification alone, as canonical JSON in YAML form")
+    .action(async (name, options, command) => {
+      const { api, out } = openSession(command);
+      const answer = await api.call("GET", `/api/v1/chains/${methodPath(name)}`, {
+        query: { version: options.version },
+      });
+      out.document(answer);
+      if (out.json) return;
+      const chain = object(answer.chain ?? answer);
+      const spec = object(chain.spec);
+      if (options.spec) return out.line(stringify(spec).trimEnd());
+      out.line(
+        `${out.colors.bold(plain(text(chain.name)))}  version ${String(chain.version)}, saved ${showAgo(chain.createdAt, Date.now())}`,
+      );
+      if (text(spec.description) !== "") out.line(plain(text(spec.description), { lines: true }));
+      const edges = objects(chain.edges);
+      out.line();
+      out.table(
+        ["STEP", "CALL", "AFTER", "WHEN"],
+        objects(spec.steps).map((step) => [
+          plain(text(step.id)),
+          plain(text(step.call)),
+          plain(
+            edges
+              .filter((edge) => edge.to === step.id)
+              .map((edge) => text(edge.from))
+              .join(", "),
+          ),
+          plain(text(step.when)),
+        ]),
+      );
+    });

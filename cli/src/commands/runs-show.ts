@@ -1,0 +1,47 @@
+import { Command } from "@commander-js/extra-typings";
+import { object, objects, text } from "../json.js";
+import { plain } from "../output.js";
+import { openSession } from "../session.js";
+import { paintStatus, showAgo, showBetween, showFailure, showValue } from "../show.js";
+
+/** `taskmesh runs show`: a run with its steps, attempts and payloads. */
+export const runsShow = () =>
+  new Command("show")
+    .description("show a run with its steps, attempts and payloads")
+    .argument("<run-id>")
+    .action(async (runId, _options, command) => {
+      const { api, out } = openSession(command);
+      const answer = await api.call("GET", `/api/v1/runs/${encodeURIComponent(runId)}`);
+      out.document(answer);
+      if (out.json) return;
+      const run = object(answer.run ?? answer);
+      const now = Date.now();
+      const labels = Object.entries(object(run.labels)).map(([key, value]) => `${key}=${text(value)}`);
+      const version = Number(run.chainVersion ?? 0);
+      const facts: [string, string][] = [
+        ["run", plain(text(run.runId))],
+        ["method", plain(`${text(run.method)}${version > 0 ? ` (version ${version})` : ""}`)],
+        ["status", paintStatus(run.status, out.colors)],
+        ["accepted", showAgo(run.acceptedAt, now)],
+        ["took", showBetween(run.acceptedAt, run.endedAt, now)],
+        ["labels", plain(labels.join(" "))],
+        ["failure", showFailure(run.failure)],
+        ["input", showValue(answer.input)],
+        ["output", showValue(answer.output)],
+      ];
+      for (const [name, value] of facts) if (value !== "") out.line(`${out.colors.dim(name.padEnd(9))} ${value}`);
+      const steps = objects(answer.steps);
+      if (steps.length === 0) return;
+      out.line();
+      out.table(
+        ["STEP", "STATUS", "ATTEMPT", "TOOK", "METHOD", "OUTPUT OR FAILURE"],
+        steps.map((step) => [
+          plain(text(step.stepId)),
+          paintStatus(step.status, out.colors),
+          String(step.attempt ?? 0),
+          showBetween(step.startedAt, step.endedAt, now),
+          plain(text(step.method)),
+          showFailure(step.failure) || showValue(step.output, 80),
+        ]),
+      );
+    });

@@ -1,0 +1,65 @@
+import { readFileSync } from "node:fs";
+import { Command } from "@commander-js/extra-typings";
+import { usageError } from "../exit.js";
+import type { Json } from "../json.js";
+import { parseDuration, parsePairs, parsePriority } from "../options.js";
+import { finishRun, waitForResult } from "../result.js";
+import { openSession } from "../session.js";
+import { watchRun } from "../watch.js";
+
+/** The input as a JSON value: literal, from a file ("@path"), or from stdin ("-"). */
+function readInput(given: string): Json {
+  let source = given;
+  if (given === "-" || given.startsWith("@")) {
+    const path = given === "-" ? 0 : given.slice(1);
+    try {
+      source = readFileSync(path, "utf8");
+    } catch (error) {
+      throw usageError(`can't read the input from ${given === "-" ? "stdin" : path}: ${(error as Error).message}`);
+    }
+  }
+  try {
+    return JSON.parse(source) as Json;
+  } catch (error) {
+    const hint = `Quote it for the shell: --input '{"url":"http://localhost:8000/"}', or use --input @file.json.`;
+    throw usageError(`the input is not JSON: ${(error as Error).message}`, hint);
+  }
+}
+
+/** `taskmesh runs start`: starts a run of any action or chain, and follows it where asked to. */
+export const runsStart = () =>
+  new Command("start")
+    .description("start a run of an action or a chain")
+    .argument("<method>", "full method name, acme.pages.v1.Pages/Check")
+    .option("-i, --input <json>", "the input message as JSON; @file reads a file, - reads stdin", "{}")
+    .option("-w, --watch", "show progress until the run ends, then its result")
+    .option("--wait", "wait for the end and print the result alone")
+    .option("--idempotency-key <key>", "starting again with one key and equal input gives the first run")
+    .option("-l, --label <key=value>", "label of the run; may be repeated", parsePairs, {})
+    .option("--timeout <duration>", "time until the run expires, such as 90s, 15m or 2h", parseDuration)
+    .option("--priority <number>", "-100 to 100, higher is sooner", parsePriority)
+    .action(async (method, options, command) => {
+      const session = openSession(command);
+      const { api, out } = session;
+      const body = {
+        method,
+        input: readInput(options.input),
+        labels: options.label,
+        ...(options.idempotencyKey === undefined ? {} : { idempotencyKey: options.idempotencyKey }),
+        ...(options.timeout === undefined ? {} : { timeout: options.timeout }),
+        ...(options.priority === undefined ? {} : { priority: options.priority }),
+      };
+      const answer = await api.call("POST", "/api/v1/runs", { body });
+      const runId = String(answer.runId ?? "");
+      if (options.watch) {
+        await watchRun(session, runId);
+        await finishRun(session, runId, { named: true });
+      } else if (options.wait) {
+        await waitForResult(session, runId);
+        await finishRun(session, runId);
+      } else {
+        out.document(answer);
+        out.line(runId);
+        if (!out.json && out.terminal.live) out.note(`Follow it with: taskmesh runs watch ${runId}`);
+      }
+    });

@@ -1,0 +1,192 @@
+/**
+ * What a watcher knows of a run, folded from its events, and how it is drawn. Pure: time arrives as an argument.
+ *
+ * The first picture comes from the run itself (its steps, pending ones included), every change after it from an event; events that
+ * the first picture already contains change nothing, because each sets a state rather than adding to one.
+ */
+import { type Json, type JsonObject, object, objects, text } from "./json.js";
+import { type Colors, plain } from "./output.js";
+import { bareStatus, paintStatus, showDuration, showFailure } from "./show.js";
+
+export interface StepProgress {
+  id: string;
+  method: string;
+  status: string;
+  attempt: number;
+  startedAtMs?: number;
+  endedAtMs?: number;
+  failure: string;
+}
+
+export interface RunProgress {
+  runId: string;
+  method: string;
+  status: string;
+  acceptedAtMs?: number;
+  endedAtMs?: number;
+  failure: string;
+  /** Seq of the newest event folded in, as the cursor of the stream. */
+  seq: string;
+  steps: Map<string, StepProgress>;
+}
+
+const number = (value: Json | undefined): number => Number(value ?? 0);
+const instant = (value: Json | undefined): number | undefined => {
+  const ms = Date.parse(text(value));
+  return Number.isNaN(ms) ? undefined : ms;
+};
+
+function assignTimes(target: { startedAtMs?: number; endedAtMs?: number }, started?: number, ended?: number): void {
+  if (started !== undefined) target.startedAtMs = started;
+  if (ended !== undefined) target.endedAtMs = ended;
+}
+
+/** The picture that GET /api/v1/runs/{id} gives. */
+export function progressOfRun(answer: JsonObject): RunProgress {
+  const run = object(answer.run ?? answer);
+  const progress: RunProgress = {
+    runId: text(run.runId),
+    method: text(run.method),
+    status: bareStatus(run.status),
+    failure: showFailure(run.failure),
+    seq: "0",
+    steps: new Map(),
+  };
+  const acceptedAtMs = instant(run.acceptedAt);
+  const endedAtMs = instant(run.endedAt);
+  if (acceptedAtMs !== undefined) progress.acceptedAtMs = acceptedAtMs;
+  if (endedAtMs !== undefined) progress.endedAtMs = endedAtMs;
+  for (const one of objects(answer.steps)) {
+    const step: StepProgress = {
+      id: text(one.stepId),
+      method: text(one.method),
+      status: bareStatus(one.status),
+      attempt: number(one.attempt),
+      failure: showFailure(one.failure),
+    };
+    assignTimes(step, instant(one.startedAt), instant(one.endedAt));
+    progress.steps.set(step.id, step);
+  }
+  return progress;
+}
+
+/** Statuses that an event's kind gives to the step that it names; the rest come as `moves`. */
+const statusOfKind: Record<string, string> = {
+  STEP_READY: "READY",
+  STEP_DISPATCHED: "DISPATCHED",
+  STEP_BOUND: "RUNNING",
+  ATTEMPT_CLAIMED: "RUNNING",
+  STEP_SUCCEEDED: "SUCCEEDED",
+  ATTEMPT_FAILED: "RETRYING",
+  ATTEMPT_LOST: "RETRYING",
+  ATTEMPT_TIMED_OUT: "RETRYING",
+  STEP_FAILED: "FAILED",
+  STEP_SKIPPED: "SKIPPED",
+  STEP_CANCELLED: "CANCELLED",
+  STEP_EXPIRED: "EXPIRED",
+};
+
+const stepFinal = /^(SUCCEEDED|FAILED|SKIPPED|CANCELLED|EXPIRED)$/;
+
+function moveStep(progress: RunProgress, id: string, status: string, attempt: number, atMs: number | undefined): void {
+  const step = progress.steps.get(id) ?? { id, method: "", status: "PENDING", attempt: 0, failure: "" };
+  progress.steps.set(id, step);
+  step.status = status;
+  if (attempt > 0) step.attempt = attempt;
+  if (atMs === undefined) return;
+  if (status === "DISPATCHED") step.startedAtMs ??= atMs;
+  if (stepFinal.test(status)) step.endedAtMs = atMs;
+}
+
+/** Folds one RunEvent in. Returns whether the run has ended. */
+export function applyEvent(progress: RunProgress, event: JsonObject): boolean {
+  const kind = bareStatus(event.kind);
+  const atMs = instant(event.at);
+  progress.seq = text(event.seq) || String(event.seq ?? progress.seq);
+  const stepId = text(event.stepId);
+  const status = statusOfKind[kind];
+  if (stepId !== "" && status !== undefined) {
+    moveStep(progress, stepId, status, number(event.attempt), atMs);
+    const failure = showFailure(event.failure);
+    const step = progress.steps.get(stepId);
+    if (step) step.failure = status === "SUCCEEDED" ? "" : failure || step.failure;
+  }
+  for (const move of objects(event.moves)) {
+    moveStep(progress, text(move.stepId), bareStatus(move.status), number(move.attempt), atMs);
+  }
+  if (kind === "RUN_ACCEPTED" && atMs !== undefined) progress.acceptedAtMs = atMs;
+  if (kind !== "RUN_ENDED") return false;
+  progress.status = bareStatus(event.runStatus);
+  progress.failure = showFailure(event.failure) || progress.failure;
+  if (atMs !== undefined) progress.endedAtMs = atMs;
+  return true;
+}
+
+const sign = (status: string): string => {
+  switch (status) {
+    case "SUCCEEDED":
+      return "✓";
+    case "FAILED":
+    case "EXPIRED":
+      return "✗";
+    case "RUNNING":
+    case "DISPATCHED":
+      return "●";
+    case "RETRYING":
+      return "↻";
+    case "SKIPPED":
+    case "CANCELLED":
+      return "-";
+    default:
+      return "·";
+  }
+};
+
+const cut = (line: string, width: number | undefined): string =>
+  width === undefined || line.length <= width ? line : `${line.slice(0, Math.max(0, width - 1))}…`;
+
+/** Colours the status word of a line that has its final length already. */
+const paintLine = (line: string, status: string, colors: Colors): string =>
+  line.replace(status, paintStatus(status, colors));
+
+/** The picture as lines: the run first, then a line a step. Lines never exceed `width`, or redrawing in place would scatter. */
+export function drawProgress(progress: RunProgress, nowMs: number, colors: Colors, width?: number): string[] {
+  const done = [...progress.steps.values()].filter((step) => stepFinal.test(step.status)).length;
+  const took = (from: number | undefined, to: number | undefined): string =>
+    from === undefined ? "" : showDuration((to ?? nowMs) - from);
+  const head = [
+    progress.method,
+    progress.runId,
+    progress.status,
+    took(progress.acceptedAtMs, progress.endedAtMs),
+    progress.steps.size > 0 ? `${done}/${progress.steps.size} steps` : "",
+  ].filter((part) => part !== "");
+  const lines = [paintLine(cut(head.join("  "), width), progress.status, colors)];
+  const idWidth = Math.max(0, ...[...progress.steps.keys()].map((id) => id.length));
+  for (const step of progress.steps.values()) {
+    const parts = [
+      ` ${sign(step.status)} ${plain(step.id).padEnd(idWidth)}`,
+      step.status.padEnd(10),
+      took(step.startedAtMs, step.endedAtMs).padEnd(8),
+      step.attempt > 1 ? `attempt ${step.attempt}` : "",
+      step.failure,
+    ];
+    lines.push(paintLine(cut(parts.join("  ").trimEnd(), width), step.status, colors));
+  }
+  if (progress.failure !== "") lines.push(colors.red(cut(`  ${progress.failure}`, width)));
+  return lines;
+}
+
+/** One event as one line, for pipes and logs. */
+export function describeEvent(event: JsonObject): string {
+  const attempt = number(event.attempt);
+  const parts = [
+    text(event.at),
+    bareStatus(event.kind).toLowerCase().replaceAll("_", " "),
+    plain(text(event.stepId)),
+    attempt > 1 ? `attempt ${attempt}` : "",
+    event.runStatus === undefined ? "" : bareStatus(event.runStatus),
+    showFailure(event.failure),
+  ];
+  return parts.filter((part) => part !== "" && part !== "UNSPECIFIED").join("  ");
+}
