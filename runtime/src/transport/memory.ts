@@ -54,22 +54,35 @@ export interface Taker<Message> {
 
 /** Messages that wait, and those that are out until `ackWaitMs` ends. */
 class Queue<Message> {
-  readonly waiting: Message[] = [];
+  /** From `#first` on; what is before it is gone. Shifting an array costs its length. */
+  #waiting: Message[] = [];
+  #first = 0;
   readonly out = new Map<Message, { dueAtMs: number; taker: Taker<Message> }>();
   readonly takers: Taker<Message>[] = [];
   #next = 0;
 
+  /** Messages that wait or are out. */
+  get size(): number {
+    return this.#waiting.length - this.#first + this.out.size;
+  }
+
+  add(message: Message): void {
+    this.#waiting.push(message);
+  }
+
   /** Gives messages to takers in turn while there are both. */
   deliver(waitMs: number, onEnd: (message: Message) => void): void {
-    while (this.waiting.length > 0) {
+    while (this.#first < this.#waiting.length) {
       const taker = this.#nextTaker();
-      if (!taker) return;
-      const message = this.waiting.shift()!;
+      if (!taker) break;
+      const message = this.#waiting[this.#first++]!;
       this.out.set(message, { dueAtMs: performance.now() + waitMs, taker });
       taker.take(message, () => {
         if (this.out.delete(message)) onEnd(message);
       });
     }
+    // Each message is moved at most once for each that was delivered: cheap on average.
+    if (this.#first * 2 >= this.#waiting.length) this.#compact();
   }
 
   /** Puts back what was not acked in time; true if anything was. */
@@ -87,13 +100,21 @@ class Queue<Message> {
   }
 
   clear(): void {
-    this.waiting.length = 0;
+    this.#waiting = [];
+    this.#first = 0;
     this.out.clear();
   }
 
   #putBack(messages: readonly Message[]): void {
     for (const message of messages) this.out.delete(message);
-    this.waiting.unshift(...messages);
+    this.#compact();
+    this.#waiting = [...messages, ...this.#waiting];
+  }
+
+  #compact(): void {
+    if (this.#first === 0) return;
+    this.#waiting = this.#waiting.slice(this.#first);
+    this.#first = 0;
   }
 
   #nextTaker(): Taker<Message> | undefined {
@@ -150,7 +171,7 @@ export class MemoryBus {
 
   /** Starts that no worker acked yet, over all lanes. */
   get depth(): number {
-    return [...this.#lanes.values()].reduce((sum, lane) => sum + lane.waiting.length + lane.out.size, 0);
+    return [...this.#lanes.values()].reduce((sum, lane) => sum + lane.size, 0);
   }
 
   /** For the carrier. */
@@ -162,7 +183,7 @@ export class MemoryBus {
     this.#published.delete(start.id);
     this.#published.set(start.id, now);
     const message: MemoryStart = { bytes: start.bytes, headers: start.headers, deliveries: 0 };
-    this.lane(laneSubject(start.lane)).waiting.push(message);
+    this.lane(laneSubject(start.lane)).add(message);
     this.pump();
   }
 
@@ -171,7 +192,7 @@ export class MemoryBus {
     if (this.#waitingBytes + message.bytes.length > waitingBytesMax)
       return new Error("too many completions wait for their coordinators");
     this.#waitingBytes += message.bytes.length;
-    this.#inbox(reportTo).waiting.push(message);
+    this.#inbox(reportTo).add(message);
     this.pump();
     return undefined;
   }
@@ -205,8 +226,7 @@ export class MemoryBus {
   }
 
   completionsLeft(coordinatorId: string): number {
-    const inbox = this.#inbox(coordinatorId);
-    return inbox.waiting.length + inbox.out.size;
+    return this.#inbox(coordinatorId).size;
   }
 
   onProbe(key: string, listener: (nonce: string) => void): () => void {
