@@ -1,4 +1,5 @@
 export * from "./backoff.js";
+export * from "./client.js";
 export * from "./clock.js";
 export * from "./config.js";
 export * from "./credentials.js";
@@ -14,6 +15,7 @@ export { type Address, formatAddress, isLoopback, parseAddress } from "./setting
 export * from "./settings.js";
 export * from "./status.js";
 export * from "./strict-json.js";
+export { MemoryBus, type MemoryBusOptions } from "./transport/memory.js";
 export * from "./transport/transport.js";
 export * from "./uuid.js";
 export * from "./wire.js";
