@@ -1,0 +1,177 @@
+/**
+ * The live registry in memory: which lanes have workers, what they can serve, how much of each is this coordinator's.
+ *
+ * C1. A snapshot is read again when the registry's epoch moved, so every coordinator shows a change within an epoch poll.
+ * C2. A lane is offered only after the carrier can deliver it.
+ * C3. Windows of one lane over all coordinators add up to about twice its live slots.
+ */
+import type { Carrier, Lane, Logger, Service } from "@taskmesh/runtime";
+import type { Catalogue, LaneState } from "../pipeline/ports.js";
+import type { Db } from "../store/db.js";
+import { type LiveLaneRow, readEpoch, readLiveLanes } from "../store/registry.js";
+import type { RegistryIntervals } from "./intervals.js";
+import { createLoop } from "./loop.js";
+import { createPart } from "./part.js";
+
+/** Attempts in flight per live slot: one runs, the next waits at the worker's door. */
+const windowPerSlot = 2;
+
+export interface CatalogueOptions {
+  db: Db;
+  carrier: Pick<Carrier, "ensureLane">;
+  intervals: RegistryIntervals;
+  /** Ids of the live coordinators, this one included. */
+  coordinators: () => readonly string[];
+  /**
+   * What else a lane can serve than the revisions of its workers: older revisions of the same methods, as "method@fingerprint".
+   * Default: nothing.
+   */
+  alsoServes?: (namespaceId: number, contracts: readonly string[]) => Promise<readonly string[]>;
+  log: Logger;
+}
+
+export interface LiveCatalogue extends Catalogue, Service {
+  /** Reads the registry again, after a change of this coordinator's own. Resolves when the change is visible here. */
+  refresh(): Promise<void>;
+  /** The set of live coordinators changed: windows are computed anew. */
+  recount(): void;
+  /** Live slots by "method@fingerprint" of a namespace; what a lane serves besides is not listed. */
+  slotsOf(namespaceId: number): ReadonlyMap<string, number>;
+}
+
+interface Entry {
+  row: LiveLaneRow;
+  lane: Lane;
+  state: LaneState;
+  contracts: readonly string[];
+  /** Grows by the lane's slots with each choice and pays for being chosen: work is spread by slots. */
+  credit: number;
+}
+
+/** Makes the catalogue; it is empty until it is started. */
+export function createCatalogue(options: CatalogueOptions): LiveCatalogue {
+  const listeners = new Set<() => void>();
+  let entries: Entry[] = [];
+  let byCallee = new Map<string, Entry[]>();
+  let epoch = -1;
+  let incomplete = false;
+
+  const offer = (next: Entry[]): void => {
+    entries = next;
+    byCallee = indexed(next);
+    for (const listener of listeners) listener();
+  };
+  const windowOf = (slots: number): number =>
+    slots === 0 ? 0 : Math.max(1, Math.ceil((windowPerSlot * slots) / Math.max(1, options.coordinators().length)));
+
+  const read = async (): Promise<void> => {
+    const known = new Set(entries.map((entry) => entry.row.laneId));
+    const rows = await readLiveLanes(options.db);
+    const next = await Promise.all(
+      rows.map(async (row): Promise<Entry | undefined> => {
+        const lane = { namespaceId: row.namespaceId, queueId: row.queueId, laneId: row.laneId };
+        try {
+          if (!known.has(row.laneId)) await options.carrier.ensureLane(lane); // C2
+          const more = (await options.alsoServes?.(row.namespaceId, row.contracts)) ?? [];
+          const contracts = more.length > 0 ? [...row.contracts, ...more] : row.contracts;
+          return { row, lane, state: { lane, window: windowOf(row.slots) }, contracts, credit: 0 };
+        } catch (error) {
+          options.log.warn({ err: error, lane: row.laneId }, "a lane can't be offered yet");
+          return undefined;
+        }
+      }),
+    );
+    incomplete = next.includes(undefined);
+    offer(next.filter((entry) => entry !== undefined));
+  };
+  const round = async (): Promise<void> => {
+    const now = await readEpoch(options.db);
+    if (now === epoch && !incomplete) return;
+    await read();
+    // The epoch was read before the rows: at worst they are read once more.
+    epoch = now;
+  };
+  // Rounds take turns, so that an older snapshot never replaces a newer one.
+  let turn: Promise<void> = Promise.resolve();
+  const inTurn = (): Promise<void> => {
+    turn = turn.catch(() => {}).then(round);
+    return turn;
+  };
+  const poll = createLoop("registry poll", { everyMs: options.intervals.epochPollMs, round: inTurn, log: options.log });
+
+  return createPart("catalogue", {
+    start: () => poll.start(),
+    stop: () => poll.stop(),
+    extra: {
+      refresh: inTurn,
+      recount() {
+        offer(entries.map((entry) => ({ ...entry, state: { lane: entry.lane, window: windowOf(entry.row.slots) } })));
+      },
+      laneFor(target: { namespaceId: number; taskQueue: string; method: string; contract: string }) {
+        const { namespaceId, taskQueue, method, contract } = target;
+        return choose(byCallee.get(calleeKey(namespaceId, taskQueue, `${method}@${contract}`)))?.state;
+      },
+      liveLanes: () =>
+        entries.map(({ row, state, contracts }) => ({
+          namespaceId: row.namespaceId,
+          taskQueue: row.taskQueue,
+          state,
+          contracts,
+        })),
+      slotsOf: (namespaceId: number) => slotsByCallee(entries, namespaceId),
+      onChange(listener: () => void) {
+        listeners.add(listener);
+      },
+      coordinators: options.coordinators,
+    },
+  });
+}
+
+const calleeKey = (namespaceId: number, taskQueue: string, callee: string): string =>
+  `${namespaceId}\n${taskQueue}\n${callee}`; // Names hold no control characters.
+
+function indexed(entries: readonly Entry[]): Map<string, Entry[]> {
+  const index = new Map<string, Entry[]>();
+  const add = (entry: Entry, callee: string): void => {
+    const key = calleeKey(entry.row.namespaceId, entry.row.taskQueue, callee);
+    const list = index.get(key);
+    if (list) list.push(entry);
+    else index.set(key, [entry]);
+  };
+  for (const entry of entries) for (const callee of entry.row.contracts) add(entry, callee);
+  // Workers of the very revision come first: others take its steps only where there is none.
+  const exact = new Set(index.keys());
+  for (const entry of entries) {
+    const { namespaceId, taskQueue, contracts } = entry.row;
+    const more = entry.contracts
+      .slice(contracts.length)
+      .filter((callee) => !exact.has(calleeKey(namespaceId, taskQueue, callee)));
+    for (const callee of more) add(entry, callee);
+    entry.contracts = [...contracts, ...more];
+  }
+  return index;
+}
+
+/** Several lanes serve one callee when workers offer different sets of actions; they are used in proportion to their slots. */
+function choose(candidates: readonly Entry[] | undefined): Entry | undefined {
+  const [first] = candidates ?? [];
+  if (!candidates || candidates.length <= 1) return first;
+  let best = candidates[0] as Entry;
+  let total = 0;
+  for (const entry of candidates) {
+    entry.credit += entry.row.slots;
+    total += entry.row.slots;
+    if (entry.credit > best.credit) best = entry;
+  }
+  best.credit -= total;
+  return best;
+}
+
+function slotsByCallee(entries: readonly Entry[], namespaceId: number): Map<string, number> {
+  const slots = new Map<string, number>();
+  for (const { row } of entries) {
+    if (row.namespaceId !== namespaceId) continue;
+    for (const callee of row.contracts) slots.set(callee, (slots.get(callee) ?? 0) + row.slots);
+  }
+  return slots;
+}

@@ -1,0 +1,242 @@
+/**
+ * From a Register message to what the database knows of it: contracts, task queues and lanes.
+ *
+ * R1. Idempotent: the same message again changes nothing and locks nothing.
+ * R2. A lane is (task queue, exact set of contract revisions), so every worker of a lane can take every start of it.
+ * R3. What a worker says is untrusted: names are checked, free texts are cleaned, everything is bounded.
+ * R4. All or nothing: a refusal leaves no trace.
+ */
+import { createHash } from "node:crypto";
+import type { Register, TransportKind } from "@taskmesh/proto";
+import { type Lane, statusError } from "@taskmesh/runtime";
+import { type Contract, ContractRefused, isReservedService } from "../contracts/contract.js";
+import { contractsOf, parseDescriptorSet } from "../contracts/descriptors.js";
+import { type Db, sqlState } from "../store/db.js";
+import {
+  claimMethods,
+  ensureLane,
+  ensureQueues,
+  insertContracts,
+  knownContracts,
+  type NewContract,
+} from "../store/registry.js";
+import type { SessionFacts } from "../store/sessions.js";
+import { LruMap } from "./lru-map.js";
+
+/** What one worker may offer: far above real ones, so that a hostile one can't fill tables. */
+const queuesMax = 64;
+const methodsMax = 1_000;
+const slotsMax = 10_000;
+const labelsMax = 32;
+/** Characters of a queue's name. */
+const queueNameMax = 255;
+/** Characters of a free text such as a host name. */
+const textMax = 255;
+/** Characters of a label's key or value. */
+const labelMax = 128;
+/** Parsed sets that are kept: workers of one program send the same bytes, all at once after a restart. */
+const parsedSetsMax = 32;
+/** Tries of the transaction when it meets another one: each lost deadlock is somebody else's progress. */
+const triesMax = 5;
+
+/** A task queue that the worker serves, with its lane. */
+export interface GrantedLane {
+  taskQueue: string;
+  lane: Lane;
+  slots: number;
+  /** Sorted "method@fingerprint". */
+  contracts: readonly string[];
+}
+
+export interface Registration {
+  /** Parses, checks and stores what a worker offers. Rejects with the statuses of RegistryService.Connect. */
+  register(namespaceId: number, message: Register): Promise<GrantedLane[]>;
+}
+
+/** Makes the registration. `builtins`: contracts of reserved packages that may be registered, by "method@fingerprint". */
+export function createRegistration(db: Db, builtins: ReadonlySet<string> = new Set()): Registration {
+  const parsed = new LruMap<string, Map<string, NewContract>>(parsedSetsMax);
+
+  const parse = (message: Register): Map<string, NewContract> => {
+    const methods = [...new Set(message.queues.flatMap((offer) => offer.methods))].sort();
+    if (methods.length > methodsMax) throw invalid("queues", `more than ${methodsMax} methods`);
+    const key = createHash("sha256").update(message.descriptorSet).update(JSON.stringify(methods)).digest("base64");
+    const known = parsed.get(key);
+    if (known) return known;
+    const contracts = refusing(() => parseContracts(message.descriptorSet, methods, builtins));
+    const result = new Map(contracts.map((contract) => [contract.method, contract]));
+    parsed.set(key, result);
+    return result;
+  };
+
+  return {
+    async register(namespaceId, message) {
+      checkOffers(message);
+      const contracts = parse(message);
+      const wanted = [...contracts.values()];
+      const known = await knownContracts(db, namespaceId, "action", [...contracts.keys()]);
+      const missing = wanted.filter((contract) => !known.has(entryOf(contract)));
+      return retried(() =>
+        db.transaction(async (tx) => {
+          if (missing.length > 0) await storeContracts(tx, namespaceId, missing);
+          return grantLanes(tx, namespaceId, message, contracts);
+        }),
+      );
+    },
+  };
+}
+
+/** Contracts by "method@fingerprint" of an encoded FileDescriptorSet whose services may be in reserved packages. */
+export function builtinContracts(descriptorSet: Uint8Array): Set<string> {
+  return new Set(contractsOf(parseDescriptorSet(descriptorSet), undefined, { allowReserved: true }).map(entryOf));
+}
+
+const entryOf = (contract: { method: string; fingerprint: string }): string =>
+  `${contract.method}@${contract.fingerprint}`;
+
+async function storeContracts(tx: Db, namespaceId: number, contracts: readonly NewContract[]): Promise<void> {
+  const methods = contracts.map((contract) => contract.method);
+  const [taken] = await claimMethods(tx, namespaceId, "action", methods);
+  if (taken !== undefined) {
+    throw statusError({
+      reason: "METHOD_TAKEN",
+      message: `${taken} is a chain; an action can't have the same name`,
+      metadata: { method: taken },
+    });
+  }
+  await insertContracts(tx, namespaceId, "action", contracts);
+}
+
+async function grantLanes(
+  tx: Db,
+  namespaceId: number,
+  message: Register,
+  contracts: ReadonlyMap<string, NewContract>,
+): Promise<GrantedLane[]> {
+  // Sorted: two registrations that make the same queues and lanes meet in one order.
+  const offers = [...message.queues].sort((a, b) => (a.taskQueue < b.taskQueue ? -1 : 1));
+  const queueIds = await ensureQueues(
+    tx,
+    namespaceId,
+    offers.map((offer) => offer.taskQueue),
+  );
+  const granted: GrantedLane[] = [];
+  for (const offer of offers) {
+    const queueId = queueIds.get(offer.taskQueue);
+    if (queueId === undefined) throw new Error("a task queue vanished within its transaction");
+    const found = new Set(offer.methods.map((method) => contracts.get(method)).filter((one) => one !== undefined));
+    const entries = [...found].map(entryOf).sort();
+    const contractsHash = createHash("sha256").update(JSON.stringify(entries)).digest("hex");
+    const laneId = await ensureLane(tx, { queueId, contractsHash, contracts: entries });
+    granted.push({
+      taskQueue: offer.taskQueue,
+      lane: { namespaceId, queueId, laneId },
+      slots: offer.slots,
+      contracts: entries,
+    });
+  }
+  return granted;
+}
+
+function parseContracts(bytes: Uint8Array, methods: readonly string[], builtins: ReadonlySet<string>): NewContract[] {
+  const contracts = contractsOf(parseDescriptorSet(bytes), methods, { allowReserved: builtins.size > 0 });
+  const foreign = contracts.find((one) => isReservedService(one.service) && !builtins.has(entryOf(one)));
+  if (foreign) {
+    throw new ContractRefused(
+      "SERVICE_RESERVED",
+      `service ${foreign.service} is in a reserved package; declare it in a package of your own`,
+    );
+  }
+  return contracts.map(newContract);
+}
+
+/** A contract in the form that the store takes. */
+export function newContract(contract: Contract): NewContract {
+  const descriptorSet = contract.descriptorSet;
+  return {
+    method: contract.method,
+    fingerprint: contract.fingerprint,
+    inputType: contract.input.typeName,
+    outputType: contract.output.typeName,
+    description: storable(contract.description, Number.POSITIVE_INFINITY),
+    descriptorHash: createHash("sha256").update(descriptorSet).digest("hex"),
+    descriptorSet,
+  };
+}
+
+function refusing<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof ContractRefused)) throw error;
+    throw statusError({ reason: error.reason, message: error.message, cause: error });
+  }
+}
+
+function checkOffers(message: Register): void {
+  const { queues } = message;
+  if (queues.length === 0) throw invalid("queues", "a worker must offer at least one task queue");
+  if (queues.length > queuesMax) throw invalid("queues", `more than ${queuesMax} task queues`);
+  const names = new Set<string>();
+  for (const [index, offer] of queues.entries()) {
+    const at = `queues[${index}]`;
+    if (!isName(offer.taskQueue)) {
+      throw invalid(`${at}.task_queue`, `must have 1 to ${queueNameMax} printable characters`);
+    }
+    if (names.has(offer.taskQueue)) throw invalid(`${at}.task_queue`, "is offered twice");
+    names.add(offer.taskQueue);
+    if (offer.methods.length === 0) throw invalid(`${at}.methods`, "must name at least one method");
+    if (offer.slots < 1 || offer.slots > slotsMax) throw invalid(`${at}.slots`, `must be from 1 to ${slotsMax}`);
+  }
+  const labels = Object.entries(message.labels);
+  if (labels.length > labelsMax) throw invalid("labels", `more than ${labelsMax} labels`);
+  const long = labels.find(([key, value]) => key.length > labelMax || value.length > labelMax);
+  if (long) throw invalid("labels", `a key or value has more than ${labelMax} characters`);
+}
+
+/** Control characters and unpaired surrogates: Postgres, subjects and logs take none of them. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
+const unprintable = /[\u0000-\u001f\u007f]|\p{Surrogate}/u;
+
+/** Whether a name may be stored and shown: 1 to 255 characters, none of them a control character. */
+export const isName = (name: string): boolean =>
+  name.length > 0 && name.length <= queueNameMax && !unprintable.test(name);
+
+/** A free text that Postgres takes, cut to `max` characters. */
+export const storable = (text: string, max: number = textMax): string =>
+  (text.length > max ? text.slice(0, max) : text).toWellFormed().replaceAll("\u0000", "\ufffd");
+
+/** What a worker says of itself, cleaned and bounded. */
+export function sessionFacts(message: Register, transport: TransportKind): SessionFacts {
+  return {
+    host: storable(message.host),
+    pid: message.pid,
+    version: storable(message.version),
+    sdk: storable(message.sdk),
+    labels: Object.fromEntries(
+      Object.entries(message.labels).map(([key, value]) => [storable(key, labelMax), storable(value, labelMax)]),
+    ),
+    transport,
+  };
+}
+
+function invalid(field: string, description: string): Error {
+  return statusError({
+    reason: "ARGUMENT_INVALID",
+    message: `${field}: ${description}`,
+    fieldViolations: [{ field, description }],
+  });
+}
+
+/** Deadlocks, serialization failures and lost races for a new row end well when they are repeated. */
+const passing = new Set(["40P01", "40001", "23505"]);
+
+async function retried<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (tries >= triesMax || !passing.has(sqlState(error) ?? "")) throw error;
+    }
+  }
+}
