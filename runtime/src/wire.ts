@@ -59,16 +59,31 @@ export function wireTypeOf(scalar: ScalarType): number {
   }
 }
 
+/** What is wrong with an encoded message. `field`: path of the field, "" for the message as a whole. */
+export interface WireFault {
+  field: string;
+  message: string;
+}
+
 /**
  * Makes the check of a message type: called with bytes, it says what is wrong with them ("lines.sku: not valid UTF-8") or returns
  * undefined if they are an encoded message of that type. It never throws. Compile once per type and keep it.
  */
 export function compileWireCheck(desc: DescMessage): (bytes: Uint8Array) => string | undefined {
+  const find = compileWireFault(desc);
+  return (bytes) => {
+    const fault = find(bytes);
+    if (fault === undefined) return undefined;
+    return fault.field === "" ? fault.message : `${fault.field}: ${fault.message}`;
+  };
+}
+
+/** The same as compileWireCheck, with the field apart from the message. */
+export function compileWireFault(desc: DescMessage): (bytes: Uint8Array) => WireFault | undefined {
   const shape = shapeOf(desc, new Map());
   return (bytes) => {
     const fault = walk(shape, bytes, 0, bytes.length, 1);
-    if (fault === undefined) return undefined;
-    return fault.path.length === 0 ? fault.text : `${fault.path.reverse().join(".")}: ${fault.text}`;
+    return fault === undefined ? undefined : { field: fault.path.reverse().join("."), message: fault.text };
   };
 }
 
