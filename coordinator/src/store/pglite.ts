@@ -4,8 +4,9 @@
  * PGlite has one connection. Statements go to the thread in order; a transaction holds the line until it ends, and statements of
  * others wait. Data in a folder survive the death of the process; they need not survive the loss of power.
  */
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import { drizzle } from "drizzle-orm/pg-proxy";
+import { startThread } from "../thread.js";
 import type { Database, Db } from "./db.js";
 
 interface Reply {
@@ -24,16 +25,13 @@ export interface Request {
 
 /** Opens (or makes) a database in `folder`; without one it lives in memory. Resolves when it takes statements. */
 export async function openPglite(folder?: string): Promise<Database> {
-  const own = import.meta.url;
-  const source = own.endsWith(".ts");
-  const thread = new Worker(new URL(source ? "./pglite-thread.ts" : "./pglite-thread.js", own), {
-    workerData: { folder },
-    // A process that runs sources through a loader of its own (a test runner) does not hand it down to threads.
-    ...(source ? { execArgv: ["--import", "tsx", "--conditions=@taskmesh/source"] } : {}),
-  });
+  const thread = startThread("pglite-thread", import.meta.url, { folder });
   const line = new Line(thread);
   await line.ready;
-  const base = session((request) => line.send(request), (work) => line.exclusive(work));
+  const base = session(
+    (request) => line.send(request),
+    (work) => line.exclusive(work),
+  );
   return { ...base, close: () => line.close() };
 }
 

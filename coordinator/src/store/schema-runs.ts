@@ -45,8 +45,8 @@ export const runs = pgTable(
     endedAt: instant("ended_at"),
     /** When the sweeper must look at the run: never later than its earliest deadline or timer, null when the run has ended. */
     wakeupAt: instant("wakeup_at"),
-    /** The engine's state of the steps (engine/run-state.ts), as JSON text. */
-    state: text("state").notNull(),
+    /** The engine's state of the steps (engine/run-state.ts), as JSON in UTF-8. */
+    state: bytea("state").notNull(),
   },
   (t) => [
     // Listing pages by id within a namespace, optionally by status.
@@ -72,8 +72,8 @@ export const events = pgTable(
     step: smallint("step"),
     item: integer("item").notNull(),
     attempt: integer("attempt").notNull(),
-    /** Moves, failure, session: EventBody as JSON text. */
-    body: text("body"),
+    /** Moves, failure, session: EventBody as JSON in UTF-8. */
+    body: bytea("body"),
     /** An encoded taskmesh.v1.Payload. */
     payload: bytea("payload"),
   },

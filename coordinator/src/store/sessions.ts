@@ -264,17 +264,20 @@ export async function beatCoordinator(
 
 /** Claims lapsed coordinators that nobody alive has adopted. Returns all that are this one's now, earlier claims included. */
 export async function adoptCoordinators(db: Db, id: string, timeoutMs: number): Promise<string[]> {
-  const rows = await db.query<{ id: string }>(
+  await db.query(
     `update coordinators set adopted_by = $1::text, adopted_at = coalesce(adopted_at, now()) where id in (
        select c.id from coordinators c
        where c.last_beat_at < now() - make_interval(secs => $2::float8) and c.id <> $1::text
-         and (c.adopted_by is null or c.adopted_by = $1::text or not exists (
+         and c.adopted_by is distinct from $1::text
+         and not exists (
            select from coordinators a
-           where a.id = c.adopted_by and a.last_beat_at >= now() - make_interval(secs => $2::float8)))
-       order by c.id for update skip locked)
-     returning id`,
+           where a.id = c.adopted_by and a.last_beat_at >= now() - make_interval(secs => $2::float8))
+       order by c.id for update skip locked)`,
     [id, timeoutMs / 1000],
   );
+  const rows = await db.query<{ id: string }>("select id from coordinators where adopted_by = $1::text order by id", [
+    id,
+  ]);
   return rows.map((row) => row.id);
 }
 

@@ -1,0 +1,44 @@
+/** The instants at which a run needs to be looked at though nobody reports anything. */
+import type { ChainPlan, StepPlan } from "./plan.js";
+import { inFlight, isFinal, isOver, type RunState, type StepState, StepStatus, timeoutGraceMs } from "./run-state.js";
+
+/** What is due for a step at an instant, most final first. */
+export type Due = "schedule-to-close" | "schedule-to-start" | "start-to-close" | "retry";
+
+/** The first thing that is due for the step at `nowMs`. */
+export function dueOf(step: StepState, plan: StepPlan, nowMs: number): Due | undefined {
+  if (isOver(step.status) || step.status === StepStatus.STEP_STATUS_PENDING) return undefined;
+  if (scheduleToCloseAtMs(step, plan) <= nowMs) return "schedule-to-close";
+  if (scheduleToStartAtMs(step, plan) <= nowMs) return "schedule-to-start";
+  if (startToCloseAtMs(step, plan) <= nowMs) return "start-to-close";
+  if (step.status === StepStatus.STEP_STATUS_RETRYING && step.retryAtMs <= nowMs) return "retry";
+  return undefined;
+}
+
+const scheduleToCloseAtMs = (step: StepState, plan: StepPlan): number =>
+  plan.scheduleToCloseMs === undefined ? Infinity : step.readyAtMs + plan.scheduleToCloseMs;
+
+/** Counts while no worker is known to run the attempt. */
+function scheduleToStartAtMs(step: StepState, plan: StepPlan): number {
+  const waits = step.status === StepStatus.STEP_STATUS_READY || step.status === StepStatus.STEP_STATUS_DISPATCHED;
+  return waits && plan.scheduleToStartMs !== undefined ? step.attemptAtMs + plan.scheduleToStartMs : Infinity;
+}
+
+/** The worker enforces it to the millisecond; this is for one that cannot report. */
+const startToCloseAtMs = (step: StepState, plan: StepPlan): number =>
+  step.status === StepStatus.STEP_STATUS_RUNNING ? step.startedAtMs + plan.startToCloseMs + timeoutGraceMs : Infinity;
+
+/** The earliest instant at which anything of the run is due; 0 if it has ended. */
+export function nextWakeupAtMs(run: RunState, plan: ChainPlan): number {
+  if (isFinal(run.status)) return 0;
+  let at = run.cancel ? Math.min(run.deadlineAtMs, run.cancel.graceUntilMs) : run.deadlineAtMs;
+  for (let i = 0; i < run.steps.length; i++) {
+    const step = run.steps[i]!;
+    if (step.status === StepStatus.STEP_STATUS_PENDING || isOver(step.status)) continue;
+    const stepPlan = plan.steps[i]!;
+    if (step.status === StepStatus.STEP_STATUS_RETRYING) at = Math.min(at, step.retryAtMs);
+    at = Math.min(at, scheduleToCloseAtMs(step, stepPlan), scheduleToStartAtMs(step, stepPlan));
+    if (inFlight(step.status)) at = Math.min(at, startToCloseAtMs(step, stepPlan));
+  }
+  return at;
+}

@@ -1,0 +1,97 @@
+/** How steps fail and runs end. A run ends once; what was under way is told to stop by the loss of its lease. */
+import { EventKind, type Failure } from "@taskmesh/proto";
+import type { Value } from "./plan.js";
+import { inFlight, isFinal, isOver, RunStatus, StepStatus } from "./run-state.js";
+import { editStep, meshFailure, move, record, scopeOf, type Turn } from "./turn.js";
+
+/** Largest result that is kept in the history row itself; equals the transport's inline bound. */
+const inlineResultBytesMax = 128 * 1024;
+
+/** Ends a step badly, and with it the run, since nothing catches the failure. */
+export function failStep(
+  turn: Turn,
+  index: number,
+  failure: Failure,
+  status: StepStatus.STEP_STATUS_FAILED | StepStatus.STEP_STATUS_EXPIRED = StepStatus.STEP_STATUS_FAILED,
+): void {
+  const step = stopStep(turn, index, status);
+  const kind =
+    status === StepStatus.STEP_STATUS_FAILED ? EventKind.EVENT_KIND_STEP_FAILED : EventKind.EVENT_KIND_STEP_EXPIRED;
+  record(turn, kind, { step: index, attempt: step.attempt, failure });
+  endRun(turn, RunStatus.RUN_STATUS_FAILED, failureOfRun(turn, index, failure));
+}
+
+/** The caller's view: the step's own reason and details, and where it happened. A lone action's failure is passed on as it is. */
+function failureOfRun(turn: Turn, index: number, failure: Failure): Failure {
+  if (turn.plan.version === 0) return failure;
+  const message = `step "${turn.plan.steps[index]!.id}": ${failure.message}`;
+  return { ...failure, message, retryable: false, cause: failure };
+}
+
+/** Takes a step out of whatever it was doing; its lease, queue place and binding are gone. */
+export function stopStep(turn: Turn, index: number, status: StepStatus) {
+  const plan = turn.plan.steps[index]!;
+  const step = editStep(turn, index);
+  releaseLease(turn, index);
+  if (step.status === StepStatus.STEP_STATUS_READY) turn.effects.push({ kind: "dequeue", step: plan });
+  step.status = status;
+  step.endedAtMs = turn.nowMs;
+  return step;
+}
+
+/** The step's lease is no longer current: its window place and its binding go. */
+export function releaseLease(turn: Turn, index: number): void {
+  const step = turn.run.steps[index]!;
+  if (!inFlight(step.status)) return;
+  turn.effects.push({ kind: "free", lease: step.lease });
+  if (step.status === StepStatus.STEP_STATUS_RUNNING)
+    turn.effects.push({ kind: "unbind", step: turn.plan.steps[index]! });
+}
+
+/** Ends the run: every step that is not over is cancelled. */
+export function endRun(turn: Turn, status: RunStatus, failure?: Failure, output?: Value): void {
+  record(turn, EventKind.EVENT_KIND_RUN_ENDED, {
+    runStatus: status,
+    ...(failure ? { failure } : {}),
+    ...(output ? { payload: output } : {}),
+  });
+  turn.run.steps.forEach((step, index) => {
+    if (isOver(step.status)) return;
+    const stopped = stopStep(turn, index, StepStatus.STEP_STATUS_CANCELLED);
+    move(turn, index, stopped.status, stopped.attempt);
+  });
+  turn.run.status = status;
+  turn.run.endedAtMs = turn.nowMs;
+  turn.run.evaluatingOutput = false;
+  if (failure) turn.run.failure = failure;
+  turn.effects.push({ kind: "ended" });
+}
+
+/** Ends the run if all its steps are over. */
+export function finishIfOver(turn: Turn): void {
+  const { run } = turn;
+  if (isFinal(run.status) || run.evaluatingOutput || !run.steps.every((step) => isOver(step.status))) return;
+  if (run.cancel) return endCancelled(turn);
+  const output = turn.plan.bindOutput(scopeOf(turn));
+  if (output.kind === "failed") {
+    return endRun(turn, RunStatus.RUN_STATUS_FAILED, meshFailure(output.error.reason, output.error.message, false));
+  }
+  if (output.kind === "deferred" || output.value.length > inlineResultBytesMax) {
+    run.evaluatingOutput = true;
+    turn.effects.push({ kind: "evaluate", stepId: "" });
+    return;
+  }
+  const value: Value = {
+    contract: turn.plan.outputContract,
+    sizeBytes: output.value.length,
+    sha256: new Uint8Array(0),
+    bytes: output.value,
+  };
+  endRun(turn, RunStatus.RUN_STATUS_SUCCEEDED, undefined, value);
+}
+
+/** Ends a run whose cancel has run its course. */
+export function endCancelled(turn: Turn): void {
+  const reason = turn.run.cancel?.reason ?? "";
+  endRun(turn, RunStatus.RUN_STATUS_CANCELLED, meshFailure("RUN_CANCELLED", reason || "the run was cancelled", false));
+}

@@ -1,0 +1,117 @@
+/** What happens to a run (events), what `advance` answers (records and effects), and what it may ask for (context). */
+import type { EventKind, Failure } from "@taskmesh/proto";
+import type { StepPlan, Value } from "./plan.js";
+import type { RunState, RunStatus, StepStatus } from "./run-state.js";
+
+/** Names the attempt that a report is about. */
+export interface Report {
+  stepId: string;
+  item: number;
+  attempt: number;
+  lease: string;
+}
+
+export type Outcome =
+  | { kind: "output"; value: Value }
+  | { kind: "failure"; failure: Failure }
+  | { kind: "cancelled"; message: string };
+
+/** What an evaluation off the engine found for a step, or for the chain's output (`stepId` ""). */
+export type Evaluation = { kind: "skip" } | { kind: "value"; value: Value } | { kind: "failed"; failure: Failure };
+
+export type RunEvent =
+  /** A worker reports how an attempt ended. */
+  | { kind: "complete"; report: Report; outcome: Outcome; executionMs: number; session: string }
+  /** A beat lists an attempt. */
+  | { kind: "bind"; report: Report; session: string; startedAtMs: number; sinceReportMs: number }
+  /** A bound attempt's worker is gone or no longer runs it. */
+  | { kind: "lose"; report: Report; why: string }
+  /** A start that may have been delivered before asks to run. */
+  | { kind: "claim"; report: Report; session: string }
+  /** The start of an attempt may never arrive: publish it again under a new lease. Without a report: every unbound start of the run. */
+  | { kind: "redispatch"; report?: Report; why: string }
+  /** A lane may have room for a step of the ready queue. */
+  | { kind: "admit"; stepId: string }
+  | { kind: "evaluated"; stepId: string; evaluation: Evaluation }
+  | { kind: "cancel"; reason: string }
+  /** Something may be due. */
+  | { kind: "wake" };
+
+/** A change of a step that goes along with an event. */
+export interface Move {
+  step: number;
+  status: StepStatus;
+  attempt: number;
+  retryAtMs?: number;
+}
+
+/** One history row. `seq` is the run's. */
+export interface RunRecord {
+  seq: number;
+  kind: EventKind;
+  /** Step index; -1: about the run. */
+  step: number;
+  attempt: number;
+  moves: Move[];
+  payload?: Value;
+  failure?: Failure;
+  session?: string;
+  executionMs?: number;
+  runStatus?: RunStatus;
+  note?: string;
+}
+
+/** What must happen because of an event. Rows (ready, bind) are written in the same commit; the rest is done after it. */
+export type Effect =
+  | {
+      kind: "dispatch";
+      step: StepPlan;
+      attempt: number;
+      lease: string;
+      input: Value /** handed to a claimer instead of a lane */;
+      claimed: boolean;
+    }
+  | { kind: "evaluate"; stepId: string }
+  | { kind: "enqueue"; step: StepPlan; atMs: number; priority: number }
+  | { kind: "dequeue"; step: StepPlan }
+  | { kind: "bind"; step: StepPlan; attempt: number; lease: string; session: string; startedAtMs: number }
+  | { kind: "unbind"; step: StepPlan }
+  /** The lease is no longer current: its place in the lane's window is free. */
+  | { kind: "free"; lease: string }
+  | { kind: "ended" };
+
+/**
+ * changed: the run differs and must be stored. unchanged: the event makes no sense now, and `why` says why.
+ * A verdict of unchanged that was reached on a cached run must be reached again on a fresh read before it counts.
+ */
+export interface Advance {
+  verdict: "changed" | "unchanged";
+  why: Unchanged;
+  run: RunState;
+  records: RunRecord[];
+  effects: Effect[];
+}
+
+export type Unchanged =
+  | "none"
+  | "run-ended"
+  | "unknown-step"
+  | "stale-lease"
+  | "duplicate"
+  | "already-bound"
+  | "cancelling"
+  | "not-ready"
+  | "no-room"
+  | "not-due";
+
+/** All that is not in the run: time, chance and room, given by the caller so that `advance` stays a function. */
+export interface Context {
+  /** The mesh's clock; the run's own time never goes back behind it. */
+  nowMs: number;
+  /** A random token that was never given before. */
+  lease(): string;
+  /** Uniform in [0, 1). */
+  random(): number;
+  /** Takes one place in a lane that serves the step's callee under `lease`; false: none is free, or no live worker serves it. */
+  admit(step: StepPlan, lease: string): boolean;
+}

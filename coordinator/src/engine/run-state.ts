@@ -1,0 +1,111 @@
+/**
+ * The state of a run, as small as decisions need it: the run row is a header, values live in history rows.
+ *
+ *   run    RUNNING ──► SUCCEEDED | FAILED | CANCELLED | EXPIRED      (final, immutable)
+ *
+ *   step   PENDING ─► READY ─► DISPATCHED ─► RUNNING ─► SUCCEEDED
+ *             │         ▲          │            │    └─► FAILED | EXPIRED
+ *             │         └─RETRYING◄┴────────────┘
+ *             ├─► WAITING (its input is being evaluated) ─► READY | DISPATCHED
+ *             └─► SKIPPED | CANCELLED
+ *
+ * E1. A lease is current from its dispatch until it is superseded or its step ends; a step has at most one.
+ * E2. A report that does not carry the current lease changes no step.
+ * E3. `attempt` counts leases given and only grows; `failures` counts attempts that failed; `lost` those whose worker vanished.
+ * E4. A final step never changes; a final run changes nothing and accepts nothing.
+ * E5. Every state of a live run has a deadline: `wakeupAtMs` is never later than the earliest.
+ * E6. After a cancel was asked for nothing is dispatched any more and no success is recorded.
+ */
+import { type Failure, RunStatus, StepStatus } from "@taskmesh/proto";
+import type { Value } from "./plan.js";
+
+export { RunStatus, StepStatus };
+
+export interface StepState {
+  status: StepStatus;
+  /** Number of the newest attempt, 0: none yet. */
+  attempt: number;
+  /** The current lease, or the last one of a step that has ended. */
+  lease: string;
+  failures: number;
+  lost: number;
+  /** When the step first became ready: the start of schedule_to_close and of the retry budget. */
+  readyAtMs: number;
+  /** When the newest attempt became ready: the start of schedule_to_start. */
+  attemptAtMs: number;
+  /** When the handler started, once the attempt is bound. */
+  startedAtMs: number;
+  /** Session that runs the bound attempt. */
+  session: string;
+  /** While RETRYING: when the next attempt is due. */
+  retryAtMs: number;
+  endedAtMs: number;
+  /** Late reports that were recorded. */
+  late: number;
+  /** The input, where it was evaluated off the engine and stored. */
+  input?: Value;
+}
+
+export interface RunState {
+  readonly id: string;
+  readonly namespaceId: number;
+  readonly namespace: string;
+  readonly acceptedAtMs: number;
+  readonly deadlineAtMs: number;
+  readonly priority: number;
+  readonly labels: Readonly<Record<string, string>>;
+  /** W3C trace context of the caller. */
+  readonly trace?: Readonly<Record<string, string>>;
+  status: RunStatus;
+  /** Compare-and-set value of the stored row. */
+  version: number;
+  lastSeq: number;
+  /** Newest instant that the run has seen; time never goes back for it. */
+  nowMs: number;
+  /** When the sweeper looks at the run, 0 when it has ended. */
+  wakeupAtMs: number;
+  endedAtMs: number;
+  steps: StepState[];
+  /** The output is being evaluated off the engine. */
+  evaluatingOutput: boolean;
+  /** A cancel was asked for; in-flight attempts may report CANCELLED until `graceUntilMs`. */
+  cancel?: { reason: string; graceUntilMs: number };
+  failure?: Failure;
+  readonly input: Value;
+  /** By step index, for steps that succeeded. */
+  outputs: (Value | undefined)[];
+}
+
+/** How long attempts may clean up after a cancel. */
+export const cancelGraceMs = 10_000;
+/** Attempts of one step that may be lost with their worker before it fails: a step that kills workers must end. */
+export const lostMax = 3;
+/** Late reports recorded per step; further ones are only counted. */
+export const lateMax = 8;
+/** What the coordinator waits beyond start_to_close for the worker's own report of the time-out. */
+export const timeoutGraceMs = 5_000;
+
+export const pendingStep = (): StepState => ({
+  status: StepStatus.STEP_STATUS_PENDING,
+  attempt: 0,
+  lease: "",
+  failures: 0,
+  lost: 0,
+  readyAtMs: 0,
+  attemptAtMs: 0,
+  startedAtMs: 0,
+  session: "",
+  retryAtMs: 0,
+  endedAtMs: 0,
+  late: 0,
+});
+
+/** Whether the run has ended. */
+export const isFinal = (status: RunStatus): boolean => status >= RunStatus.RUN_STATUS_SUCCEEDED;
+
+/** Whether the step has ended. */
+export const isOver = (status: StepStatus): boolean => status >= StepStatus.STEP_STATUS_SUCCEEDED;
+
+/** Whether a worker may hold the step's current lease. */
+export const inFlight = (status: StepStatus): boolean =>
+  status === StepStatus.STEP_STATUS_DISPATCHED || status === StepStatus.STEP_STATUS_RUNNING;

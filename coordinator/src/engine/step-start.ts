@@ -1,0 +1,127 @@
+/**
+ * How a step begins: its needs are over, its condition holds, its input is bound, a lane has room.
+ *
+ * Only here are leases given (E1), and only here is work dispatched, so E6 is checked here.
+ */
+import { EventKind } from "@taskmesh/proto";
+import type { StepPlan, Value } from "./plan.js";
+import { failStep, finishIfOver } from "./run-end.js";
+import { isFinal, isOver, type StepState, StepStatus } from "./run-state.js";
+import { editStep, meshFailure, move, record, scopeOf, type Turn } from "./turn.js";
+
+/** Largest input that travels in a start message; a larger one is stored first. Equals the transport's inline bound. */
+export const inlineInputBytesMax = 128 * 1024;
+
+/** Starts every step of `candidates` whose needs are over, and those that this in turn makes startable; ends the run if none is left. */
+export function startReady(turn: Turn, candidates: Iterable<number>): void {
+  const queue = [...candidates];
+  for (let at = 0; at < queue.length && !isFinal(turn.run.status); at++) {
+    const index = queue[at]!;
+    const plan = turn.plan.steps[index]!;
+    if (turn.run.steps[index]!.status !== StepStatus.STEP_STATUS_PENDING) continue;
+    if (!plan.needs.every((need) => isOver(turn.run.steps[need]!.status))) continue;
+    if (beginStep(turn, plan) === "skipped") queue.push(...plan.neededBy);
+  }
+  finishIfOver(turn);
+}
+
+function beginStep(turn: Turn, plan: StepPlan): "begun" | "skipped" {
+  const condition = plan.condition?.(scopeOf(turn));
+  if (condition?.kind === "failed") {
+    failStep(turn, plan.index, evaluationFailure(condition.error));
+    return "begun";
+  }
+  const step = editStep(turn, plan.index);
+  step.readyAtMs = turn.nowMs;
+  step.attemptAtMs = turn.nowMs;
+  if (condition?.kind === "value" && !condition.value) {
+    skipStep(turn, plan.index);
+    return "skipped";
+  }
+  if (condition?.kind === "deferred") evaluateLater(turn, plan, step);
+  else offerStep(turn, plan);
+  return "begun";
+}
+
+/** The step's condition is false. */
+export function skipStep(turn: Turn, index: number): void {
+  const step = editStep(turn, index);
+  step.status = StepStatus.STEP_STATUS_SKIPPED;
+  step.endedAtMs = turn.nowMs;
+  move(turn, index, step.status, 0);
+}
+
+/**
+ * Gives the step a new attempt in a lane, or a place in the ready queue if no lane has room. `fromQueue`: it holds such a place now.
+ * Answers whether it was dispatched.
+ */
+export function offerStep(turn: Turn, plan: StepPlan, fromQueue = false): boolean {
+  const bound = inputOf(turn, plan);
+  if (bound === "failed") return false;
+  const step = editStep(turn, plan.index);
+  if (bound === "deferred") {
+    if (fromQueue) turn.effects.push({ kind: "dequeue", step: plan });
+    evaluateLater(turn, plan, step);
+    return false;
+  }
+  const lease = turn.context.lease();
+  if (turn.context.admit(plan, lease)) {
+    if (fromQueue) turn.effects.push({ kind: "dequeue", step: plan });
+    giveLease(turn, plan, step, lease, bound);
+    return true;
+  }
+  if (!fromQueue) {
+    step.status = StepStatus.STEP_STATUS_READY;
+    const priority = plan.priority ?? turn.run.priority;
+    turn.effects.push({ kind: "enqueue", step: plan, atMs: turn.nowMs, priority });
+    move(turn, plan.index, step.status, step.attempt);
+  }
+  return false;
+}
+
+/** Makes `lease` the current lease of a new attempt and sends it off; `claimed`: its worker is the one that asks. */
+export function giveLease(
+  turn: Turn,
+  plan: StepPlan,
+  step: StepState,
+  lease: string,
+  input: Value,
+  claimed = false,
+): void {
+  step.status = StepStatus.STEP_STATUS_DISPATCHED;
+  step.attempt += 1;
+  step.lease = lease;
+  step.attemptAtMs = turn.nowMs;
+  step.startedAtMs = 0;
+  step.session = "";
+  turn.effects.push({ kind: "dispatch", step: plan, attempt: step.attempt, lease, input, claimed });
+  if (turn.records.length === 0)
+    record(turn, EventKind.EVENT_KIND_STEP_DISPATCHED, { step: plan.index, attempt: step.attempt });
+  move(turn, plan.index, step.status, step.attempt);
+}
+
+/** The input to dispatch with. A mistake in its expressions fails the step here. */
+export function inputOf(turn: Turn, plan: StepPlan): Value | "deferred" | "failed" {
+  const stored = turn.run.steps[plan.index]!.input;
+  if (stored) return stored;
+  const bound = plan.bindInput(scopeOf(turn));
+  if (bound.kind === "failed") {
+    failStep(turn, plan.index, evaluationFailure(bound.error));
+    return "failed";
+  }
+  if (bound.kind === "deferred" || bound.value.length > inlineInputBytesMax) return "deferred";
+  return { contract: plan.contract, sizeBytes: bound.value.length, sha256: noHash, bytes: bound.value };
+}
+
+/** Filled in where the value is written: hashing is not the engine's business. */
+export const noHash = new Uint8Array(0);
+
+function evaluateLater(turn: Turn, plan: StepPlan, step: StepState): void {
+  step.status = StepStatus.STEP_STATUS_WAITING;
+  if (turn.records.length === 0) record(turn, EventKind.EVENT_KIND_STEP_READY, { step: plan.index });
+  turn.effects.push({ kind: "evaluate", stepId: plan.id });
+  move(turn, plan.index, step.status, step.attempt);
+}
+
+const evaluationFailure = (error: { reason: string; message: string }) =>
+  meshFailure(error.reason, error.message, false);

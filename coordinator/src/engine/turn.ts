@@ -1,0 +1,79 @@
+/** A draft of one run while one event is applied to it. The run that came in is never written to. */
+import type { EventKind, Failure } from "@taskmesh/proto";
+import { nextWakeupAtMs } from "./deadlines.js";
+import type { ChainPlan, Scope } from "./plan.js";
+import type { Advance, Context, Effect, Move, RunRecord, Unchanged } from "./run-event.js";
+import type { RunState, StepState, StepStatus } from "./run-state.js";
+
+export interface Turn {
+  readonly run: RunState;
+  readonly plan: ChainPlan;
+  readonly context: Context;
+  readonly nowMs: number;
+  readonly records: RunRecord[];
+  readonly effects: Effect[];
+}
+
+/** Begins to apply an event: copies what may change. */
+export function beginTurn(run: RunState, plan: ChainPlan, context: Context): Turn {
+  const nowMs = Math.max(context.nowMs, run.nowMs);
+  const draft = { ...run, nowMs, steps: run.steps.slice(), outputs: run.outputs.slice() };
+  return { run: draft, plan, context, nowMs, records: [], effects: [] };
+}
+
+/** The step's draft, to be written to. */
+export function editStep(turn: Turn, index: number): StepState {
+  const copy = { ...turn.run.steps[index]! };
+  turn.run.steps[index] = copy;
+  return copy;
+}
+
+/** Adds a history row; moves that follow belong to it. */
+export function record(
+  turn: Turn,
+  kind: EventKind,
+  about: { step?: number; attempt?: number } & Partial<
+    Omit<RunRecord, "seq" | "kind" | "step" | "attempt" | "moves">
+  > = {},
+): void {
+  const { step = -1, attempt = 0, ...rest } = about;
+  turn.run.lastSeq += 1;
+  turn.records.push({ seq: turn.run.lastSeq, kind, step, attempt, moves: [], ...rest });
+}
+
+/** Says that the newest record changed a step. */
+export function move(turn: Turn, step: number, status: StepStatus, attempt: number, retryAtMs?: number): void {
+  const moves: Move[] | undefined = turn.records.at(-1)?.moves;
+  if (!moves) throw new Error("a step may only move within a recorded event");
+  moves.push({ step, status, attempt, ...(retryAtMs === undefined ? {} : { retryAtMs }) });
+}
+
+/** What the expressions of the run read now. */
+export function scopeOf(turn: Turn): Scope {
+  const { run, plan } = turn;
+  return {
+    run: { id: run.id, namespace: run.namespace, method: plan.method, acceptedAtMs: run.acceptedAtMs },
+    input: run.input,
+    outputs: run.outputs,
+  };
+}
+
+/**
+ * Ends the turn with a changed run. The stored wake-up is left alone unless something is due earlier, since moving it later with every
+ * fast step would rewrite its index; `exact` (the sweeper looked at it) sets it to what is due next.
+ */
+export function changed(turn: Turn, exact = false): Advance {
+  const next = nextWakeupAtMs(turn.run, turn.plan);
+  if (exact || next === 0 || next < turn.run.wakeupAtMs || turn.run.wakeupAtMs === 0) turn.run.wakeupAtMs = next;
+  return { verdict: "changed", why: "none", run: turn.run, records: turn.records, effects: turn.effects };
+}
+
+/** Ends the turn with the run as it was. */
+export function unchanged(run: RunState, why: Unchanged): Advance {
+  return { verdict: "unchanged", why, run, records: [], effects: [] };
+}
+
+/** A failure that the mesh itself states. */
+export function meshFailure(reason: string, message: string, retryable: boolean, cause?: Failure): Failure {
+  return { reason, message, retryable, details: [], cause };
+}

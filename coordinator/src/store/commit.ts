@@ -1,0 +1,386 @@
+/**
+ * One batch of changed runs, in one statement and so in one transaction and one round trip.
+ *
+ * - Run rows are locked in id order before they are written: batches of two coordinators that overlap would deadlock otherwise.
+ * - A run is written only if its version is still the expected one; its history and other rows are inserted only if it was.
+ * - A start with an idempotency key is inserted only if the key was free.
+ *
+ * Bytes travel in one blob (blob.ts), scalars in arrays, one per column. The text is put together from the sections that a batch
+ * has and kept per combination, so that the server plans each once.
+ */
+
+import type { Value } from "../engine/plan.js";
+import { encodeRunState } from "../engine/run-codec.js";
+import type { Effect, RunRecord } from "../engine/run-event.js";
+import type { RunState } from "../engine/run-state.js";
+import { Blob } from "./blob.js";
+import { arrayOf, type Db, textArray } from "./db.js";
+import { encodeEventBody } from "./event-body.js";
+
+/** What one run contributes to a batch. */
+export interface RunWrite {
+  run: RunState;
+  /** Version that the stored row must have; 0 inserts the run. */
+  expectedVersion: number;
+  method: string;
+  chainVersion: number;
+  contract: string;
+  records: RunRecord[];
+  effects: Effect[];
+  logs: { step: number; attempt: number; lines: Uint8Array }[];
+  idempotency?: { key: string; requestHash: Uint8Array };
+}
+
+export interface Commit {
+  coordinatorId: string;
+  writes: RunWrite[];
+  /** Number of this batch; its effects count as pending until a later commit names it as confirmed. */
+  batchNo: number;
+  /** Runs of this batch that have effects to perform. */
+  pending: string[];
+  confirmed: number[];
+}
+
+export interface CommitResult {
+  /** Runs that were written; the others lost the compare-and-set or their key was taken. */
+  written: Set<string>;
+  /** The database's clock. */
+  nowMs: number;
+}
+
+/** How long an idempotency key is kept. */
+export const idempotencyMs = 7 * 24 * 3600 * 1000;
+
+/** Writes a batch. Rejects if nothing was written, or with an unknown outcome if the connection broke: then read before trying again. */
+export async function commitBatch(db: Db, commit: Commit): Promise<CommitResult> {
+  const blob = new Blob();
+  const byId = [...commit.writes].sort((a, b) => (a.run.id < b.run.id ? -1 : 1));
+  const sections: Section[] = [];
+  const add = (section: Section | undefined): void => {
+    if (section) sections.push(section);
+  };
+  add(
+    updates(
+      byId.filter((w) => w.expectedVersion > 0),
+      blob,
+    ),
+  );
+  add(
+    inserts(
+      byId.filter((w) => w.expectedVersion === 0),
+      blob,
+    ),
+  );
+  add(events(byId, blob));
+  add(enqueues(byId));
+  add(dequeues(byId));
+  add(binds(byId));
+  add(unbinds(byId));
+  add(logs(byId, blob));
+  add(pendingEffects(commit));
+  add(confirmedEffects(commit));
+  const params: unknown[] = [blob.done()];
+  for (const section of sections) params.push(...section.params);
+  const [row] = await db.query<{ ids: string; now: number }>(statement(sections), params);
+  if (!row) throw new Error("the commit answered nothing");
+  return { written: new Set(row.ids === "" ? [] : row.ids.split(",")), nowMs: row.now };
+}
+
+/** A part of the statement: CTEs that use its parameters, numbered from `first`. */
+interface Section {
+  name: string;
+  params: unknown[];
+  sql(first: number): string;
+}
+
+const texts = new Map<string, string>();
+
+function statement(sections: Section[]): string {
+  const key = sections.map((section) => section.name).join("+");
+  const known = texts.get(key);
+  if (known) return known;
+  let next = 2;
+  const parts = ["p as materialized (select $1::bytea as blob)"];
+  const written: string[] = [];
+  const has = (name: string): boolean => sections.some((section) => section.name === name);
+  if (has("updates")) written.push("select id from updated");
+  if (has("inserts")) written.push("select id from inserted");
+  const ok = `ok as materialized (${written.length > 0 ? written.join(" union all ") : "select null::uuid as id where false"})`;
+  let okAdded = false;
+  for (const section of sections) {
+    if (!okAdded && section.name !== "updates" && section.name !== "inserts") {
+      parts.push(ok);
+      okAdded = true;
+    }
+    parts.push(section.sql(next));
+    next += section.params.length;
+  }
+  if (!okAdded) parts.push(ok);
+  const text = `with ${parts.join(",\n")}
+select array_to_string(array(select id from ok), ',') as ids, (extract(epoch from clock_timestamp()) * 1000)::float8 as now`;
+  texts.set(key, text);
+  return text;
+}
+
+const slice = (offset: string, length: string): string => `substring(p.blob from ${offset} + 1 for ${length})`;
+const instant = (ms: string): string => `to_timestamp(${ms} / 1000)`;
+
+function updates(writes: RunWrite[], blob: Blob): Section | undefined {
+  if (writes.length === 0) return undefined;
+  const states = writes.map(({ run }) => blobText(blob, encodeRunState(run)));
+  return {
+    name: "updates",
+    params: [
+      arrayOf(writes.map((w) => w.run.id)),
+      arrayOf(writes.map((w) => w.expectedVersion)),
+      arrayOf(writes.map((w) => w.run.status)),
+      arrayOf(writes.map((w) => w.run.lastSeq)),
+      arrayOf(writes.map((w) => w.run.wakeupAtMs || null)),
+      arrayOf(writes.map((w) => w.run.endedAtMs || null)),
+      arrayOf(states.map((s) => s.offset)),
+      arrayOf(states.map((s) => s.length)),
+    ],
+    sql: (n) => `u as materialized (
+  select * from unnest($${n}::uuid[], $${n + 1}::int[], $${n + 2}::smallint[], $${n + 3}::int[], $${n + 4}::float8[],
+    $${n + 5}::float8[], $${n + 6}::int[], $${n + 7}::int[]) as t(id, version, status, last_seq, wakeup, ended, off, len)),
+locked as materialized (select r.id, r.version from runs r join u on u.id = r.id order by r.id for update of r),
+updated as (
+  update runs r set version = u.version + 1, status = u.status, last_seq = u.last_seq, wakeup_at = ${instant("u.wakeup")},
+    ended_at = ${instant("u.ended")}, state = ${slice("u.off", "u.len")}
+  from u, p, locked l where l.id = u.id and l.version = u.version and r.id = u.id and r.version = u.version returning r.id)`,
+  };
+}
+
+function inserts(writes: RunWrite[], blob: Blob): Section | undefined {
+  if (writes.length === 0) return undefined;
+  const states = writes.map(({ run }) => blobText(blob, encodeRunState(run)));
+  const hashes = writes.map((w) => (w.idempotency ? blob.bytes(w.idempotency.requestHash) : 0));
+  const labels = writes.map(({ run }) => (Object.keys(run.labels).length > 0 ? JSON.stringify(run.labels) : null));
+  return {
+    name: "inserts",
+    params: [
+      arrayOf(writes.map((w) => w.run.id)),
+      arrayOf(writes.map((w) => w.run.namespaceId)),
+      textArray(writes.map((w) => w.method)),
+      arrayOf(writes.map((w) => w.chainVersion)),
+      textArray(writes.map((w) => w.contract)),
+      arrayOf(writes.map((w) => w.run.status)),
+      arrayOf(writes.map((w) => w.run.lastSeq)),
+      arrayOf(writes.map((w) => w.run.priority)),
+      textArray(labels),
+      arrayOf(writes.map((w) => w.run.acceptedAtMs)),
+      arrayOf(writes.map((w) => w.run.deadlineAtMs)),
+      arrayOf(writes.map((w) => w.run.endedAtMs || null)),
+      arrayOf(writes.map((w) => w.run.wakeupAtMs || null)),
+      arrayOf(states.map((s) => s.offset)),
+      arrayOf(states.map((s) => s.length)),
+      textArray(writes.map((w) => w.idempotency?.key ?? null)),
+      arrayOf(hashes),
+    ],
+    sql: (n) => `n as materialized (
+  select * from unnest($${n}::uuid[], $${n + 1}::int[], $${n + 2}::text[], $${n + 3}::int[], $${n + 4}::text[], $${n + 5}::smallint[],
+    $${n + 6}::int[], $${n + 7}::smallint[], $${n + 8}::text[], $${n + 9}::float8[], $${n + 10}::float8[], $${n + 11}::float8[],
+    $${n + 12}::float8[], $${n + 13}::int[], $${n + 14}::int[], $${n + 15}::text[], $${n + 16}::int[])
+  as t(id, namespace_id, method, chain_version, contract, status, last_seq, priority, labels, accepted, deadline, ended, wakeup,
+    off, len, key, hash)),
+keyed as (
+  insert into idempotency_keys as i (namespace_id, key, request_hash, run_id, expires_at)
+  select n.namespace_id, n.key, ${slice("n.hash", "32")}, n.id, ${instant(`(n.accepted + ${idempotencyMs})`)} from n, p where n.key is not null
+  on conflict (namespace_id, key) do update set request_hash = excluded.request_hash, run_id = excluded.run_id,
+    expires_at = excluded.expires_at where i.expires_at < now()
+  returning run_id),
+inserted as (
+  insert into runs (id, namespace_id, method, chain_version, contract, status, version, last_seq, priority, labels, accepted_at,
+    deadline_at, ended_at, wakeup_at, state)
+  select n.id, n.namespace_id, n.method, n.chain_version, n.contract, n.status, 1, n.last_seq, n.priority, n.labels::jsonb,
+    ${instant("n.accepted")}, ${instant("n.deadline")}, ${instant("n.ended")}, ${instant("n.wakeup")}, ${slice("n.off", "n.len")}
+  from n, p where n.key is null or n.id in (select run_id from keyed) returning id)`,
+  };
+}
+
+function events(writes: RunWrite[], blob: Blob): Section | undefined {
+  const rows = writes.flatMap(({ run, records }) => records.map((record) => ({ run, record })));
+  if (rows.length === 0) return undefined;
+  const bodies = rows.map(({ record }) => blobText(blob, encodeEventBody(record)));
+  const payloads = rows.map(({ record }) => blobPayload(blob, record.payload));
+  return {
+    name: "events",
+    params: [
+      arrayOf(rows.map(({ run }) => run.id)),
+      arrayOf(rows.map(({ record }) => record.seq)),
+      arrayOf(rows.map(({ run }) => run.nowMs)),
+      arrayOf(rows.map(({ record }) => record.kind)),
+      arrayOf(rows.map(({ record }) => (record.step < 0 ? null : record.step))),
+      arrayOf(rows.map(({ record }) => record.attempt)),
+      arrayOf(bodies.map((b) => b.offset)),
+      arrayOf(bodies.map((b) => b.length)),
+      arrayOf(payloads.map((b) => b.offset)),
+      arrayOf(payloads.map((b) => b.length)),
+    ],
+    sql: (n) => `recorded as (
+  insert into events (run_id, seq, at, kind, step, item, attempt, body, payload)
+  select e.run_id, e.seq, ${instant("e.at")}, e.kind, e.step, 0, e.attempt,
+    case when e.blen > 0 then ${slice("e.boff", "e.blen")} end, case when e.plen > 0 then ${slice("e.poff", "e.plen")} end
+  from unnest($${n}::uuid[], $${n + 1}::int[], $${n + 2}::float8[], $${n + 3}::smallint[], $${n + 4}::smallint[], $${n + 5}::int[],
+    $${n + 6}::int[], $${n + 7}::int[], $${n + 8}::int[], $${n + 9}::int[])
+    as e(run_id, seq, at, kind, step, attempt, boff, blen, poff, plen), p
+  where e.run_id in (select id from ok))`,
+  };
+}
+
+type EffectOf<K extends Effect["kind"]> = Extract<Effect, { kind: K }>;
+
+function effectsOf<K extends Effect["kind"]>(writes: RunWrite[], kind: K): { run: RunState; effect: EffectOf<K> }[] {
+  const found: { run: RunState; effect: EffectOf<K> }[] = [];
+  for (const { run, effects } of writes) {
+    for (const effect of effects) if (effect.kind === kind) found.push({ run, effect: effect as EffectOf<K> });
+  }
+  return found;
+}
+
+function enqueues(writes: RunWrite[]): Section | undefined {
+  const rows = effectsOf(writes, "enqueue").filter(
+    ({ run, effect }) => !cancelledLater(writes, run.id, effect.step.index, "dequeue"),
+  );
+  if (rows.length === 0) return undefined;
+  return {
+    name: "enqueues",
+    params: [
+      arrayOf(rows.map(({ run }) => run.id)),
+      arrayOf(rows.map(({ effect }) => effect.step.index)),
+      arrayOf(rows.map(({ run }) => run.namespaceId)),
+      textArray(rows.map(({ effect }) => effect.step.taskQueue)),
+      textArray(rows.map(({ effect }) => `${effect.step.method}@${effect.step.contract}`)),
+      arrayOf(rows.map(({ effect }) => effect.priority)),
+      arrayOf(rows.map(({ effect }) => effect.atMs)),
+    ],
+    sql: (n) => `enqueued as (
+  insert into ready_steps (run_id, step, item, namespace_id, task_queue, callee, priority, ready_at)
+  select r.run_id, r.step, 0, r.namespace_id, r.task_queue, r.callee, r.priority, ${instant("r.at")}
+  from unnest($${n}::uuid[], $${n + 1}::smallint[], $${n + 2}::int[], $${n + 3}::text[], $${n + 4}::text[], $${n + 5}::smallint[],
+    $${n + 6}::float8[]) as r(run_id, step, namespace_id, task_queue, callee, priority, at)
+  where r.run_id in (select id from ok)
+  on conflict (run_id, step, item) do update set ready_at = excluded.ready_at, claimed_until = null)`,
+  };
+}
+
+/** Whether a later effect of the same batch undoes this one: rows of one statement can't see each other. */
+function cancelledLater(writes: RunWrite[], runId: string, step: number, undo: "dequeue" | "unbind"): boolean {
+  const effects = writes.find((w) => w.run.id === runId)?.effects ?? [];
+  const made = undo === "dequeue" ? "enqueue" : "bind";
+  const last = effects.findLast((e) => (e.kind === undo || e.kind === made) && e.step.index === step);
+  return last?.kind === undo;
+}
+
+function removal(
+  name: string,
+  table: string,
+  rows: { run: RunState; effect: { step: { index: number } } }[],
+): Section | undefined {
+  if (rows.length === 0) return undefined;
+  return {
+    name,
+    params: [arrayOf(rows.map(({ run }) => run.id)), arrayOf(rows.map(({ effect }) => effect.step.index))],
+    sql: (n) => `${name} as (
+  delete from ${table} d using unnest($${n}::uuid[], $${n + 1}::smallint[]) as x(run_id, step)
+  where d.run_id = x.run_id and d.step = x.step and d.item = 0 and x.run_id in (select id from ok))`,
+  };
+}
+
+function dequeues(writes: RunWrite[]): Section | undefined {
+  const rows = effectsOf(writes, "dequeue").filter(({ run, effect }) =>
+    cancelledLater(writes, run.id, effect.step.index, "dequeue"),
+  );
+  return removal("dequeued", "ready_steps", rows);
+}
+
+function unbinds(writes: RunWrite[]): Section | undefined {
+  const rows = effectsOf(writes, "unbind").filter(({ run, effect }) =>
+    cancelledLater(writes, run.id, effect.step.index, "unbind"),
+  );
+  return removal("unbound", "bindings", rows);
+}
+
+function binds(writes: RunWrite[]): Section | undefined {
+  const rows = effectsOf(writes, "bind").filter(
+    ({ run, effect }) => !cancelledLater(writes, run.id, effect.step.index, "unbind"),
+  );
+  if (rows.length === 0) return undefined;
+  return {
+    name: "binds",
+    params: [
+      arrayOf(rows.map(({ run }) => run.id)),
+      arrayOf(rows.map(({ effect }) => effect.step.index)),
+      textArray(rows.map(({ effect }) => effect.step.id)),
+      arrayOf(rows.map(({ effect }) => effect.attempt)),
+      textArray(rows.map(({ effect }) => effect.lease)),
+      textArray(rows.map(({ effect }) => effect.session)),
+      arrayOf(rows.map(({ effect }) => effect.startedAtMs)),
+    ],
+    sql: (n) => `bound as (
+  insert into bindings (run_id, step, item, step_id, attempt, lease, session_id, started_at)
+  select distinct on (b.run_id, b.step) b.run_id, b.step, 0, b.step_id, b.attempt, b.lease, b.session_id, ${instant("b.at")}
+  from unnest($${n}::uuid[], $${n + 1}::smallint[], $${n + 2}::text[], $${n + 3}::int[], $${n + 4}::text[], $${n + 5}::text[],
+    $${n + 6}::float8[]) as b(run_id, step, step_id, attempt, lease, session_id, at)
+  where b.run_id in (select id from ok) order by b.run_id, b.step, b.attempt desc
+  on conflict (run_id, step, item) do update set attempt = excluded.attempt, lease = excluded.lease,
+    session_id = excluded.session_id, started_at = excluded.started_at)`,
+  };
+}
+
+function logs(writes: RunWrite[], blob: Blob): Section | undefined {
+  const rows = writes.flatMap(({ run, logs: found }) => found.map((log) => ({ run, log })));
+  if (rows.length === 0) return undefined;
+  return {
+    name: "logs",
+    params: [
+      arrayOf(rows.map(({ run }) => run.id)),
+      arrayOf(rows.map(({ log }) => log.step)),
+      arrayOf(rows.map(({ log }) => log.attempt)),
+      arrayOf(rows.map(({ log }) => blob.bytes(log.lines))),
+      arrayOf(rows.map(({ log }) => log.lines.length)),
+    ],
+    sql: (n) => `logged as (
+  insert into attempt_logs (run_id, step, item, attempt, lines)
+  select g.run_id, g.step, 0, g.attempt, ${slice("g.off", "g.len")}
+  from unnest($${n}::uuid[], $${n + 1}::smallint[], $${n + 2}::int[], $${n + 3}::int[], $${n + 4}::int[]) as g(run_id, step, attempt, off, len), p
+  where g.run_id in (select id from ok) on conflict do nothing)`,
+  };
+}
+
+function pendingEffects(commit: Commit): Section | undefined {
+  if (commit.pending.length === 0) return undefined;
+  return {
+    name: "pending",
+    params: [commit.coordinatorId, commit.batchNo, arrayOf(commit.pending)],
+    sql: (n) => `pending as (
+  insert into effect_batches (coordinator_id, no, run_ids) values ($${n}::text, $${n + 1}::bigint, $${n + 2}::uuid[]))`,
+  };
+}
+
+function confirmedEffects(commit: Commit): Section | undefined {
+  if (commit.confirmed.length === 0) return undefined;
+  return {
+    name: "confirmed",
+    params: [commit.coordinatorId, arrayOf(commit.confirmed)],
+    sql: (n) => `confirmed as (
+  delete from effect_batches where coordinator_id = $${n}::text and no = any($${n + 1}::bigint[]))`,
+  };
+}
+
+interface Part {
+  offset: number;
+  length: number;
+}
+
+function blobText(blob: Blob, text: string): Part {
+  if (text === "") return { offset: 0, length: 0 };
+  const offset = blob.text(text);
+  return { offset, length: blob.length - offset };
+}
+
+function blobPayload(blob: Blob, value: Value | undefined): Part {
+  if (!value) return { offset: 0, length: 0 };
+  const offset = blob.payload(value);
+  return { offset, length: blob.length - offset };
+}

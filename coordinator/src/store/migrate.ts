@@ -1,0 +1,36 @@
+/**
+ * Brings the database to this version's schema. Every coordinator does so at its start; an advisory lock lets one at a time, since
+ * concurrent runs of Drizzle's migrator would collide. Migrations are frozen once merged.
+ */
+import { fileURLToPath } from "node:url";
+import { drizzle } from "drizzle-orm/pg-proxy";
+import { migrate as migrateDrizzle } from "drizzle-orm/pg-proxy/migrator";
+import type { Database, Db } from "./db.js";
+import { ensurePartitions } from "./partitions.js";
+
+/** Any constant that nothing else in the database uses. */
+const migrationLock = 7_400_748_000;
+const migrationsFolder = fileURLToPath(new URL("../../migrations", import.meta.url));
+
+/** Applies the migrations that are missing and makes the partitions of now, in one transaction. */
+export async function migrate(database: Database): Promise<void> {
+  await database.transaction(async (tx) => {
+    if (tx.kind === "postgres") await tx.query("select pg_advisory_xact_lock($1::bigint)", [migrationLock]);
+    await applyMigrations(tx);
+    const [clock] = await tx.query<{ now: number }>(
+      "select (extract(epoch from clock_timestamp()) * 1000)::float8 as now",
+    );
+    await ensurePartitions(tx, clock?.now ?? Date.now());
+  });
+}
+
+async function applyMigrations(tx: Db): Promise<void> {
+  const orm = drizzle(async (text, params) => {
+    const rows = await tx.query<Record<string, unknown>>(text, params);
+    return { rows: rows.map((row) => Object.values(row)) };
+  });
+  const run = async (statements: string[]): Promise<void> => {
+    for (const text of statements) await tx.query(text);
+  };
+  await migrateDrizzle(orm, run, { migrationsFolder });
+}

@@ -1,0 +1,37 @@
+/**
+ * The partitions of `runs` and `events`: one a week, by the time in the UUIDv7 run ids, made ahead of time. Rows outside of them (a clock far
+ * off) go to the default partition and are as good as others, only never dropped with a week.
+ */
+import type { Db } from "./db.js";
+
+const weekMs = 7 * 24 * 3600 * 1000;
+const aheadWeeks = 3;
+/** Run rows are rewritten a few times, in place while their page has room; events never are. */
+const storage = { runs: "fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05", events: "fillfactor = 100" };
+
+/** Makes the partitions of last week to three weeks ahead of `nowMs`. Safe to repeat, also side by side with others under the migration lock. */
+export async function ensurePartitions(db: Db, nowMs: number): Promise<void> {
+  for (const [table, options] of Object.entries(storage)) {
+    await db.query(`create table if not exists ${table}_default partition of ${table} default with (${options})`);
+    const present = await db.query<{ name: string }>(
+      "select c.relname::text as name from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = $1::text::regclass",
+      [table],
+    );
+    const known = new Set(present.map(({ name }) => name));
+    const first = Math.floor(nowMs / weekMs) - 1;
+    for (let week = first; week <= first + 1 + aheadWeeks; week++) {
+      const name = `${table}_w${week}`;
+      if (known.has(name)) continue;
+      const [from, to] = [uuidAt(week * weekMs), uuidAt((week + 1) * weekMs)];
+      await db.query(
+        `create table ${name} partition of ${table} for values from ('${from}') to ('${to}') with (${options})`,
+      );
+    }
+  }
+}
+
+/** The smallest UUID that a UUIDv7 of this instant can have (RFC 9562: 48 bits of milliseconds come first). */
+export function uuidAt(ms: number): string {
+  const hex = ms.toString(16).padStart(12, "0");
+  return `${hex.slice(0, 8)}-${hex.slice(8)}-0000-0000-000000000000`;
+}
