@@ -292,7 +292,7 @@ export const SeenServiceService = {
    * belongs to a namespace, the method that the run was started with, and a set. Repeating the call for the same step
    * of the same run gives the same answer, whatever was called in between. When it returns OK the keys are durable.
    *
-   * INVALID_ARGUMENT: more than 10,000 keys, a key that is not 32 bytes, or a set over 128 characters, reason SEEN_INVALID.
+   * INVALID_ARGUMENT: more than 10,000 keys, a key that is not 32 bytes, or a set over 128 characters, reason ARGUMENT_INVALID.
    * NOT_FOUND: no such run in the namespace, reason RUN_NOT_FOUND. UNAVAILABLE: the database can't be reached; safe to retry.
    */
   filterSeen: {
@@ -312,7 +312,7 @@ export interface SeenServiceServer extends UntypedServiceImplementation {
    * belongs to a namespace, the method that the run was started with, and a set. Repeating the call for the same step
    * of the same run gives the same answer, whatever was called in between. When it returns OK the keys are durable.
    *
-   * INVALID_ARGUMENT: more than 10,000 keys, a key that is not 32 bytes, or a set over 128 characters, reason SEEN_INVALID.
+   * INVALID_ARGUMENT: more than 10,000 keys, a key that is not 32 bytes, or a set over 128 characters, reason ARGUMENT_INVALID.
    * NOT_FOUND: no such run in the namespace, reason RUN_NOT_FOUND. UNAVAILABLE: the database can't be reached; safe to retry.
    */
   filterSeen: handleUnaryCall<FilterSeenRequest, FilterSeenResponse>;
@@ -324,7 +324,7 @@ export interface SeenServiceClient extends Client {
    * belongs to a namespace, the method that the run was started with, and a set. Repeating the call for the same step
    * of the same run gives the same answer, whatever was called in between. When it returns OK the keys are durable.
    *
-   * INVALID_ARGUMENT: more than 10,000 keys, a key that is not 32 bytes, or a set over 128 characters, reason SEEN_INVALID.
+   * INVALID_ARGUMENT: more than 10,000 keys, a key that is not 32 bytes, or a set over 128 characters, reason ARGUMENT_INVALID.
    * NOT_FOUND: no such run in the namespace, reason RUN_NOT_FOUND. UNAVAILABLE: the database can't be reached; safe to retry.
    */
   filterSeen(

@@ -1,0 +1,191 @@
+/**
+ * Threads for work that an input can make expensive: parsing pages, queries, templates, regular expressions.
+ *
+ * B1. A task runs in a thread of its own turn: the worker's main loop stays free to beat, whatever the task does.
+ * B2. A task that overruns its time or memory ends with its thread; the failure is final, since another attempt would end the same.
+ * B3. A task whose signal aborts ends with its thread too: a computation has no other way to be stopped.
+ * B4. Threads start when they are needed, are used again, and never keep a process alive that has nothing else to do.
+ */
+import { createRequire } from "node:module";
+import { availableParallelism } from "node:os";
+import { pathToFileURL } from "node:url";
+import { Worker } from "node:worker_threads";
+import { fail } from "@taskmesh/action-sdk";
+import type { TaskName, TaskReply, Tasks } from "./tasks.js";
+
+/** Longest time of one task, in milliseconds. A page of 20 MB takes a few seconds. */
+export const taskTimeoutMs = 20_000;
+/** Heap of one thread. A page takes about twenty times its size as a tree. */
+const threadHeapMb = 1_536;
+/** Stack of one thread: pages and templates nest deeper than code does. */
+const threadStackMb = 16;
+/** A thread that nobody needs for this long is ended. */
+const idleMs = 30_000;
+/** At least two, so that one slow task doesn't hold up all others. */
+const threadsMax = Math.min(Math.max(availableParallelism(), 2), 4);
+
+interface Ticket {
+  name: TaskName;
+  input: unknown;
+  signal: AbortSignal;
+  settle: (output: never) => void;
+  reject: (error: unknown) => void;
+}
+
+/** Bounds of a pool; the defaults are for production. */
+export interface ThreadPoolLimits {
+  timeoutMs?: number;
+  heapMb?: number;
+}
+
+/** A pool of threads. */
+export interface ThreadPool {
+  /** Runs one task. Rejects with what it failed with, LIMIT_EXCEEDED (B2), or the signal's reason (B3). */
+  run<N extends TaskName>(name: N, input: Parameters<Tasks[N]>[0], signal: AbortSignal): Promise<ReturnType<Tasks[N]>>;
+  /** Ends all threads. Tasks under way fail; later ones start threads again. */
+  close(): Promise<void>;
+}
+
+/** Makes a pool without threads yet. */
+export function createThreadPool(limits: ThreadPoolLimits = {}): ThreadPool {
+  const idle: Thread[] = [];
+  const all = new Set<Thread>();
+  const queue: Ticket[] = [];
+
+  const next = (): void => {
+    while (queue.length > 0) {
+      if (queue[0]!.signal.aborted) {
+        const ticket = queue.shift()!;
+        ticket.reject(ticket.signal.reason);
+        continue;
+      }
+      const thread = idle.pop() ?? (all.size < threadsMax ? open() : undefined);
+      if (!thread) return;
+      thread.work(queue.shift()!);
+    }
+  };
+  const open = (): Thread => {
+    const thread = new Thread(limits, {
+      free: () => {
+        idle.push(thread);
+        next();
+      },
+      gone: () => {
+        all.delete(thread);
+        const at = idle.indexOf(thread);
+        if (at >= 0) idle.splice(at, 1);
+        next();
+      },
+    });
+    all.add(thread);
+    return thread;
+  };
+  return {
+    run: (name, input, signal) =>
+      new Promise((settle, reject) => {
+        queue.push({ name, input, signal, settle, reject });
+        next();
+      }),
+    close: async () => {
+      await Promise.all([...all].map((thread) => thread.close()));
+    },
+  };
+}
+
+/** One thread, working on at most one ticket. Whatever ends it, its ticket is settled once and `gone` is called once. */
+class Thread {
+  readonly #worker: Worker;
+  readonly #limits: ThreadPoolLimits;
+  readonly #free: () => void;
+  #ticket: Ticket | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #ready = false;
+  #onAbort: (() => void) | undefined;
+
+  constructor(limits: ThreadPoolLimits, pool: { free: () => void; gone: () => void }) {
+    this.#limits = limits;
+    this.#free = pool.free;
+    this.#worker = startWorker(limits.heapMb ?? threadHeapMb);
+    this.#worker.on("message", (reply: TaskReply) => this.#onMessage(reply));
+    this.#worker.on("error", (error) => this.#end(toLimit(error)));
+    this.#worker.on("exit", () => {
+      this.#end(fail.retryable("THREAD_ENDED", "the thread of the task ended"));
+      clearTimeout(this.#timer);
+      pool.gone();
+    });
+  }
+
+  work(ticket: Ticket): void {
+    this.#ticket = ticket;
+    this.#worker.ref();
+    clearTimeout(this.#timer);
+    this.#onAbort = () => this.#stop(ticket.signal.reason);
+    ticket.signal.addEventListener("abort", this.#onAbort, { once: true });
+    this.#worker.postMessage({ name: ticket.name, input: ticket.input });
+    if (this.#ready) this.#startClock();
+  }
+
+  async close(): Promise<void> {
+    await this.#worker.terminate();
+  }
+
+  /** The time of a task doesn't include the start of its thread, which a busy machine can make slow. */
+  #startClock(): void {
+    const timeoutMs = this.#limits.timeoutMs ?? taskTimeoutMs;
+    this.#timer = setTimeout(() => {
+      this.#stop(fail.final("LIMIT_EXCEEDED", `the computation took longer than ${timeoutMs} ms`));
+    }, timeoutMs);
+  }
+
+  #onMessage(reply: TaskReply): void {
+    if (reply.kind === "ready") {
+      this.#ready = true;
+      if (this.#ticket) this.#startClock();
+      return;
+    }
+    const ticket = this.#release();
+    if (!ticket) return;
+    if (reply.kind === "output") ticket.settle(reply.output as never);
+    else if (reply.kind === "failure") ticket.reject(fail.final(reply.reason, reply.message));
+    else ticket.reject(Object.assign(new Error(reply.message), { stack: reply.stack }));
+    this.#timer = setTimeout(() => void this.close(), idleMs);
+    this.#timer.unref();
+    this.#worker.unref();
+    this.#free();
+  }
+
+  #stop(reason: unknown): void {
+    this.#end(reason);
+    void this.#worker.terminate();
+  }
+
+  #end(error: unknown): void {
+    this.#release()?.reject(error);
+  }
+
+  #release(): Ticket | undefined {
+    const ticket = this.#ticket;
+    this.#ticket = undefined;
+    clearTimeout(this.#timer);
+    if (ticket && this.#onAbort) ticket.signal.removeEventListener("abort", this.#onAbort);
+    return ticket;
+  }
+}
+
+function toLimit(error: unknown): unknown {
+  const { code } = error as { code?: unknown };
+  if (code !== "ERR_WORKER_OUT_OF_MEMORY") return error;
+  return fail.final("LIMIT_EXCEEDED", "the computation needs more memory than it may have");
+}
+
+function startWorker(heapMb: number): Worker {
+  const resourceLimits = { maxOldGenerationSizeMb: heapMb, stackSizeMb: threadStackMb };
+  const env = {};
+  if (!import.meta.url.endsWith(".ts")) {
+    return new Worker(new URL("./thread.js", import.meta.url), { resourceLimits, env });
+  }
+  // From source: the thread needs the TypeScript loader that tests and `npm run dev` use.
+  const loader = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
+  const execArgv = ["--import", loader, "--conditions=@taskmesh/source"];
+  return new Worker(new URL("./thread.ts", import.meta.url), { resourceLimits, env, execArgv });
+}
