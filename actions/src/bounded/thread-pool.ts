@@ -6,9 +6,7 @@
  * B3. A task whose signal aborts ends with its thread too: a computation has no other way to be stopped.
  * B4. Threads start when they are needed, are used again, and never keep a process alive that has nothing else to do.
  */
-import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
-import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { fail } from "@taskmesh/action-sdk";
 import type { TaskName, TaskReply, Tasks } from "./tasks.js";
@@ -180,12 +178,8 @@ function toLimit(error: unknown): unknown {
 
 function startWorker(heapMb: number): Worker {
   const resourceLimits = { maxOldGenerationSizeMb: heapMb, stackSizeMb: threadStackMb };
-  const env = {};
-  if (!import.meta.url.endsWith(".ts")) {
-    return new Worker(new URL("./thread.js", import.meta.url), { resourceLimits, env });
-  }
-  // From source: the thread needs the TypeScript loader that tests and `npm run dev` use.
-  const loader = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
-  const execArgv = ["--import", loader, "--conditions=@taskmesh/source"];
-  return new Worker(new URL("./thread.ts", import.meta.url), { resourceLimits, env, execArgv });
+  const fromSource = import.meta.url.endsWith(".ts");
+  const entry = new URL(fromSource ? "./thread-from-source.mjs" : "./thread.js", import.meta.url);
+  // Nothing of the environment is needed, and a secret that isn't there can't leak. Flags of the process could start a debugger twice.
+  return new Worker(entry, { resourceLimits, env: {}, execArgv: fromSource ? ["--conditions=@taskmesh/source"] : [] });
 }
