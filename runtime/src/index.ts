@@ -15,6 +15,8 @@ export { type Address, formatAddress, isLoopback, parseAddress } from "./setting
 export * from "./settings.js";
 export * from "./status.js";
 export * from "./strict-json.js";
+export * from "./telemetry.js";
+export * from "./telemetry-start.js";
 export { MemoryBus, type MemoryBusOptions } from "./transport/memory.js";
 export * from "./transport/transport.js";
 export * from "./uuid.js";
