@@ -204,7 +204,7 @@ export const isName = (name: string): boolean =>
 
 /** A free text that Postgres takes, cut to `max` characters. */
 export const storable = (text: string, max: number = textMax): string =>
-  (text.length > max ? text.slice(0, max) : text).toWellFormed().replaceAll("\u0000", "\ufffd");
+  text.slice(0, max).replaceAll("\u0000", "\ufffd");
 
 /** What a worker says of itself, cleaned and bounded. */
 export function sessionFacts(message: Register, transport: TransportKind): SessionFacts {

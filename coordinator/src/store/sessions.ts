@@ -84,6 +84,8 @@ export async function writeSessionLanes(tx: Db, id: string, lanes: readonly Sess
 export interface BeatRow {
   sessionId: string;
   stream: number;
+  /** Milliseconds since the beat arrived: what is recorded late, after an outage, must not make the worker look livelier than it is. */
+  ageMs: number;
   inFlight: number;
   draining: boolean;
   assignable: boolean;
@@ -99,9 +101,10 @@ export async function recordBeats(db: Db, beats: readonly BeatRow[], bump: boole
   const rows = [...beats].sort((a, b) => (a.sessionId < b.sessionId ? -1 : 1));
   const write = async (tx: Db): Promise<{ id: string }[]> => {
     const alive = await tx.query<{ id: string }>(
-      `update sessions s set last_beat_at = now(), in_flight = b.in_flight, draining = b.draining, assignable = b.assignable
-       from unnest($1::text[], $2::int[], $3::int[], $4::boolean[], $5::boolean[])
-         as b (id, stream, in_flight, draining, assignable)
+      `update sessions s set in_flight = b.in_flight, draining = b.draining, assignable = b.assignable,
+         last_beat_at = greatest(s.last_beat_at, now() - make_interval(secs => b.age))
+       from unnest($1::text[], $2::int[], $3::int[], $4::boolean[], $5::boolean[], $6::float8[])
+         as b (id, stream, in_flight, draining, assignable, age)
        where s.id = b.id and s.stream = b.stream
        returning s.id`,
       [
@@ -110,6 +113,7 @@ export async function recordBeats(db: Db, beats: readonly BeatRow[], bump: boole
         arrayOf(rows.map((row) => row.inFlight)),
         arrayOf(rows.map((row) => row.draining)),
         arrayOf(rows.map((row) => row.assignable)),
+        arrayOf(rows.map((row) => row.ageMs / 1000)),
       ],
     );
     await recordFree(tx, rows, new Set(alive.map((row) => row.id)));

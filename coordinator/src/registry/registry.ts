@@ -1,0 +1,211 @@
+/**
+ * The registry of one coordinator: who can be called, who works, who coordinates. Puts the parts together.
+ *
+ *   namespaces    names to ids
+ *   registration  Register messages to contracts, queues, lanes
+ *   sessions      the workers that are connected here; lapses: the ones that went silent anywhere
+ *   coordinators  who else carries the mesh
+ *   catalogue     all of it as the dispatcher needs it, from memory
+ *   plans         compiled chains and lone actions
+ */
+import { type Register, type Registered, TransportKind } from "@taskmesh/proto";
+import {
+  type Carrier,
+  type Logger,
+  laneConsumer,
+  laneSubject,
+  randomToken,
+  type Service,
+  serviceGroup,
+  statusError,
+} from "@taskmesh/runtime";
+import type { Intake } from "../pipeline/ports.js";
+import type { Db } from "../store/db.js";
+import { deleteIncompletePayloads } from "../store/payloads.js";
+import { bumpEpoch } from "../store/registry.js";
+import { openSession, sessionExists, writeSessionLanes } from "../store/sessions.js";
+import { createCatalogue, type LiveCatalogue } from "./catalogue.js";
+import { type Coordinators, createCoordinators } from "./coordinators.js";
+import { defaultIntervals, type RegistryIntervals } from "./intervals.js";
+import { createLapses } from "./lapses.js";
+import { createLoop } from "./loop.js";
+import { createNamespaces, type Namespaces } from "./namespaces.js";
+import { builtinContracts, createRegistration, type GrantedLane, sessionFacts } from "./registration.js";
+import type { OpenedSession } from "./session.js";
+import { accessOf, createSessions, type Sessions } from "./sessions.js";
+
+/** Between two searches for payloads whose call broke off. */
+const payloadCleanUpMs = 10 * 60_000;
+/** Ids that this registry gives out; anything else can't be resumed. */
+const sessionIdForm = /^[A-Za-z0-9_-]{16,64}$/;
+
+export interface RegistryOptions {
+  db: Db;
+  carrier: Carrier;
+  /** Id of this coordinator process. */
+  coordinatorId: string;
+  /** gRPC address of this coordinator, for people. */
+  address: string;
+  /** Asked for when needed, since the pipeline needs the catalogue first. */
+  intake: () => Intake;
+  /** Finish what a lapsed coordinator left in the database (effects that are not confirmed). Repeated if it rejects. */
+  onCoordinatorLapsed: (id: string) => Promise<void>;
+  /** Namespaces that exist besides `default`. */
+  namespaces?: readonly string[];
+  /** No other process can have this database (embedded mode). Default false. */
+  exclusive?: boolean;
+  /** Encoded FileDescriptorSet of the built-in actions: the only services of reserved packages that workers may register. */
+  builtins?: Uint8Array;
+  intervals?: Partial<RegistryIntervals>;
+  log: Logger;
+}
+
+export interface Registry extends Service {
+  readonly namespaces: Namespaces;
+  readonly catalogue: LiveCatalogue;
+  readonly coordinators: Coordinators;
+  readonly sessions: Sessions;
+  readonly intervals: RegistryIntervals;
+}
+
+/** Makes the registry. Start it before the pipeline and the rpc services, after the carrier; stop it after the listener. */
+export function createRegistry(options: RegistryOptions): Registry {
+  const { db, carrier, log } = options;
+  const intervals = { ...defaultIntervals, ...options.intervals };
+  const namespaces = createNamespaces(db, options.namespaces ?? []);
+  const onChange = (): void => {
+    void catalogue.refresh().catch((error: unknown) => log.warn({ err: error }, "the catalogue is behind"));
+  };
+  const coordinators = createCoordinators({
+    db,
+    carrier,
+    id: options.coordinatorId,
+    address: options.address,
+    exclusive: options.exclusive ?? false,
+    intervals,
+    onLapsed: options.onCoordinatorLapsed,
+    onChange: () => catalogue.recount(),
+    log,
+  });
+  const catalogue = createCatalogue({ db, carrier, intervals, coordinators: () => coordinators.live(), log });
+  const sessions = createSessions({
+    db,
+    carrier,
+    intake: options.intake,
+    intervals,
+    open: createOpening(options, namespaces, intervals),
+    onChange,
+    log,
+  });
+  const lapses = createLapses({ db, intervals, lose: sessions.lose, onChange, log });
+  const cleanUp = createLoop("payload clean-up", {
+    everyMs: payloadCleanUpMs,
+    round: async () => void (await deleteIncompletePayloads(db)),
+    log,
+    eager: false,
+  });
+  const parts = serviceGroup("registry", [namespaces, coordinators, catalogue, sessions, lapses, cleanUp]);
+  return {
+    name: parts.name,
+    start: () => parts.start(),
+    stop: () => parts.stop(),
+    get running() {
+      return parts.running;
+    },
+    namespaces,
+    catalogue,
+    coordinators,
+    sessions,
+    intervals,
+  };
+}
+
+/** From a Register message to a session in the database and the answer to it. */
+function createOpening(
+  { db, carrier, coordinatorId, builtins }: RegistryOptions,
+  namespaces: Namespaces,
+  intervals: RegistryIntervals,
+): (message: Register) => Promise<OpenedSession> {
+  const registration = createRegistration(db, builtins ? builtinContracts(builtins) : undefined);
+  return async (message) => {
+    const namespace = await namespaces.resolve(message.namespace);
+    const lanes = await registration.register(namespace.id, message);
+    await inTime(Promise.all(lanes.map(({ lane }) => carrier.ensureLane(lane))), intervals.patienceMs);
+    const wanted = sessionIdForm.test(message.sessionId) ? message.sessionId : undefined;
+    const resumed = wanted !== undefined && (await sessionExists(db, namespace.id, wanted));
+    const id = resumed ? wanted : randomToken();
+    const session = { id, namespaceId: namespace.id, lanes };
+    const reachable = carrier.kind === "jetstream" && offers(message, TransportKind.TRANSPORT_KIND_JETSTREAM);
+    const jetstream = reachable ? await inTime(accessOf(carrier, session), intervals.patienceMs) : undefined;
+    const transport = chooseTransport(message, carrier.kind, jetstream !== undefined);
+    const stream = await db.transaction(async (tx) => {
+      const facts = sessionFacts(message, transport);
+      const opened = await openSession(tx, { id, namespaceId: namespace.id, coordinatorId, facts });
+      await writeSessionLanes(
+        tx,
+        id,
+        lanes.map(({ lane, slots }) => ({ ...lane, slots })),
+      );
+      await bumpEpoch(tx);
+      return opened;
+    });
+    const registered: Registered = {
+      sessionId: id,
+      beatInterval: duration(intervals.beatMs),
+      sessionTimeout: duration(intervals.sessionTimeoutMs),
+      transport,
+      jetstream: transport === TransportKind.TRANSPORT_KIND_JETSTREAM ? jetstream : undefined,
+      lanes: lanes.map(laneGrant),
+      namespaceId: namespace.id,
+      warnings: [],
+      coordinatorId,
+    };
+    return { ...session, stream, resumed, registered };
+  };
+}
+
+const laneGrant = ({ taskQueue, lane, slots }: GrantedLane): Registered["lanes"][number] => ({
+  taskQueue,
+  subject: laneSubject(lane),
+  consumer: laneConsumer(lane),
+  slots,
+});
+
+const offers = (message: Register, kind: TransportKind): boolean => message.transports.includes(kind);
+
+/** The worker's favourite among those that lead to this carrier. A worker that names none speaks relay: every stub does. */
+function chooseTransport(message: Register, carrier: Carrier["kind"], dialable: boolean): TransportKind {
+  const possible = new Set([TransportKind.TRANSPORT_KIND_RELAY]);
+  if (carrier === "memory") possible.add(TransportKind.TRANSPORT_KIND_MEMORY);
+  if (dialable) possible.add(TransportKind.TRANSPORT_KIND_JETSTREAM);
+  const wanted = message.transports.length > 0 ? message.transports : [TransportKind.TRANSPORT_KIND_RELAY];
+  const chosen = wanted.find((kind) => possible.has(kind));
+  if (chosen !== undefined) return chosen;
+  const description = "none of them can be used here; offer relay, which always can";
+  throw statusError({
+    reason: "ARGUMENT_INVALID",
+    message: `transports: ${description}`,
+    fieldViolations: [{ field: "transports", description }],
+  });
+}
+
+const duration = (ms: number): { seconds: bigint; nanos: number } => ({
+  seconds: BigInt(Math.floor(ms / 1000)),
+  nanos: Math.round((ms % 1000) * 1e6),
+});
+
+/** A carrier that is away must not hold a registration for ever: the worker comes again. */
+async function inTime<T>(work: Promise<T>, limitMs: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const limit = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      const message = "the carrier of work can't be reached: register again";
+      reject(statusError({ reason: "COORDINATOR_UNAVAILABLE", message, retryAfterMs: 1_000 }));
+    }, limitMs);
+  });
+  try {
+    return await Promise.race([work, limit]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
