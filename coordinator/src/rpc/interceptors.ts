@@ -3,8 +3,8 @@
  * checked, a draining process refuses, and bytes that are no message of the method's type are refused as the caller's mistake.
  */
 import {
-  type ServerInterceptor,
   ServerInterceptingCall,
+  type ServerInterceptor,
   type ServiceDefinition,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
@@ -65,7 +65,9 @@ class Malformed {
  * A service whose decoders never throw. The library answers INTERNAL when one does, as if the fault were ours; the guard answers
  * INVALID_ARGUMENT.
  */
-export function withSafeDecoding<T extends UntypedServiceImplementation>(definition: ServiceDefinition<T>): ServiceDefinition<T> {
+export function withSafeDecoding<T extends UntypedServiceImplementation>(
+  definition: ServiceDefinition<T>,
+): ServiceDefinition<T> {
   const safe = Object.entries(definition as ServiceDefinition).map(([name, method]) => {
     const requestDeserialize = (bytes: Buffer): unknown => {
       try {
