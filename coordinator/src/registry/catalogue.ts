@@ -9,12 +9,15 @@ import type { Carrier, Lane, Logger, Service } from "@taskmesh/runtime";
 import type { Catalogue, LaneState } from "../pipeline/ports.js";
 import type { Db } from "../store/db.js";
 import { type LiveLaneRow, readEpoch, readLiveLanes } from "../store/registry.js";
+import { inTime } from "./in-time.js";
 import type { RegistryIntervals } from "./intervals.js";
 import { createLoop } from "./loop.js";
 import { createPart } from "./part.js";
 
 /** Attempts in flight per live slot: one runs, the next waits at the worker's door. */
 const windowPerSlot = 2;
+/** Longest wait for one lane: a carrier that is away must not hold back what else changed. The lane is tried again. */
+const laneMsMax = 2_000;
 
 export interface CatalogueOptions {
   db: Db;
@@ -71,7 +74,7 @@ export function createCatalogue(options: CatalogueOptions): LiveCatalogue {
       rows.map(async (row): Promise<Entry | undefined> => {
         const lane = { namespaceId: row.namespaceId, queueId: row.queueId, laneId: row.laneId };
         try {
-          if (!known.has(row.laneId)) await options.carrier.ensureLane(lane); // C2
+          if (!known.has(row.laneId)) await inTime(options.carrier.ensureLane(lane), laneMsMax); // C2
           const more = (await options.alsoServes?.(row.namespaceId, row.contracts)) ?? [];
           const contracts = more.length > 0 ? [...row.contracts, ...more] : row.contracts;
           return { row, lane, state: { lane, window: windowOf(row.slots) }, contracts, credit: 0 };
@@ -91,10 +94,17 @@ export function createCatalogue(options: CatalogueOptions): LiveCatalogue {
     // The epoch was read before the rows: at worst they are read once more.
     epoch = now;
   };
-  // Rounds take turns, so that an older snapshot never replaces a newer one.
+  // Rounds take turns, so that an older snapshot never replaces a newer one; whoever asks while one waits shares it.
   let turn: Promise<void> = Promise.resolve();
+  let waiting: Promise<void> | undefined;
   const inTurn = (): Promise<void> => {
-    turn = turn.catch(() => {}).then(round);
+    waiting ??= turn
+      .catch(() => {})
+      .then(() => {
+        waiting = undefined;
+        return round();
+      });
+    turn = waiting;
     return turn;
   };
   const poll = createLoop("registry poll", { everyMs: options.intervals.epochPollMs, round: inTurn, log: options.log });

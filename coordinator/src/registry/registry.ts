@@ -26,6 +26,7 @@ import { bumpEpoch } from "../store/registry.js";
 import { openSession, sessionExists, writeSessionLanes } from "../store/sessions.js";
 import { createCatalogue, type LiveCatalogue } from "./catalogue.js";
 import { type Coordinators, createCoordinators } from "./coordinators.js";
+import { inTime } from "./in-time.js";
 import { defaultIntervals, type RegistryIntervals } from "./intervals.js";
 import { createLapses } from "./lapses.js";
 import { createLoop } from "./loop.js";
@@ -193,19 +194,3 @@ const duration = (ms: number): { seconds: bigint; nanos: number } => ({
   seconds: BigInt(Math.floor(ms / 1000)),
   nanos: Math.round((ms % 1000) * 1e6),
 });
-
-/** A carrier that is away must not hold a registration for ever: the worker comes again. */
-async function inTime<T>(work: Promise<T>, limitMs: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const limit = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      const message = "the carrier of work can't be reached: register again";
-      reject(statusError({ reason: "COORDINATOR_UNAVAILABLE", message, retryAfterMs: 1_000 }));
-    }, limitMs);
-  });
-  try {
-    return await Promise.race([work, limit]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
