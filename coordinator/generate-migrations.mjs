@@ -12,7 +12,7 @@ for (const file of readdirSync(folder).filter((name) => name.endsWith(".sql"))) 
   const path = join(folder, file);
   let text = readFileSync(path, "utf8");
   for (const [table, column] of Object.entries(partitioned)) {
-    const plain = new RegExp(`(CREATE TABLE "${table}" \\([\\s\\S]*?\\n\\))(;)`);
+    const plain = new RegExp(`(CREATE TABLE "${table}" \\([^;]*?\\n\\))(;)`);
     text = text.replace(plain, `$1 PARTITION BY RANGE ("${column}")$2`);
   }
   writeFileSync(path, text);

@@ -1,5 +1,5 @@
 /** SeenService: the memory across runs that the filter action asks. */
-import { type FilterSeenRequest, type FilterSeenResponse, type SeenServiceServer } from "@taskmesh/proto";
+import type { FilterSeenRequest, FilterSeenResponse, SeenServiceServer } from "@taskmesh/proto";
 import { statusError } from "@taskmesh/runtime";
 import type { Namespaces } from "../registry/namespaces.js";
 import type { Db } from "../store/db.js";
@@ -48,7 +48,8 @@ function check({ runId, stepId, set, keyHashes }: FilterSeenRequest): void {
     throw statusError({ reason: "ARGUMENT_INVALID", message: `${field} ${description}`, fieldViolations });
   };
   if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(runId)) refuse("run_id", "is no run id");
-  if (stepId.length > stepCharsMax || stepId.includes("\0")) refuse("step_id", `has NUL or over ${stepCharsMax} characters`);
+  if (stepId.length > stepCharsMax || stepId.includes("\0"))
+    refuse("step_id", `has NUL or over ${stepCharsMax} characters`);
   if (set.length > setCharsMax || set.includes("\0")) refuse("set", `has NUL or over ${setCharsMax} characters`);
   if (keyHashes.length > keysMax) refuse("key_hashes", `has over ${keysMax} keys`);
   const odd = keyHashes.findIndex((key) => key.length !== hashBytes);
