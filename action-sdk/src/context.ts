@@ -183,6 +183,11 @@ export class AttemptContext implements ActionContext {
     return this.#log?.lines() ?? [];
   }
 
+  /** Bytes of the log so far, about. */
+  get logBytes(): number {
+    return this.#log?.bytes ?? 0;
+  }
+
   /** Adds a line in the worker's own name, such as the stack of what the handler threw. */
   note(message: string, fields?: LogFields): void {
     this.log.error(message, fields);

@@ -21,3 +21,5 @@ export {
   type FailureDetail,
   fail,
 } from "./errors.js";
+export type { TransportName, WorkerOptions } from "./options.js";
+export { startWorker, type Worker } from "./worker.js";

@@ -44,6 +44,10 @@ export class AttemptLog {
     this.face = { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
   }
 
+  get bytes(): number {
+    return this.#bytes;
+  }
+
   /** The lines so far, with a last one that counts those left out. */
   lines(): LogLine[] {
     if (this.#leftOut === 0) return this.#lines;

@@ -1,0 +1,91 @@
+/** One attempt in a worker's hands, and how it looks in beats and completions. */
+import type { AttemptBeat, CompleteStep, Payload, StartStep } from "@taskmesh/proto";
+import type { StartDelivery, TraceHeaders } from "@taskmesh/runtime";
+import type { AttemptContext, AttemptFacts } from "./context.js";
+import { failureOf } from "./errors.js";
+import { inlinePayload } from "./payload.js";
+import type { Outcome } from "./perform.js";
+import { type AttemptTrace, traceAttempt } from "./tracing.js";
+
+/** `stored`: an output that travels by reference. */
+export type FinalOutcome = Outcome | { kind: "stored"; payload: Payload };
+
+export interface Attempt {
+  start: StartStep;
+  delivery: StartDelivery;
+  context: AttemptContext;
+  /** On the clock of performance.now(). */
+  startedAtMs: number;
+  deadlineAtMs: number;
+  /** The run's deadline comes first. */
+  endsWithRun: boolean;
+  abortedAtMs: number;
+  /** A beat has listed it. */
+  listed: boolean;
+  returned: boolean;
+  reported: boolean;
+  acked: boolean;
+  /** Its slot is free again. */
+  freed: boolean;
+  trace: AttemptTrace | undefined;
+}
+
+export function traceOf(headers: TraceHeaders | undefined, facts: AttemptFacts): AttemptTrace | undefined {
+  return headers?.["traceparent"] === undefined ? undefined : traceAttempt(headers, facts);
+}
+
+export function toBeat(attempt: Attempt, now: number): AttemptBeat {
+  const { start, context } = attempt;
+  const startedMs = Date.now() - (now - attempt.startedAtMs);
+  const seconds = Math.floor(startedMs / 1_000);
+  return {
+    runId: start.runId,
+    stepId: start.stepId,
+    item: start.item,
+    attempt: start.attempt,
+    lease: start.lease,
+    startedAt: { seconds: BigInt(seconds), nanos: Math.floor((startedMs - seconds * 1_000) * 1e6) },
+    sinceReportMs: Math.min(0xffffffff, Math.round(context.sinceReportMs())),
+    ...(context.reported && { progress: context.reported }),
+  };
+}
+
+/** The report of an attempt that ended. */
+export function toCompletion(attempt: Attempt, outcome: FinalOutcome, sessionId: string): CompleteStep {
+  const { start, context } = attempt;
+  return {
+    runId: start.runId,
+    stepId: start.stepId,
+    item: start.item,
+    attempt: start.attempt,
+    lease: start.lease,
+    outcome: toWire(outcome),
+    executionMs: Math.round(performance.now() - attempt.startedAtMs),
+    logs: context.lines(),
+    sessionId,
+  };
+}
+
+function toWire(outcome: FinalOutcome): NonNullable<CompleteStep["outcome"]> {
+  switch (outcome.kind) {
+    case "output":
+      return { $case: "output", value: inlinePayload(outcome.bytes) };
+    case "stored":
+      return { $case: "output", value: outcome.payload };
+    case "failure":
+      return { $case: "failure", value: outcome.failure };
+    case "cancelled":
+      return { $case: "cancelled", value: { message: outcome.message } };
+  }
+}
+
+export function timedOut(attempt: Attempt): Outcome {
+  if (attempt.endsWithRun) return failed("RUN_EXPIRED", "the run's deadline is over", false);
+  const message = `${attempt.start.method} took longer than ${attempt.start.startToCloseMs} ms`;
+  return failed("START_TO_CLOSE_TIMEOUT", message, true);
+}
+
+export const failed = (reason: string, message: string, retryable: boolean): Outcome => ({
+  kind: "failure",
+  failure: failureOf(reason, message, retryable),
+});

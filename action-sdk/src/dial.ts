@@ -1,0 +1,45 @@
+/**
+ * gRPC clients of one coordinator.
+ *
+ * Control (session, claims, relay) and bulk (payloads) have a connection each: a payload of 64 MiB must not hold up a beat.
+ */
+import { PayloadServiceClient, RegistryServiceClient, RelayServiceClient } from "@taskmesh/proto";
+import { type Address, type ClientConfig, createClient, formatAddress } from "@taskmesh/runtime";
+
+/** The clients of one coordinator. */
+export interface Dialled {
+  /** `host:port`. */
+  address: string;
+  registry: RegistryServiceClient;
+  relay: RelayServiceClient;
+  /** On a connection of its own, made when it is first used. */
+  payload(): PayloadServiceClient;
+  close(): void;
+}
+
+/** Workers of one process don't share a connection, nor do control and bulk. */
+const ownConnection = { "grpc.use_local_subchannel_pool": 1 };
+
+/** Makes the clients; connects when the first call is made. */
+export function dial(address: Address, config: Pick<ClientConfig, "token" | "tls">): Dialled {
+  const channel = { ...config, addresses: [address] };
+  const registry = createClient(RegistryServiceClient, channel, { streams: true, options: ownConnection });
+  const relay = createClient(RelayServiceClient, channel, {
+    streams: true,
+    options: { channelOverride: registry.getChannel() },
+  });
+  let payload: PayloadServiceClient | undefined;
+  return {
+    address: formatAddress(address),
+    registry,
+    relay,
+    payload() {
+      payload ??= createClient(PayloadServiceClient, channel, { streams: true, options: ownConnection });
+      return payload;
+    },
+    close() {
+      registry.close();
+      payload?.close();
+    },
+  };
+}
