@@ -69,7 +69,7 @@ export function advance(run: RunState, plan: ChainPlan, event: RunEvent, context
     case "claim":
       return onReport(run, plan, event, context);
     case "redispatch":
-      return redispatch(beginTurn(run, plan, context), event.report, event.why);
+      return redispatch(beginTurn(run, plan, context), event);
     case "admit":
       return admit(beginTurn(run, plan, context), event.stepId);
     case "evaluated":
@@ -124,7 +124,7 @@ function complete(turn: Turn, index: number, event: Extract<RunEvent, { kind: "c
   if (turn.run.cancel) return completeCancelled(turn, index, about);
   if (outcome.kind === "cancelled") {
     const message = outcome.message || "the worker stopped the attempt";
-    return attemptFailed(turn, index, meshFailure("ATTEMPT_CANCELLED", message, true), about);
+    return attemptFailed(turn, index, meshFailure("DRAINED", message, true), about);
   }
   if (outcome.kind === "failure") return attemptFailed(turn, index, outcome.failure, about);
   const wrong = outcome.value.bytes && turn.plan.steps[index]!.checkOutput(outcome.value.bytes);
@@ -216,7 +216,7 @@ function hold(turn: Turn, index: number, session: string, startedAtMs: number): 
 function lose(turn: Turn, index: number, why: string): Advance {
   const step = loseAttempt(turn, index, why);
   if (turn.run.cancel) return completeCancelled(turn, index, {});
-  if (step.lost > lostMax) failStep(turn, index, meshFailure("WORKER_LOST", lostMessage(step.lost), false));
+  if (step.lost > lostMax) failStep(turn, index, meshFailure("ATTEMPTS_LOST", lostMessage(step.lost), false));
   else offerStep(turn, turn.plan.steps[index]!);
   return changed(turn);
 }
@@ -247,13 +247,13 @@ function claim(turn: Turn, index: number, event: Extract<RunEvent, { kind: "clai
   if (typeof input === "string") return changed(turn);
   if (plan.exclusive) {
     const { attempt, lease } = turn.run.steps[index]!;
-    turn.effects.push({ kind: "dispatch", step: plan, attempt, lease, input, claimed: true });
+    turn.effects.push({ kind: "dispatch", runMethod: turn.plan.method, step: plan, attempt, lease, input, claimed: true });
     hold(turn, index, event.session, turn.nowMs);
     return changed(turn);
   }
   const step = loseAttempt(turn, index, "its start was delivered again");
   if (step.lost > lostMax) {
-    failStep(turn, index, meshFailure("WORKER_LOST", lostMessage(step.lost), false));
+    failStep(turn, index, meshFailure("ATTEMPTS_LOST", lostMessage(step.lost), false));
     return changed(turn);
   }
   giveLease(turn, plan, editStep(turn, index), turn.context.lease(), input, true);
@@ -262,23 +262,23 @@ function claim(turn: Turn, index: number, event: Extract<RunEvent, { kind: "clai
 }
 
 /** Starts that may never arrive are sent again under new leases; evaluations that may never answer are asked for again. */
-function redispatch(turn: Turn, report: Report | undefined, why: string): Advance {
+function redispatch(turn: Turn, event: Extract<RunEvent, { kind: "redispatch" }>): Advance {
   const { run, plan } = turn;
+  const { report, beforeMs = Number.POSITIVE_INFINITY, why } = event;
   let touched = false;
   plan.steps.forEach((stepPlan, index) => {
     const step = run.steps[index]!;
     if (isFinal(run.status) || (report && report.stepId !== stepPlan.id)) return;
     if (step.status === StepStatus.STEP_STATUS_WAITING) turn.effects.push({ kind: "evaluate", stepId: stepPlan.id });
-    if (step.status !== StepStatus.STEP_STATUS_DISPATCHED || (report && report.lease !== step.lease) || run.cancel)
-      return;
+    if (step.status !== StepStatus.STEP_STATUS_DISPATCHED || run.cancel) return;
+    if (report ? report.lease !== step.lease : step.attemptAtMs >= beforeMs) return;
     releaseLease(turn, index);
     touched = true;
     record(turn, EventKind.EVENT_KIND_STEP_DISPATCHED, { step: index, attempt: step.attempt, note: why });
     offerStep(turn, stepPlan);
   });
   if (run.evaluatingOutput) turn.effects.push({ kind: "evaluate", stepId: "" });
-  if (touched || turn.effects.length > 0) return changed(turn);
-  return unchanged(turn.run, "not-due");
+  return touched || turn.effects.length > 0 ? changed(turn) : unchanged(run, "not-due");
 }
 
 function admit(turn: Turn, stepId: string): Advance {
@@ -349,7 +349,7 @@ function wake(turn: Turn): Advance {
   if (run.cancel && run.cancel.graceUntilMs <= nowMs) endCancelled(turn);
   else if (run.deadlineAtMs <= nowMs) {
     const message = `the run did not end within ${run.deadlineAtMs - run.acceptedAtMs} ms`;
-    endRun(turn, RunStatus.RUN_STATUS_EXPIRED, meshFailure("RUN_TIMEOUT", message, false));
+    endRun(turn, RunStatus.RUN_STATUS_EXPIRED, meshFailure("RUN_EXPIRED", message, false));
   } else if (!run.cancel) for (const step of plan.steps) wakeStep(turn, step.index);
   return changed(turn, true);
 }

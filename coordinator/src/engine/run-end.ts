@@ -93,5 +93,5 @@ export function finishIfOver(turn: Turn): void {
 /** Ends a run whose cancel has run its course. */
 export function endCancelled(turn: Turn): void {
   const reason = turn.run.cancel?.reason ?? "";
-  endRun(turn, RunStatus.RUN_STATUS_CANCELLED, meshFailure("RUN_CANCELLED", reason || "the run was cancelled", false));
+  endRun(turn, RunStatus.RUN_STATUS_CANCELLED, meshFailure("CANCELLED", reason || "the run was cancelled", false));
 }

@@ -28,8 +28,8 @@ export type RunEvent =
   | { kind: "lose"; report: Report; why: string }
   /** A start that may have been delivered before asks to run. */
   | { kind: "claim"; report: Report; session: string }
-  /** The start of an attempt may never arrive: publish it again under a new lease. Without a report: every unbound start of the run. */
-  | { kind: "redispatch"; report?: Report; why: string }
+  /** Starts that may never arrive are published again under new leases: the one of `report`, or every unbound one dispatched before `beforeMs`. */
+  | { kind: "redispatch"; report?: Report; beforeMs?: number; why: string }
   /** A lane may have room for a step of the ready queue. */
   | { kind: "admit"; stepId: string }
   | { kind: "evaluated"; stepId: string; evaluation: Evaluation }
@@ -112,6 +112,6 @@ export interface Context {
   lease(): string;
   /** Uniform in [0, 1). */
   random(): number;
-  /** Takes one place in a lane that serves the step's callee under `lease`; false: none is free, or no live worker serves it. */
-  admit(step: StepPlan, lease: string): boolean;
+  /** Takes one place in a lane that serves the callee, under `lease`; false: none is free, no live worker serves it, or others wait (unless `fromQueue`). */
+  admit(step: StepPlan, lease: string, fromQueue: boolean): boolean;
 }

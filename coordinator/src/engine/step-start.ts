@@ -65,7 +65,7 @@ export function offerStep(turn: Turn, plan: StepPlan, fromQueue = false): boolea
     return false;
   }
   const lease = turn.context.lease();
-  if (turn.context.admit(plan, lease)) {
+  if (turn.context.admit(plan, lease, fromQueue)) {
     if (fromQueue) turn.effects.push({ kind: "dequeue", step: plan });
     giveLease(turn, plan, step, lease, bound);
     return true;
@@ -94,7 +94,7 @@ export function giveLease(
   step.attemptAtMs = turn.nowMs;
   step.startedAtMs = 0;
   step.session = "";
-  turn.effects.push({ kind: "dispatch", step: plan, attempt: step.attempt, lease, input, claimed });
+  turn.effects.push({ kind: "dispatch", runMethod: turn.plan.method, step: plan, attempt: step.attempt, lease, input, claimed });
   if (turn.records.length === 0)
     record(turn, EventKind.EVENT_KIND_STEP_DISPATCHED, { step: plan.index, attempt: step.attempt });
   move(turn, plan.index, step.status, step.attempt);

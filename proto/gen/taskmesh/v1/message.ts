@@ -88,7 +88,11 @@ export interface StartStep {
   /** The worker claims the attempt before it runs, whether redelivered or not. */
   exclusive: boolean;
   /** Checkpoint that the previous attempt reported last. */
-  checkpoint?: Payload | undefined;
+  checkpoint?:
+    | Payload
+    | undefined;
+  /** The callable that the run is of: a chain's full method name, or `method` itself for a lone action. */
+  runMethod: string;
 }
 
 /** CompleteStep reports how an attempt ended. */
@@ -160,6 +164,7 @@ function createBaseStartStep(): StartStep {
     runRemainingMs: 0n,
     exclusive: false,
     checkpoint: undefined,
+    runMethod: "",
   };
 }
 
@@ -209,6 +214,9 @@ export const StartStep: MessageFns<StartStep> = {
     }
     if (message.checkpoint !== undefined) {
       Payload.encode(message.checkpoint, writer.uint32(114).fork()).join();
+    }
+    if (message.runMethod !== "") {
+      writer.uint32(122).string(message.runMethod);
     }
     return writer;
   },
@@ -338,6 +346,14 @@ export const StartStep: MessageFns<StartStep> = {
             message.checkpoint = Payload.decode(reader, reader.uint32());
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.runMethod = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -394,6 +410,11 @@ export const StartStep: MessageFns<StartStep> = {
         : 0n,
       exclusive: isSet(object.exclusive) ? globalThis.Boolean(object.exclusive) : false,
       checkpoint: isSet(object.checkpoint) ? Payload.fromJSON(object.checkpoint) : undefined,
+      runMethod: isSet(object.runMethod)
+        ? globalThis.String(object.runMethod)
+        : isSet(object.run_method)
+        ? globalThis.String(object.run_method)
+        : "",
     };
   },
 
@@ -441,6 +462,9 @@ export const StartStep: MessageFns<StartStep> = {
     if (message.checkpoint !== undefined) {
       obj.checkpoint = Payload.toJSON(message.checkpoint);
     }
+    if (message.runMethod !== "") {
+      obj.runMethod = message.runMethod;
+    }
     return obj;
   },
 
@@ -469,6 +493,7 @@ export const StartStep: MessageFns<StartStep> = {
     message.checkpoint = (object.checkpoint !== undefined && object.checkpoint !== null)
       ? Payload.fromPartial(object.checkpoint)
       : undefined;
+    message.runMethod = object.runMethod ?? "";
     return message;
   },
 };

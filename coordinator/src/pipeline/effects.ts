@@ -1,0 +1,119 @@
+/** Performs what committed runs set in motion: starts go out, evaluations begin, waiters are told. */
+import { StartStep } from "@taskmesh/proto";
+import type { Carrier, TraceHeaders } from "@taskmesh/runtime";
+import type { Value } from "../engine/plan.js";
+import type { Effect } from "../engine/run-event.js";
+import type { RunState } from "../engine/run-state.js";
+import type { Draft } from "./fold.js";
+import type { Notices } from "./notices.js";
+import type { Catalogue } from "./ports.js";
+import type { Windows } from "./windows.js";
+
+export interface EffectsDeps {
+  carrier: Carrier;
+  catalogue: Catalogue;
+  windows: Windows;
+  notices: Notices;
+  coordinatorId: string;
+  nowMs(): number;
+  /** The start may or may not be out: give the attempt a new lease. Calls `done` when that is committed. */
+  redispatch(run: RunState, report: { stepId: string; attempt: number; lease: string }, why: string, done: () => void): void;
+  /** The start can't be sent at all. */
+  refused(run: RunState, report: { stepId: string; attempt: number; lease: string }, why: string, done: () => void): void;
+  evaluate(run: RunState, draft: Draft, stepId: string, done: () => void): void;
+  ended(draft: Draft): void;
+  /** W3C trace context of an attempt; undefined: tracing is off, or the run has none. */
+  traceOf(run: RunState, lease: string): TraceHeaders | undefined;
+  /** Something is due then. */
+  wakeAt(ms: number): void;
+}
+
+type Dispatch = Extract<Effect, { kind: "dispatch" }>;
+
+/** Performs the effects of one committed draft; `confirmed` is called once when none of them can be lost any more. */
+export function performEffects(deps: EffectsDeps, draft: Draft, confirmed: () => void): void {
+  const { run, effects } = draft.write;
+  let open = 1;
+  const done = (): void => {
+    open -= 1;
+    if (open === 0) confirmed();
+  };
+  for (const effect of effects) {
+    if (effect.kind === "free") deps.windows.free(effect.lease);
+    else if (effect.kind === "dispatch" && !effect.claimed && isCurrent(run, effect)) {
+      open += 1;
+      sendStart(deps, run, effect, done);
+    } else if (effect.kind === "evaluate") {
+      open += 1;
+      deps.evaluate(run, draft, effect.stepId, done);
+    } else if (effect.kind === "ended") deps.ended(draft);
+  }
+  if (run.wakeupAtMs > 0) deps.wakeAt(run.wakeupAtMs);
+  deps.notices.notify(run.id);
+  done();
+}
+
+/** A later event of the same batch may have superseded the lease: then nobody must run under it. */
+function isCurrent(run: RunState, effect: Dispatch): boolean {
+  return run.steps[effect.step.index]?.lease === effect.lease && run.endedAtMs === 0;
+}
+
+function sendStart(deps: EffectsDeps, run: RunState, effect: Dispatch, done: () => void): void {
+  const { step, attempt, lease } = effect;
+  const report = { stepId: step.id, attempt, lease };
+  const { namespaceId } = run;
+  const state = deps.catalogue.laneFor({ namespaceId, taskQueue: step.taskQueue, method: step.method, contract: step.contract });
+  if (!state) return deps.redispatch(run, report, "its lane closed before it was sent", done);
+  const headers = deps.traceOf(run, lease);
+  const start = { lane: state.lane, id: lease, bytes: encodeStart(deps, run, effect), ...(headers ? { headers } : {}) };
+  deps.carrier.publishStart(start, (outcome) => {
+    switch (outcome.kind) {
+      case "stored":
+        return done();
+      case "unknown":
+        return deps.redispatch(run, report, outcome.message, done);
+      case "refused":
+        return deps.refused(run, report, outcome.message, done);
+    }
+  });
+}
+
+function encodeStart(deps: EffectsDeps, run: RunState, effect: Dispatch): Uint8Array {
+  return StartStep.encode(toStartStep(run, effect, deps.coordinatorId, deps.nowMs())).finish();
+}
+
+/** The message that asks a worker to run an attempt. */
+export function toStartStep(run: RunState, effect: Dispatch, reportTo: string, nowMs: number): StartStep {
+  const { step, attempt, lease, input, runMethod } = effect;
+  return {
+    namespaceId: run.namespaceId,
+    runId: run.id,
+    stepId: step.id,
+    item: 0,
+    attempt,
+    lease,
+    method: step.method,
+    input: toPayload(input),
+    reportTo,
+    startToCloseMs: step.startToCloseMs,
+    heartbeatTimeoutMs: step.heartbeatMs ?? 0,
+    runRemainingMs: BigInt(Math.max(0, Math.ceil(run.deadlineAtMs - nowMs))),
+    exclusive: step.exclusive,
+    checkpoint: undefined,
+    runMethod,
+  };
+}
+
+/** A value as the wire's envelope. */
+export function toPayload(value: Value): StartStep["input"] {
+  return {
+    contract: value.contract,
+    keyId: "",
+    sizeBytes: BigInt(value.sizeBytes),
+    sha256: value.sha256 as Buffer,
+    data:
+      value.bytes === undefined
+        ? { $case: "reference", value: value.reference ?? "" }
+        : { $case: "inline", value: value.bytes as Buffer },
+  };
+}

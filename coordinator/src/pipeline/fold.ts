@@ -1,0 +1,152 @@
+/** Applies a batch of work to runs, one draft a run: several events of one run in one batch are one write. */
+import { randomBytes } from "node:crypto";
+import { AttemptLogs } from "@taskmesh/proto";
+import { sha256 } from "@taskmesh/runtime";
+import { accept, advance, stepIndex } from "../engine/advance.js";
+import type { ChainPlan, Value } from "../engine/plan.js";
+import type { Advance, Context, Effect, RunRecord } from "../engine/run-event.js";
+import type { RunState } from "../engine/run-state.js";
+import type { RunWrite } from "../store/commit.js";
+import type { RunCache } from "./run-cache.js";
+import type { EventWork, Settled, StartWork, Work } from "./work.js";
+import type { Windows } from "./windows.js";
+
+/** A run as the batch leaves it, before the commit says whether it counts. */
+export interface Draft {
+  plan: ChainPlan;
+  write: RunWrite;
+  /** Leases whose window places were taken for this draft. */
+  taken: string[];
+  work: { item: Work; settled?: Settled }[];
+}
+
+export interface Folded {
+  drafts: Map<string, Draft>;
+  /** Refused on a cached run: to be decided again on a fresh read. */
+  again: EventWork[];
+}
+
+export interface FoldContext {
+  cache: RunCache;
+  windows: Windows;
+  nowMs: number;
+  /** Runs that were read for this very batch: a refusal on them counts. */
+  freshIds: ReadonlySet<string>;
+}
+
+/** Leases are random, not counted: after a lossy fail-over of the database a counter could give one twice. */
+function newLease(): string {
+  if (leaseUsed === leasePool.length) {
+    leasePool = randomBytes(leaseBytes * 512);
+    leaseUsed = 0;
+  }
+  leaseUsed += leaseBytes;
+  return leasePool.toString("base64url", leaseUsed - leaseBytes, leaseUsed);
+}
+const leaseBytes = 15;
+let leasePool = Buffer.alloc(0);
+let leaseUsed = 0;
+
+/** Folds the batch. Refusals that count are settled here; all else waits for the commit. */
+export function foldBatch(batch: readonly Work[], context: FoldContext): Folded {
+  const folded: Folded = { drafts: new Map(), again: [] };
+  for (const item of batch) {
+    if (item.kind === "start") foldStart(item, folded, context);
+    else foldEvent(item, folded, context);
+  }
+  return folded;
+}
+
+function foldStart(item: StartWork, folded: Folded, context: FoldContext): void {
+  const { command } = item;
+  const taken: string[] = [];
+  const acceptance = {
+    id: item.runId,
+    namespaceId: command.namespaceId,
+    namespace: command.namespace,
+    input: command.input,
+    labels: command.labels,
+    priority: command.priority,
+    ...(command.timeoutMs === undefined ? {} : { timeoutMs: command.timeoutMs }),
+    ...(command.trace ? { trace: command.trace } : {}),
+  };
+  const run = { id: item.runId, namespaceId: command.namespaceId };
+  const result = accept(command.plan, acceptance, engineContext(run, taken, context));
+  const write: RunWrite = {
+    ...writeOf(result, command.plan, 0),
+    ...(command.idempotencyKey !== undefined && item.requestHash
+      ? { idempotency: { key: command.idempotencyKey, requestHash: item.requestHash } }
+      : {}),
+  };
+  folded.drafts.set(item.runId, { plan: command.plan, write, taken, work: [{ item }] });
+}
+
+function foldEvent(item: EventWork, folded: Folded, context: FoldContext): void {
+  const draft = folded.drafts.get(item.runId);
+  const cached = draft ? undefined : context.cache.get(item.runId);
+  const run = draft?.write.run ?? cached?.run;
+  const plan = draft?.plan ?? cached?.plan;
+  if (!run || !plan || (item.namespaceId !== undefined && item.namespaceId !== run.namespaceId)) {
+    item.settle({ verdict: "unknown-run" });
+    return;
+  }
+  const taken: string[] = [];
+  const result = advance(run, plan, item.event, engineContext(run, taken, context));
+  if (result.verdict === "unchanged") {
+    const settled: Settled = { verdict: "unchanged", why: result.why, run };
+    if (draft) draft.work.push({ item, settled });
+    else if (item.fresh || context.freshIds.has(item.runId)) item.settle(settled);
+    else folded.again.push(item);
+    return;
+  }
+  const into = draft ?? { plan, write: writeOf(result, plan, run.version), taken: [], work: [] };
+  if (draft) mergeWrite(draft.write, result);
+  else folded.drafts.set(item.runId, into);
+  into.taken.push(...taken);
+  into.work.push({ item, settled: { verdict: "changed", run: result.run, effects: result.effects } });
+  addLogs(into.write, plan, item);
+}
+
+function writeOf(result: Advance, plan: ChainPlan, expectedVersion: number): RunWrite {
+  const { method, version, contract } = plan;
+  const { run, records, effects } = result;
+  seal(records, effects);
+  return { run, expectedVersion, method, chainVersion: version, contract, records, effects, logs: [] };
+}
+
+function mergeWrite(write: RunWrite, result: Advance): void {
+  seal(result.records, result.effects);
+  write.run = result.run;
+  write.records.push(...result.records);
+  write.effects.push(...result.effects);
+}
+
+/** Hashes the values that the engine made: they are about to be stored or sent. */
+function seal(records: RunRecord[], effects: Effect[]): void {
+  for (const record of records) if (record.payload) hash(record.payload);
+  for (const effect of effects) if (effect.kind === "dispatch") hash(effect.input);
+}
+
+function hash(value: Value): void {
+  if (value.sha256.length === 0 && value.bytes) value.sha256 = sha256(value.bytes);
+}
+
+function addLogs(write: RunWrite, plan: ChainPlan, item: EventWork): void {
+  const step = item.logs && stepIndex(plan, item.logs.stepId);
+  if (item.logs === undefined || step === undefined) return;
+  write.logs.push({ step, attempt: item.logs.attempt, lines: AttemptLogs.encode(item.logs).finish() });
+}
+
+function engineContext(run: Pick<RunState, "id" | "namespaceId">, taken: string[], context: FoldContext): Context {
+  const { windows, nowMs } = context;
+  return {
+    nowMs,
+    lease: newLease,
+    random: Math.random,
+    admit(step, lease, fromQueue) {
+      if (!windows.take(run, step, lease, fromQueue, nowMs)) return false;
+      taken.push(lease);
+      return true;
+    },
+  };
+}

@@ -1,0 +1,168 @@
+/** The calls of the rpc services as work for the pipeline. */
+import { createHash } from "node:crypto";
+import { IdempotencyKeyReused, RunEnded, RunStatus, type StartStep } from "@taskmesh/proto";
+import { status, statusDetail, statusError, uuidv7, type DbClock } from "@taskmesh/runtime";
+import type { Effect, RunEvent } from "../engine/run-event.js";
+import type { RunState } from "../engine/run-state.js";
+import type { Database } from "../store/db.js";
+import { findByKey } from "../store/runs.js";
+import { toStartStep } from "./effects.js";
+import type { Pipeline } from "./pipeline.js";
+import type { AttemptRef, BindVerdict, Intake, Plans, StartCommand } from "./ports.js";
+import type { Settled } from "./work.js";
+
+export interface IntakeDeps {
+  db: Database;
+  pipeline: Pipeline;
+  plans: Plans;
+  clock: DbClock;
+  coordinatorId: string;
+  started(): void;
+}
+
+/** Times that an answer to a taken idempotency key is looked for: its row commits a moment after it wins. */
+const keyReadsMax = 5;
+
+export function createIntake(deps: IntakeDeps): Intake {
+  const event = (runId: string, about: RunEvent, namespaceId?: number): Promise<Settled> =>
+    new Promise((settle, fail) => {
+      deps.pipeline.submit({
+        kind: "event",
+        runId,
+        event: about,
+        ...(namespaceId === undefined ? {} : { namespaceId }),
+        fresh: false,
+        tries: 0,
+        bytes: 256,
+        settle,
+        fail,
+      });
+    });
+
+  return {
+    startRun: (command) => startRun(deps, command),
+
+    async cancelRun(namespaceId, runId, reason) {
+      const settled = await event(runId, { kind: "cancel", reason }, namespaceId);
+      if (settled.verdict === "unknown-run") throw runNotFound(runId);
+      if (settled.verdict === "changed" || settled.why === "cancelling") return;
+      if (settled.run.status === RunStatus.RUN_STATUS_CANCELLED) return;
+      throw runEnded(settled.run);
+    },
+
+    async bind(ref, sessionId, startedAtMs, sinceReportMs): Promise<BindVerdict> {
+      const settled = await event(ref.runId, { kind: "bind", report: ref, session: sessionId, startedAtMs, sinceReportMs });
+      if (settled.verdict === "unknown-run") return "stale";
+      if (settled.verdict === "unchanged" && settled.why === "cancelling") return "cancelling";
+      if (settled.verdict === "unchanged" && settled.why !== "already-bound") return "stale";
+      const step = settled.run.steps.find((s) => s.lease === ref.lease && s.session === sessionId);
+      if (!step || settled.run.endedAtMs > 0) return "stale";
+      return settled.run.cancel ? "cancelling" : "current";
+    },
+
+    async lose(ref, why) {
+      await event(ref.runId, { kind: "lose", report: ref, why });
+    },
+
+    async claim(ref, sessionId) {
+      const settled = await event(ref.runId, { kind: "claim", report: ref, session: sessionId });
+      return claimAnswer(deps, ref, settled);
+    },
+  };
+}
+
+async function startRun(deps: IntakeDeps, command: StartCommand): Promise<{ runId: string; existing: boolean }> {
+  const runId = uuidv7(deps.clock.now());
+  const requestHash = command.idempotencyKey === undefined ? undefined : hashRequest(command);
+  const outcome = await new Promise<"started" | "taken">((resolve, fail) => {
+    deps.pipeline.submit({
+      kind: "start",
+      runId,
+      command,
+      ...(requestHash ? { requestHash } : {}),
+      tries: 0,
+      bytes: 512 + (command.input.bytes?.length ?? 0),
+      settle: () => resolve("started"),
+      taken: () => resolve("taken"),
+      fail,
+    });
+  });
+  if (outcome === "started") {
+    deps.started();
+    return { runId, existing: false };
+  }
+  return existingRun(deps, command, requestHash!);
+}
+
+/** The run that the key already started, if it was asked for the same. */
+async function existingRun(deps: IntakeDeps, command: StartCommand, requestHash: Uint8Array) {
+  const key = command.idempotencyKey!;
+  for (let read = 0; read < keyReadsMax; read++) {
+    const found = await findByKey(deps.db, command.namespaceId, key);
+    if (!found) continue;
+    if (Buffer.compare(found.requestHash, requestHash) === 0) return { runId: found.runId, existing: true };
+    throw statusError({
+      code: status.ALREADY_EXISTS,
+      reason: "IDEMPOTENCY_KEY_REUSED",
+      message: "the idempotency key was used before with another method or input; use a new key",
+      details: [statusDetail("taskmesh.v1.IdempotencyKeyReused", IdempotencyKeyReused, { runId: found.runId })],
+    });
+  }
+  throw statusError({
+    code: status.UNAVAILABLE,
+    reason: "DATABASE_UNAVAILABLE",
+    message: "the run of the idempotency key can't be read now; try again with the same key",
+    retryAfterMs: 500,
+  });
+}
+
+/** What must be equal for two starts to be one: the callable and the input, by value. */
+function hashRequest(command: StartCommand): Uint8Array {
+  const { input, plan } = command;
+  return createHash("sha256").update(`${plan.method}\n${input.sizeBytes}\n`).update(input.sha256).digest();
+}
+
+type Dispatch = Extract<Effect, { kind: "dispatch" }>;
+
+function claimAnswer(
+  deps: IntakeDeps,
+  ref: AttemptRef,
+  settled: Settled,
+): { start: StartStep } | { drop: string } {
+  if (settled.verdict === "unknown-run") return { drop: "no such run" };
+  if (settled.verdict === "unchanged") return { drop: dropMessage(settled) };
+  const given = settled.effects.find((e): e is Dispatch => e.kind === "dispatch" && e.claimed && e.step.id === ref.stepId);
+  const { run } = settled;
+  if (!given || run.steps[given.step.index]?.lease !== given.lease) return { drop: "the step has ended" };
+  return { start: toStartStep(run, given, deps.coordinatorId, deps.clock.now()) };
+}
+
+function dropMessage(settled: Extract<Settled, { verdict: "unchanged" }>): string {
+  switch (settled.why) {
+    case "already-bound":
+      return "another session runs the attempt";
+    case "run-ended":
+      return "the run has ended";
+    case "cancelling":
+      return "the run is being cancelled";
+    default:
+      return "the lease was superseded";
+  }
+}
+
+/** NOT_FOUND for a run that is not in the caller's namespace. */
+export function runNotFound(runId: string) {
+  return statusError({ code: status.NOT_FOUND, reason: "RUN_NOT_FOUND", message: `there is no run ${printable(runId)} in the namespace` });
+}
+
+function runEnded(run: RunState) {
+  const name = RunStatus[run.status]?.replace("RUN_STATUS_", "") ?? String(run.status);
+  return statusError({
+    code: status.FAILED_PRECONDITION,
+    reason: "RUN_ENDED",
+    message: `the run has ended: ${name}`,
+    details: [statusDetail("taskmesh.v1.RunEnded", RunEnded, { runId: run.id, status: name })],
+  });
+}
+
+const printable = (text: string): string => JSON.stringify(text.slice(0, 64));

@@ -1,0 +1,84 @@
+/**
+ * How many attempts this coordinator has under way in each lane.
+ *
+ * A place is taken when a lease is given and returned when it is no longer current. The bound keeps the carrier's queues short, so that
+ * priority, fairness and limits are decided in Postgres. Counts are this coordinator's own and may be lost with it: they only pace.
+ */
+import type { Catalogue, LaneState } from "./ports.js";
+import type { StepPlan } from "../engine/plan.js";
+
+interface Place {
+  laneId: number;
+  runId: string;
+  stepId: string;
+  takenAtMs: number;
+}
+
+export class Windows {
+  #taken = new Map<number, number>();
+  #places = new Map<string, Place>();
+  /** Queues with steps waiting in Postgres: newcomers queue up behind them. */
+  #waiting = new Set<string>();
+  #onRoom: (() => void) | undefined;
+
+  constructor(private readonly catalogue: Catalogue) {}
+
+  /** Called when a place comes free in a queue that has steps waiting. */
+  onRoom(listener: () => void): void {
+    this.#onRoom = listener;
+  }
+
+  /** Takes a place for the lease; undefined if no live worker serves the step, its lane is full, or (unless `fromQueue`) others wait. */
+  take(run: { id: string; namespaceId: number }, step: StepPlan, lease: string, fromQueue: boolean, nowMs: number): LaneState | undefined {
+    const { taskQueue, method, contract } = step;
+    const state = this.catalogue.laneFor({ namespaceId: run.namespaceId, taskQueue, method, contract });
+    const key = queueKey(run.namespaceId, taskQueue);
+    if (!state) {
+      this.#waiting.add(key);
+      return undefined;
+    }
+    const { laneId } = state.lane;
+    const taken = this.#taken.get(laneId) ?? 0;
+    if (taken >= state.window || (!fromQueue && this.#waiting.has(key))) {
+      this.#waiting.add(key);
+      return undefined;
+    }
+    this.#taken.set(laneId, taken + 1);
+    this.#places.set(lease, { laneId, runId: run.id, stepId: step.id, takenAtMs: nowMs });
+    return state;
+  }
+
+  /** Returns the lease's place, if it had one here. */
+  free(lease: string): void {
+    const place = this.#places.get(lease);
+    if (!place) return;
+    this.#places.delete(lease);
+    this.#taken.set(place.laneId, Math.max(0, (this.#taken.get(place.laneId) ?? 0) - 1));
+    if (this.#waiting.size > 0) this.#onRoom?.();
+  }
+
+  /** Free places of a lane. */
+  room(state: LaneState): number {
+    return Math.max(0, state.window - (this.#taken.get(state.lane.laneId) ?? 0));
+  }
+
+  /** Replaces what is known of waiting queues with what the database says. */
+  setWaiting(queues: readonly { namespaceId: number; taskQueue: string }[]): void {
+    this.#waiting = new Set(queues.map(({ namespaceId, taskQueue }) => queueKey(namespaceId, taskQueue)));
+  }
+
+  hasWaiting(namespaceId: number, taskQueue: string): boolean {
+    return this.#waiting.has(queueKey(namespaceId, taskQueue));
+  }
+
+  get anyWaiting(): boolean {
+    return this.#waiting.size > 0;
+  }
+
+  /** Attempts under way, for the audit. */
+  places(): IterableIterator<[lease: string, place: Readonly<Place>]> {
+    return this.#places.entries();
+  }
+}
+
+const queueKey = (namespaceId: number, taskQueue: string): string => `${namespaceId}/${taskQueue}`;

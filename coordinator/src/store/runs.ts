@@ -1,0 +1,136 @@
+/** Reads of runs: what the pipeline needs to go on with them, and what people ask for. */
+import { EventKind, Payload, type RunStatus } from "@taskmesh/proto";
+import { decodeRunState } from "../engine/run-codec.js";
+import type { Value } from "../engine/plan.js";
+import type { RunState } from "../engine/run-state.js";
+import { arrayOf, type Db } from "./db.js";
+
+/** A run as stored, with what it is pinned to. */
+export interface StoredRun {
+  run: RunState;
+  method: string;
+  chainVersion: number;
+  contract: string;
+}
+
+interface RunRow {
+  id: string;
+  namespace_id: number;
+  namespace: string;
+  method: string;
+  chain_version: number;
+  contract: string;
+  status: RunStatus;
+  version: number;
+  last_seq: number;
+  priority: number;
+  labels: Record<string, string> | null;
+  accepted: number;
+  deadline: number;
+  ended: number | null;
+  wakeup: number | null;
+  state: Uint8Array;
+}
+
+const ms = (column: string): string => `(extract(epoch from ${column}) * 1000)::float8`;
+
+const columns = `r.id::text as id, r.namespace_id, ns.name as namespace, r.method, r.chain_version, r.contract, r.status, r.version,
+  r.last_seq, r.priority, r.labels, ${ms("r.accepted_at")} as accepted, ${ms("r.deadline_at")} as deadline,
+  ${ms("r.ended_at")} as ended, ${ms("r.wakeup_at")} as wakeup, r.state`;
+
+/** The runs with these ids, inputs and outputs included; ids that don't exist are left out. */
+export async function loadRuns(db: Db, ids: readonly string[]): Promise<Map<string, StoredRun>> {
+  const list = arrayOf(ids);
+  const [rows, values] = await Promise.all([
+    db.query<RunRow>(
+      `select ${columns} from unnest($1::uuid[]) as t(id) join runs r on r.id = t.id join namespaces ns on ns.id = r.namespace_id`,
+      [list],
+    ),
+    db.query<{ run_id: string; kind: number; step: number | null; payload: Uint8Array }>(
+      `select e.run_id::text as run_id, e.kind, e.step, e.payload from unnest($1::uuid[]) as t(id) join events e on e.run_id = t.id
+        where e.payload is not null and e.kind <> ${EventKind.EVENT_KIND_RUN_ENDED}`,
+      [list],
+    ),
+  ]);
+  const found = new Map(rows.map((row) => [row.id, toStoredRun(row)]));
+  for (const { run_id, kind, step, payload } of values) {
+    const run = found.get(run_id)?.run as { input: Value; outputs: (Value | undefined)[] } | undefined;
+    if (!run) continue;
+    if (kind === EventKind.EVENT_KIND_RUN_ACCEPTED) run.input = toValue(payload);
+    else if (step !== null) run.outputs[step] = toValue(payload);
+  }
+  return found;
+}
+
+function toStoredRun(row: RunRow): StoredRun {
+  const state = decodeRunState(Buffer.from(row.state).toString("utf8"));
+  const run: RunState = {
+    id: row.id,
+    namespaceId: row.namespace_id,
+    namespace: row.namespace,
+    acceptedAtMs: row.accepted,
+    deadlineAtMs: row.deadline,
+    priority: row.priority,
+    labels: row.labels ?? {},
+    status: row.status,
+    version: row.version,
+    lastSeq: row.last_seq,
+    wakeupAtMs: row.wakeup ?? 0,
+    endedAtMs: row.ended ?? 0,
+    outputs: state.steps.map(() => undefined),
+    input: { contract: "", sizeBytes: 0, sha256: new Uint8Array(0), bytes: new Uint8Array(0) },
+    ...state,
+  };
+  return { run, method: row.method, chainVersion: row.chain_version, contract: row.contract };
+}
+
+/** A stored envelope as the engine's value. */
+export function toValue(payload: Uint8Array): Value {
+  const { contract, sizeBytes, sha256, data } = Payload.decode(payload);
+  const value: Value = { contract, sizeBytes: Number(sizeBytes), sha256 };
+  if (data?.$case === "reference") value.reference = data.value;
+  else value.bytes = data?.value ?? new Uint8Array(0);
+  return value;
+}
+
+/** The run that an idempotency key belongs to. */
+export async function findByKey(
+  db: Db,
+  namespaceId: number,
+  key: string,
+): Promise<{ runId: string; requestHash: Uint8Array } | undefined> {
+  const [row] = await db.query<{ run_id: string; request_hash: Uint8Array }>(
+    "select run_id::text as run_id, request_hash from idempotency_keys where namespace_id = $1::int and key = $2::text",
+    [namespaceId, key],
+  );
+  return row && { runId: row.run_id, requestHash: row.request_hash };
+}
+
+/** For runs whose commit has an unknown outcome: the bytes that are stored now. */
+export async function storedStates(db: Db, ids: readonly string[]): Promise<Map<string, { version: number; state: string }>> {
+  const rows = await db.query<{ id: string; version: number; state: Uint8Array }>(
+    "select r.id::text as id, r.version, r.state from unnest($1::uuid[]) as t(id) join runs r on r.id = t.id",
+    [arrayOf(ids)],
+  );
+  return new Map(rows.map((row) => [row.id, { version: row.version, state: Buffer.from(row.state).toString("utf8") }]));
+}
+
+/** Takes up to `limit` runs that are due, by pushing their wake-up: another sweeper takes others (SKIP LOCKED). */
+export async function claimDue(db: Db, limit: number, holdMs: number): Promise<string[]> {
+  const rows = await db.query<{ id: string }>(
+    `update runs set wakeup_at = now() + $2::float8 * interval '1 millisecond' where id in (
+      select id from runs where wakeup_at <= now() order by wakeup_at limit $1::int for update skip locked)
+    returning id::text as id`,
+    [limit, holdMs],
+  );
+  return rows.map(({ id }) => id);
+}
+
+/** A page of the runs that have not ended, by id. */
+export async function liveRunIds(db: Db, afterId: string, limit: number): Promise<string[]> {
+  const rows = await db.query<{ id: string }>(
+    `select id::text as id from runs where ended_at is null and id > $1::uuid order by id limit $2::int`,
+    [afterId, limit],
+  );
+  return rows.map(({ id }) => id);
+}
