@@ -21,7 +21,7 @@ import {
   type Register,
   type Registered,
 } from "@taskmesh/proto";
-import { isStatusError, type Logger, sleep, statusError } from "@taskmesh/runtime";
+import { type Logger, sleep, statusError } from "@taskmesh/runtime";
 import type { AttemptRef, BindVerdict, Intake } from "../pipeline/ports.js";
 import type { BindingRow } from "../store/sessions.js";
 import type { RegistryIntervals } from "./intervals.js";
@@ -35,10 +35,8 @@ export interface SessionStream {
   readonly messages: AsyncIterable<ConnectRequest>;
   /** Whether the call was broken off rather than closed. */
   readonly cancelled: () => boolean;
-  /** Resolves when there is room for the next response. Rejects when the worker reads too slowly or is gone. */
+  /** Resolves when there is room for the next response. Rejects when the worker is gone. */
   send(response: ConnectResponse): Promise<void>;
-  /** Ends the call with OK, or with a status. Safe to repeat. */
-  end(error?: Error): void;
 }
 
 /** What a Register message became. */
@@ -133,24 +131,31 @@ export class Session {
   async drain(): Promise<void> {
     if (this.#closing) return;
     const reply = { ...BeatReply.create(), number: this.#lastNumber, drain: true };
-    const sent = this.stream.send({ message: { $case: "beatReply", value: reply } }).catch(() => {});
-    await Promise.race([sent, sleep(this.host.intervals.patienceMs / 10)]);
+    await this.#send({ $case: "beatReply", value: reply }).catch(() => {});
     this.close();
   }
 
-  /** Reads beats until the stream is over; never rejects. */
+  /** Reads beats until the stream is over. Rejects with what the worker is to be told, if anything. */
   async serve(messages: AsyncIterator<ConnectRequest>): Promise<void> {
     let left = false;
     try {
-      await this.stream.send({ message: { $case: "registered", value: this.opened.registered } });
+      await this.#send({ $case: "registered", value: this.opened.registered });
       left = await this.#read(messages);
-    } catch (error) {
-      this.#closing ??= { error: toError(error) };
+    } finally {
+      this.#closing ??= {};
+      this.host.ended(this, left);
     }
-    const { error } = this.#closing ?? {};
-    this.#closing ??= {};
-    this.host.ended(this, left);
-    this.stream.end(error);
+    if (this.#closing.error) throw this.#closing.error;
+  }
+
+  /** S2: a worker that does not read its answers in time is cut off. */
+  async #send(message: NonNullable<ConnectResponse["message"]>): Promise<void> {
+    const sent = new AbortController();
+    const slow = sleep(this.host.intervals.patienceMs, sent.signal).then(() => {
+      if (!sent.signal.aborted) throw protocolBroken("the worker does not read its answers");
+    });
+    slow.catch(() => {}); // It may lose the race and fail later.
+    await Promise.race([this.stream.send({ message }), slow]).finally(() => sent.abort());
   }
 
   /** True when the worker closed the stream. */
@@ -185,7 +190,7 @@ export class Session {
     this.draining ||= beat.draining;
     this.host.news(this, urgent);
     const reply = await this.#answer(beat);
-    await this.stream.send({ message: { $case: "beatReply", value: reply } });
+    await this.#send({ $case: "beatReply", value: reply });
   }
 
   async #answer(beat: Beat): Promise<BeatReply> {
@@ -266,24 +271,15 @@ export class Session {
   }
 }
 
-/** Runs one stream from its first message on; never rejects. */
+/** Runs one stream from its first message on. Rejects with the status that it ends with, if it is not OK. */
 export async function runSession(stream: SessionStream, host: SessionHost): Promise<void> {
   const messages = stream.messages[Symbol.asyncIterator]();
-  let session: Session;
-  try {
-    const first = await nextOrAbort(messages, AbortSignal.timeout(host.intervals.patienceMs));
-    if (first === "aborted") throw protocolBroken("no Register came in time");
-    if (first.done) {
-      stream.end();
-      return;
-    }
-    const { message } = first.value;
-    if (message?.$case !== "register") throw protocolBroken("the first message must be Register");
-    session = new Session(await host.open(message.value), stream, host);
-  } catch (error) {
-    stream.end(toError(error));
-    return;
-  }
+  const first = await nextOrAbort(messages, AbortSignal.timeout(host.intervals.patienceMs));
+  if (first === "aborted") throw protocolBroken("no Register came in time");
+  if (first.done) return;
+  const { message } = first.value;
+  if (message?.$case !== "register") throw protocolBroken("the first message must be Register"); // S1
+  const session = new Session(await host.open(message.value), stream, host);
   host.opened(session);
   await session.serve(messages);
 }
@@ -317,9 +313,6 @@ async function nextOrAbort<T>(
 }
 
 /** A status for what a worker did wrong. */
-export function protocolBroken(message: string): Error {
+function protocolBroken(message: string): Error {
   return statusError({ reason: "ARGUMENT_INVALID", message });
 }
-
-const toError = (error: unknown): Error =>
-  isStatusError(error) || error instanceof Error ? error : new Error(String(error));

@@ -34,7 +34,7 @@ export interface SessionsOptions {
 }
 
 export interface Sessions extends Service {
-  /** Runs one Connect stream to its end; never rejects. */
+  /** Runs one Connect stream to its end. Rejects with the status that it ends with, if it is not OK. */
   accept(stream: SessionStream): Promise<void>;
   /** A live session of this coordinator. */
   find(id: string): Session | undefined;
@@ -153,9 +153,11 @@ export function createSessions(options: SessionsOptions): Sessions {
     extra: {
       async accept(stream: SessionStream) {
         const done = runSession(stream, host);
-        open.add(done);
+        const settled = done.catch(() => {});
+        open.add(settled);
+        await settled;
+        open.delete(settled);
         await done;
-        open.delete(done);
       },
       find: (id: string) => live.get(id),
       republish() {
