@@ -24,6 +24,8 @@ export type Query = Record<string, string | number | boolean | readonly string[]
 export interface CallOptions {
   query?: Query;
   body?: unknown;
+  /** A body that is JSON already, sent as it is: parsing and printing would round large integers. */
+  bodyText?: string;
   headers?: Record<string, string>;
   /** Extra time that the server may take because it was asked to wait. */
   waitMs?: number;
@@ -72,7 +74,8 @@ function unreachable(connection: Connection, cause: unknown): CliError {
 }
 
 function open(connection: Connection, method: string, url: URL, options: CallOptions): Promise<IncomingMessage> {
-  const body = options.body === undefined ? undefined : Buffer.from(JSON.stringify(options.body));
+  const bodyText = options.bodyText ?? (options.body === undefined ? undefined : JSON.stringify(options.body));
+  const body = bodyText === undefined ? undefined : Buffer.from(bodyText);
   const headers: Record<string, string | number> = { accept: "application/json", ...options.headers };
   if (body) {
     headers["content-type"] = "application/json";

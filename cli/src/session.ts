@@ -15,6 +15,6 @@ export const openOutput = (command: CommandUnknownOpts): Output =>
 
 /** API and output of a command. @throws CliError (usage) when the connection's options can't be used. */
 export function openSession(command: CommandUnknownOpts): Session {
-  const options = (command.optsWithGlobals() as GlobalOptions);
+  const options = command.optsWithGlobals() as GlobalOptions;
   return { api: createApi(resolveConnection(options)), out: openOutput(command) };
 }

@@ -11,7 +11,7 @@ export function createScreen(stream: NodeJS.WriteStream = process.stdout): Scree
   const live = stream.isTTY === true && process.env.TERM !== "dumb";
   let bar = "";
   const wipe = live ? "\r\u001b[K" : "";
-  const fit = (text: string): string =>
+  const shorten = (text: string): string =>
     live && stream.columns > 0
       ? text
           .split("\n")
@@ -19,7 +19,7 @@ export function createScreen(stream: NodeJS.WriteStream = process.stdout): Scree
           .join("\n")
       : text;
   return {
-    line: (text) => void stream.write(`${wipe}${fit(text)}\n${bar}`),
+    line: (text) => void stream.write(`${wipe}${shorten(text)}\n${bar}`),
     progress(done, all) {
       const filled = Math.round((done / all) * barWidth);
       const shown = `${"█".repeat(filled)}${"░".repeat(barWidth - filled)} ${done}/${all}`;

@@ -29,6 +29,7 @@ export const actionsDescribe = () =>
           ["task queues", plain(texts(action.taskQueues).join(", "))],
         ],
       );
+      if (text(answer.proto) !== "") out.line(`\n${plain(text(answer.proto).trim(), { lines: true })}`);
       const workers = objects(answer.workers);
       if (workers.length > 0) out.line();
       if (workers.length > 0) {

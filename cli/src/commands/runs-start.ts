@@ -1,14 +1,13 @@
 import { readFileSync } from "node:fs";
 import { Command } from "@commander-js/extra-typings";
 import { usageError } from "../exit.js";
-import type { Json } from "../json.js";
 import { parseDuration, parsePairs, parsePriority } from "../options.js";
 import { finishRun, waitForResult } from "../result.js";
 import { openSession } from "../session.js";
 import { watchRun } from "../watch.js";
 
-/** The input as a JSON value: literal, from a file ("@path"), or from stdin ("-"). */
-function readInput(given: string): Json {
+/** The input as JSON text: literal, from a file ("@path"), or from stdin ("-"). */
+function readInput(given: string): string {
   let source = given;
   if (given === "-" || given.startsWith("@")) {
     const path = given === "-" ? 0 : given.slice(1);
@@ -19,7 +18,8 @@ function readInput(given: string): Json {
     }
   }
   try {
-    return JSON.parse(source) as Json;
+    JSON.parse(source);
+    return source;
   } catch (error) {
     const hint = `Quote it for the shell: --input '{"url":"http://localhost:8000/"}', or use --input @file.json.`;
     throw usageError(`the input is not JSON: ${(error as Error).message}`, hint);
@@ -41,15 +41,16 @@ export const runsStart = () =>
     .action(async (method, options, command) => {
       const session = openSession(command);
       const { api, out } = session;
-      const body = {
+      const input = readInput(options.input);
+      const settings = {
         method,
-        input: readInput(options.input),
         labels: options.label,
         ...(options.idempotencyKey === undefined ? {} : { idempotencyKey: options.idempotencyKey }),
         ...(options.timeout === undefined ? {} : { timeout: options.timeout }),
         ...(options.priority === undefined ? {} : { priority: options.priority }),
       };
-      const answer = await api.call("POST", "/api/v1/runs", { body });
+      const bodyText = `${JSON.stringify(settings).slice(0, -1)},"input":${input}}`;
+      const answer = await api.call("POST", "/api/v1/runs", { bodyText });
       const runId = String(answer.runId ?? "");
       if (options.watch) {
         await watchRun(session, runId);
