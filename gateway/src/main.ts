@@ -1,0 +1,45 @@
+/** The gateway as a process of its own: configuration, start, wait for a signal, stop. */
+import {
+  ConfigError,
+  createLogger,
+  createService,
+  type GatewayConfig,
+  gatewayConfig,
+  runService,
+  setLogLevel,
+  startTelemetry,
+} from "@taskmesh/runtime";
+import { type Gateway, startGateway } from "./index.js";
+
+function readConfig(): GatewayConfig | undefined {
+  try {
+    return gatewayConfig(process.env);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    process.stderr.write(`${error.message}\n`);
+    return undefined;
+  }
+}
+
+async function main(): Promise<number> {
+  const config = readConfig();
+  if (config === undefined) return 2;
+  setLogLevel(config.logLevel);
+  const log = createLogger("gateway");
+  for (const warning of config.warnings) log.warn(warning);
+  const telemetry = await startTelemetry("taskmesh-gateway");
+  let gateway: Gateway | undefined;
+  const service = createService("gateway", {
+    async start() {
+      gateway = await startGateway(config, { log });
+    },
+    async stop() {
+      await gateway?.stop();
+    },
+  });
+  const code = await runService(service, { log, stopTimeoutMs: config.stopTimeoutMs });
+  await telemetry.stop();
+  return code;
+}
+
+process.exitCode = await main();

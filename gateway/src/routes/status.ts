@@ -1,0 +1,35 @@
+/** Whether the gateway lives and can serve, and what it offers. */
+import type { FastifyInstance } from "fastify";
+import type { GatewayContext } from "../context.js";
+
+/** Registers the routes. */
+export function statusRoutes(app: FastifyInstance, context: GatewayContext): void {
+  // That it answers is the answer: a database or coordinator that is away is no reason to restart a gateway.
+  app.get("/healthz", async () => ({ status: "alive" }));
+
+  app.get("/readyz", async (request, reply) => {
+    const isReady = !context.stopping.aborted && (await context.upstream.ready(request.clientGone));
+    return reply.code(isReady ? 200 : 503).send({ status: isReady ? "ready" : "no coordinator is serving" });
+  });
+
+  app.get("/", async () => ({
+    name: "taskmesh",
+    links: {
+      actions: "/api/v1/actions",
+      action: "/api/v1/actions/{service}/{method}",
+      workers: "/api/v1/workers",
+      chains: "/api/v1/chains",
+      chain: "/api/v1/chains/{service}/{method}",
+      validateChain: "/api/v1/chains/validate",
+      runs: "/api/v1/runs",
+      run: "/api/v1/runs/{runId}",
+      result: "/api/v1/runs/{runId}/result",
+      events: "/api/v1/runs/{runId}/events",
+      logs: "/api/v1/runs/{runId}/logs",
+      cancel: "/api/v1/runs/{runId}/cancel",
+      call: "/v1/{service}/{method}",
+      health: "/healthz",
+      readiness: "/readyz",
+    },
+  }));
+}

@@ -1,0 +1,207 @@
+/** The HTTP server: limits, headers, hooks and errors; what it serves is in routes/. */
+import { randomUUID } from "node:crypto";
+import { setMaxListeners } from "node:events";
+import type { SecureServerOptions } from "node:http2";
+import type { Socket } from "node:net";
+import {
+  type GatewayConfig,
+  internalError,
+  isStatusError,
+  type LiveSpan,
+  type StatusError,
+  statusError,
+  tracing,
+} from "@taskmesh/runtime";
+import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import { createAccessCheck } from "./access.js";
+import { BodyBudget } from "./body-budget.js";
+import type { GatewayContext } from "./context.js";
+import { fromFastifyError, problemOf, sendProblem } from "./problem.js";
+import { actionRoutes } from "./routes/actions.js";
+import { callableRoutes } from "./routes/callables.js";
+import { chainRoutes } from "./routes/chains.js";
+import { eventRoutes } from "./routes/events.js";
+import { runRoutes } from "./routes/runs.js";
+import { statusRoutes } from "./routes/status.js";
+
+/** Bodies of routes that say nothing else. */
+const BODY_BYTES_MAX = 1024 * 1024;
+const CONNECTIONS_MAX = 5_000;
+/** A client that sends its headers slower than this holds a connection for nothing. */
+const HEADERS_TIMEOUT_MS = 10_000;
+/** The largest body over a line of 5 Mbit/s. */
+const REQUEST_TIMEOUT_MS = 120_000;
+/** Longer than a parameter of ours can be; longer ones are no route. */
+const PARAM_LENGTH_MAX = 512;
+
+/** Builds the server with every route; it does not listen yet. */
+export function createServer(context: GatewayContext): FastifyInstance {
+  const { config } = context;
+  const app = Fastify({
+    ...transportOptions(config),
+    bodyLimit: BODY_BYTES_MAX,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    genReqId: () => randomUUID(),
+    requestIdHeader: false,
+    routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
+    forceCloseConnections: "idle",
+    clientErrorHandler,
+    exposeHeadRoutes: false,
+  } as object) as unknown as FastifyInstance;
+  app.server.maxConnections = CONNECTIONS_MAX;
+  app.server.headersTimeout = HEADERS_TIMEOUT_MS;
+  addHooks(app, context);
+  addBodies(app);
+  const allowedMethods = trackRoutes(app);
+  app.setErrorHandler((error: FastifyError, request, reply) => answerError(context, error, request, reply));
+  app.setNotFoundHandler((request, reply) => answerNotFound(request, reply, allowedMethods));
+  statusRoutes(app, context);
+  actionRoutes(app, context);
+  chainRoutes(app, context);
+  runRoutes(app, context);
+  eventRoutes(app, context);
+  callableRoutes(app, context);
+  return app;
+}
+
+function transportOptions({ tls }: GatewayConfig): { https?: SecureServerOptions } {
+  if (tls === undefined) return {};
+  const { cert, key, clientCa } = tls;
+  const client = clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
+  return { https: { cert, key, minVersion: "TLSv1.2", ...client } };
+}
+
+const securityHeaders = {
+  "x-content-type-options": "nosniff",
+  "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+  "cross-origin-resource-policy": "same-origin",
+  "referrer-policy": "no-referrer",
+  "cache-control": "no-store",
+};
+
+function addHooks(app: FastifyInstance, context: GatewayContext): void {
+  const checkAccess = createAccessCheck(context.config);
+  const spans = new WeakMap<FastifyRequest, LiveSpan>();
+  app.decorateRequest("clientGone", null as unknown as AbortSignal);
+  app.decorateRequest("traceHeaders", null as unknown as Readonly<Record<string, string>>);
+
+  app.addHook("onRequest", (request, reply, done) => {
+    const gone = new AbortController();
+    setMaxListeners(0, gone.signal);
+    reply.raw.once("close", () => gone.abort());
+    request.clientGone = gone.signal;
+    const span = startSpan(request);
+    if (span !== undefined) spans.set(request, span);
+    request.traceHeaders = span?.headers ?? {};
+    reply.headers({ ...securityHeaders, "taskmesh-request-id": request.id });
+    if (context.config.tls !== undefined) reply.header("strict-transport-security", "max-age=31536000");
+    checkAccess(request);
+    done();
+  });
+
+  // Hijacked replies (event streams) end here too: "close" comes however a response ends.
+  app.addHook("onRequest", (request, reply, done) => {
+    reply.raw.once("close", () => {
+      const { statusCode } = reply.raw;
+      spans.get(request)?.setAttribute("http.response.status_code", statusCode);
+      spans.get(request)?.end(statusCode >= 500 ? `HTTP ${statusCode}` : undefined);
+      const ms = Math.round(reply.elapsedTime);
+      context.log.debug(
+        { request_id: request.id, method: request.method, url: request.url, statusCode, ms },
+        "answered",
+      );
+    });
+    done();
+  });
+}
+
+function startSpan(request: FastifyRequest): LiveSpan | undefined {
+  if (!tracing.enabled) return undefined;
+  const route = request.routeOptions.url ?? "unknown";
+  return tracing.startSpan({
+    name: `${request.method} ${route}`,
+    kind: "server",
+    parent: tracing.extract(request.headers),
+    attributes: {
+      "http.request.method": request.method,
+      "http.route": route,
+      "url.path": request.url.split("?", 1)[0]!,
+    },
+  });
+}
+
+/** Bodies reach the handlers as bytes: they are read strictly there, where it is known what they are to be. */
+function addBodies(app: FastifyInstance): void {
+  const budget = new BodyBudget();
+  app.addHook("preParsing", (request, reply, payload, done) => {
+    budget.take(request, reply);
+    done(null, payload);
+  });
+  app.removeAllContentTypeParsers();
+  const types = ["application/json", "application/yaml", "application/x-yaml", "text/yaml"];
+  app.addContentTypeParser(types, { parseAs: "buffer" }, (_request, body, done) => done(null, body));
+}
+
+/** Records the routes, to tell a wrong method from a wrong path. */
+function trackRoutes(app: FastifyInstance): (path: string) => string[] {
+  const routes: { pattern: RegExp; method: string }[] = [];
+  app.addHook("onRoute", ({ url, method }) => {
+    const pattern = new RegExp(`^${url.replace(/:[A-Za-z]+/g, "[^/]+")}$`);
+    for (const one of [method].flat()) routes.push({ pattern, method: one });
+  });
+  return (path) => [...new Set(routes.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method))];
+}
+
+function answerNotFound(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  allowedMethods: (path: string) => string[],
+): FastifyReply {
+  const path = request.url.split("?", 1)[0]!;
+  const allowed = allowedMethods(path);
+  if (allowed.length === 0) {
+    return sendProblem(reply, problemOf(statusError({ reason: "ROUTE_NOT_FOUND", message: "there is no such route" })));
+  }
+  const message = `${request.method} is not possible here, but ${allowed.join(", ")}`;
+  reply.header("allow", allowed.join(", "));
+  return sendProblem(reply, problemOf(statusError({ reason: "HTTP_METHOD_NOT_ALLOWED", message })));
+}
+
+function answerError(
+  context: GatewayContext,
+  error: unknown,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): FastifyReply {
+  const known: StatusError = isStatusError(error)
+    ? error
+    : (fromFastifyError(error) ?? internalError(error, request.id));
+  const problem = problemOf(known);
+  if (problem.status >= 500) {
+    context.log.error(
+      { err: known, request_id: request.id, method: request.method, url: request.url },
+      "request failed",
+    );
+  }
+  return sendProblem(reply, problem);
+}
+
+/** What is no HTTP at all, or too slow, never reaches a route: the answer is written by hand. */
+function clientErrorHandler(error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === "ECONNRESET" || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const isLate = error.code === "ERR_HTTP_REQUEST_TIMEOUT";
+  const isLarge = error.code === "HPE_HEADER_OVERFLOW";
+  const reason = isLate ? "DEADLINE_EXCEEDED" : isLarge ? "LIMIT_EXCEEDED" : "ARGUMENT_INVALID";
+  const status = isLate ? 408 : isLarge ? 431 : 400;
+  const detail = isLate
+    ? "the request came too slowly"
+    : isLarge
+      ? "the headers are too large"
+      : "this is not valid HTTP";
+  const body = JSON.stringify({ ...problemOf(statusError({ reason, message: detail })), status });
+  const head = `HTTP/1.1 ${status} ${detail}\r\ncontent-type: application/problem+json; charset=utf-8\r\n`;
+  socket.end(`${head}content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`);
+}

@@ -1,0 +1,125 @@
+/** Starting runs and waiting for their results. */
+import { randomUUID } from "node:crypto";
+import type { JsonValue } from "@bufbuild/protobuf";
+import {
+  type Duration,
+  type GetResultResponse,
+  RunServiceService,
+  RunStatus,
+  type StartRunRequest,
+} from "@taskmesh/proto";
+import { type JsonPath, type JsonViolation, messageFromJson, parseStrictJson, statusError } from "@taskmesh/runtime";
+import type { GatewayContext } from "./context.js";
+import type { Contract } from "./contracts.js";
+import { writePayload } from "./payloads.js";
+import type { CallOptions } from "./upstream.js";
+
+/** Longest wait for a result in one request, in milliseconds. */
+export const WAIT_MS_MAX = 60_000;
+/** What a waiting call may take beyond the wait. */
+const WAIT_SLACK_MS = 10_000;
+
+/** A JSON value with the integers in it that JSON rounded. */
+export interface JsonInput {
+  value: JsonValue;
+  lossyIntegers: readonly JsonPath[];
+}
+
+export type StartSettings = Pick<
+  StartRunRequest,
+  "namespace" | "method" | "idempotencyKey" | "labels" | "priority" | "timeout"
+>;
+
+export interface StartedRun {
+  runId: string;
+  existing: boolean;
+  /** The contract that the input was written with. */
+  contract: Contract;
+}
+
+/** Reads the body of a request as strict JSON. Throws JSON_MALFORMED. */
+export function readJsonBody(body: unknown): JsonInput {
+  const bytes = Buffer.isBuffer(body) ? body : Buffer.alloc(0);
+  const json = parseStrictJson(bytes);
+  if (json.ok) return json;
+  const { field, message } = json;
+  throw statusError({
+    reason: "JSON_MALFORMED",
+    message: field === "" ? message : `${field}: ${message}`,
+    fieldViolations: [{ field, description: message }],
+  });
+}
+
+/**
+ * Starts a run with the JSON form of its input. `inputField` is where the input stands in the request, empty for the whole body.
+ * Throws METHOD_NOT_FOUND, INPUT_INVALID with every fault, and what StartRun refuses.
+ */
+export async function startRun(
+  context: GatewayContext,
+  settings: StartSettings,
+  input: JsonInput,
+  inputField: string,
+  options: CallOptions,
+): Promise<StartedRun> {
+  const { namespace, method } = settings;
+  const contract = await context.contracts.current(namespace, method, options);
+  const { registry } = contract;
+  const parsed = messageFromJson(contract.input, input.value, { registry, lossyIntegers: input.lossyIntegers });
+  if (!parsed.ok) throw inputInvalid(parsed.violations, inputField);
+  const payload = await writePayload(context.upstream, namespace, contract, parsed.message, options);
+  // With a key of its own, a start whose answer was lost can be repeated at another coordinator without a second run.
+  const isOwnKey = settings.idempotencyKey === "";
+  const request: StartRunRequest = {
+    ...settings,
+    idempotencyKey: isOwnKey ? `gateway-${randomUUID()}` : settings.idempotencyKey,
+    input: { $case: "payload", value: payload },
+  };
+  const { runId, existing } = await context.upstream.call(RunServiceService.startRun, request, options);
+  return { runId, existing: existing && !isOwnKey, contract };
+}
+
+function inputInvalid(violations: readonly JsonViolation[], inputField: string): Error {
+  const fieldViolations = violations.map(({ field, message }) => ({
+    field: joinPath(inputField, field),
+    description: message,
+  }));
+  const [first] = fieldViolations;
+  const more = violations.length > 1 ? ` (and ${violations.length - 1} more)` : "";
+  const where = first === undefined || first.field === "" ? "the input" : first.field;
+  const message = `${where}: ${first?.description ?? "breaks the contract"}${more}`;
+  return statusError({ reason: "INPUT_INVALID", message, fieldViolations });
+}
+
+function joinPath(prefix: string, path: string): string {
+  if (prefix === "" || path === "") return prefix + path;
+  return path.startsWith("[") ? prefix + path : `${prefix}.${path}`;
+}
+
+/** The run's result, or its present status when the wait is over first. */
+export function waitForResult(
+  context: GatewayContext,
+  namespace: string,
+  runId: string,
+  waitMs: number,
+  options: CallOptions,
+): Promise<GetResultResponse> {
+  const request = { namespace, runId, wait: durationOf(Math.min(waitMs, WAIT_MS_MAX)) };
+  return context.upstream.call(RunServiceService.getResult, request, { ...options, timeoutMs: waitMs + WAIT_SLACK_MS });
+}
+
+function durationOf(ms: number): Duration {
+  const seconds = Math.floor(ms / 1000);
+  return { seconds: BigInt(seconds), nanos: Math.round((ms - seconds * 1000) * 1_000_000) };
+}
+
+/** Whether a run of this status changes no more. */
+export function isFinal(status: RunStatus): boolean {
+  return finalStatuses.has(status);
+}
+
+const finalStatuses = new Set([
+  RunStatus.RUN_STATUS_SUCCEEDED,
+  RunStatus.RUN_STATUS_FAILED,
+  RunStatus.RUN_STATUS_CANCELLED,
+  RunStatus.RUN_STATUS_EXPIRED,
+]);

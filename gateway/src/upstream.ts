@@ -1,0 +1,261 @@
+/**
+ * Calls to the coordinators: spread over all of them, and carried over to the next one when one is away.
+ *
+ * U1. Coordinators are equal, so a call that finds one unavailable is made again at the next. Every call of the gateway can be
+ *     repeated: reads change nothing, starts carry an idempotency key, chains and cancels are the same the second time.
+ * U2. A call ends within its timeout; with no coordinator at all it ends after `patienceMs` as COORDINATOR_UNAVAILABLE.
+ * U3. One channel per address for the life of the gateway; grpc-js reconnects it.
+ */
+import {
+  Client,
+  type ClientReadableStream,
+  type ClientUnaryCall,
+  Metadata,
+  type ServiceError,
+  status,
+} from "@grpc/grpc-js";
+import {
+  type ClientConfig,
+  createChannel,
+  formatAddress,
+  fromServiceError,
+  fullJitter,
+  type Logger,
+  type StatusError,
+  sleep,
+  statusError,
+} from "@taskmesh/runtime";
+
+/** An rpc as ts-proto generates it. */
+export interface RpcMethod<Req, Res> {
+  readonly path: string;
+  readonly requestSerialize: (value: Req) => Buffer;
+  readonly responseDeserialize: (value: Buffer) => Res;
+}
+
+export interface CallOptions {
+  /** Gives the call up; it then rejects with CALL_CANCELLED. */
+  signal: AbortSignal;
+  /** Longest time of the call over all tries, in milliseconds; default 10 s. */
+  timeoutMs?: number;
+  /** Added to the metadata: W3C trace context. */
+  headers?: Readonly<Record<string, string>>;
+}
+
+export interface UpstreamConfig extends Omit<ClientConfig, "namespace"> {
+  /** How long a call looks for a coordinator that answers, in milliseconds; default 5 s. */
+  patienceMs?: number;
+}
+
+const callTimeoutMs = 10_000;
+const patienceMsDefault = 5_000;
+/** How long an address that just failed is tried last. */
+const restMs = 1_000;
+interface Peer {
+  name: string;
+  client: Client;
+  /** Monotonic time until which others are preferred. */
+  restingUntilMs: number;
+}
+
+export class Upstream {
+  private readonly peers: Peer[];
+  private readonly patienceMs: number;
+  private next = 0;
+
+  constructor(
+    config: UpstreamConfig,
+    private readonly log: Logger,
+  ) {
+    // One channel an address, so that U1 decides where a call goes. grpc-js's own retries would keep to one address.
+    this.peers = config.addresses.map((address) => {
+      const channel = createChannel({ ...config, addresses: [address] }, { streams: true });
+      const client = new Client(channel.target, channel.credentials, channel.options);
+      return { name: formatAddress(address), client, restingUntilMs: 0 };
+    });
+    this.patienceMs = config.patienceMs ?? patienceMsDefault;
+  }
+
+  /** A unary call. Rejects with a StatusError. */
+  async call<Req, Res>(method: RpcMethod<Req, Res>, request: Req, options: CallOptions): Promise<Res> {
+    const { signal } = options;
+    const startedMs = performance.now();
+    const endMs = startedMs + (options.timeoutMs ?? callTimeoutMs);
+    let patientUntilMs = startedMs + this.patienceMs;
+    for (let tries = 1; ; tries++) {
+      const peer = this.pick();
+      const triedMs = performance.now();
+      try {
+        return await this.unary(peer, method, request, options, endMs - triedMs);
+      } catch (cause) {
+        const error = fromServiceError(cause);
+        if (!isAway(error) || signal.aborted) throw error;
+        this.rest(peer, method.path, error);
+        const nowMs = performance.now();
+        // A long wait that broke shows that the coordinator was there: patience starts again.
+        if (nowMs - triedMs > this.patienceMs) patientUntilMs = nowMs + this.patienceMs;
+        if (nowMs >= Math.min(patientUntilMs, endMs)) throw error;
+      }
+      // The other coordinators are tried at once, the whole round after a pause.
+      if (tries % this.peers.length === 0) await pause(tries / this.peers.length, signal);
+    }
+  }
+
+  /** Opens a server stream at the next coordinator. Errors come from the stream; the caller reopens it. */
+  stream<Req, Res>(
+    method: RpcMethod<Req, Res>,
+    request: Req,
+    headers: Readonly<Record<string, string>> = {},
+  ): { call: ClientReadableStream<Res>; failed(error: StatusError): void } {
+    const peer = this.pick();
+    const call = peer.client.makeServerStreamRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      request,
+      metadataOf(headers),
+    );
+    // An error after the reader has gone must not bring the process down.
+    call.on("error", () => {});
+    return { call, failed: (error) => this.rest(peer, method.path, error) };
+  }
+
+  /** Sends a client stream to one coordinator, once. Rejects with a StatusError. */
+  upload<Req, Res>(method: RpcMethod<Req, Res>, requests: Iterable<Req>, options: CallOptions): Promise<Res> {
+    const peer = this.pick();
+    const deadline = Date.now() + (options.timeoutMs ?? callTimeoutMs);
+    return new Promise<Res>((resolve, reject) => {
+      const call = peer.client.makeClientStreamRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        metadataOf(options.headers),
+        { deadline },
+        (error: ServiceError | null, response?: Res) => {
+          options.signal.removeEventListener("abort", cancel);
+          if (error === null) resolve(response as Res);
+          else {
+            const known = fromServiceError(error);
+            if (isAway(known)) this.rest(peer, method.path, known);
+            reject(known);
+          }
+        },
+      );
+      const cancel = () => call.cancel();
+      options.signal.addEventListener("abort", cancel, { once: true });
+      call.on("error", () => {});
+      writeAll(call, requests);
+    });
+  }
+
+  /** Whether a coordinator says that it is SERVING. */
+  async ready(signal: AbortSignal): Promise<boolean> {
+    const checks = this.peers.map(async (peer) => {
+      const answer = await this.unary(peer, healthCheck, undefined, { signal }, readyTimeoutMs);
+      if (answer !== SERVING) throw new Error(`${peer.name} is not serving`);
+    });
+    return Promise.any(checks).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  close(): void {
+    for (const { client } of this.peers) client.close();
+  }
+
+  private unary<Req, Res>(
+    peer: Peer,
+    method: RpcMethod<Req, Res>,
+    request: Req,
+    options: CallOptions,
+    timeoutMs: number,
+  ): Promise<Res> {
+    const { signal } = options;
+    return new Promise<Res>((resolve, reject) => {
+      if (signal.aborted) {
+        reject(statusError({ reason: "CALL_CANCELLED", message: "the caller has gone" }));
+        return;
+      }
+      const call: ClientUnaryCall = peer.client.makeUnaryRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        request,
+        metadataOf(options.headers),
+        { deadline: Date.now() + Math.max(1, timeoutMs) },
+        (error: ServiceError | null, response?: Res) => {
+          signal.removeEventListener("abort", cancel);
+          if (error === null) resolve(response as Res);
+          else reject(error);
+        },
+      );
+      const cancel = () => call.cancel();
+      signal.addEventListener("abort", cancel, { once: true });
+    });
+  }
+
+  /** The next address in turn that is not resting; if all are, the next in turn. */
+  private pick(): Peer {
+    const nowMs = performance.now();
+    const { peers } = this;
+    for (let offset = 0; offset < peers.length; offset++) {
+      const peer = peers[(this.next + offset) % peers.length]!;
+      if (peer.restingUntilMs > nowMs) continue;
+      this.next = (this.next + offset + 1) % peers.length;
+      return peer;
+    }
+    this.next = (this.next + 1) % peers.length;
+    return peers[this.next]!;
+  }
+
+  private rest(peer: Peer, path: string, error: StatusError): void {
+    peer.restingUntilMs = performance.now() + restMs;
+    this.log.warn(
+      { coordinator: peer.name, rpc: path, reason: error.reason, detail: error.message },
+      "coordinator away",
+    );
+  }
+}
+
+/** Whether another coordinator may do better. */
+export function isAway(error: StatusError): boolean {
+  return error.code === status.UNAVAILABLE;
+}
+
+function metadataOf(headers: Readonly<Record<string, string>> = {}): Metadata {
+  const metadata = new Metadata();
+  for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
+  return metadata;
+}
+
+function pause(round: number, signal: AbortSignal): Promise<void> {
+  return sleep(fullJitter(round, { initialMs: 50, capMs: 1_000 }), signal);
+}
+
+/** Writes as fast as the peer takes it. */
+function writeAll<Req>(
+  call: { write(request: Req): boolean; end(): void; once(event: "drain", listener: () => void): unknown },
+  requests: Iterable<Req>,
+): void {
+  const iterator = requests[Symbol.iterator]();
+  const more = () => {
+    for (;;) {
+      const { done, value } = iterator.next();
+      if (done === true) return call.end();
+      if (!call.write(value)) return void call.once("drain", more);
+    }
+  };
+  more();
+}
+
+const readyTimeoutMs = 2_000;
+/** grpc.health.v1.HealthCheckResponse.ServingStatus. */
+const SERVING = 1;
+
+/** grpc.health.v1.Health/Check for the whole server: an empty request, and one enum field in the answer. */
+const healthCheck: RpcMethod<undefined, number> = {
+  path: "/grpc.health.v1.Health/Check",
+  requestSerialize: () => Buffer.alloc(0),
+  responseDeserialize: (bytes) => (bytes[0] === 0x08 ? (bytes[1] ?? 0) : 0),
+};
