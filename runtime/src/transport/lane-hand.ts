@@ -7,7 +7,7 @@
  *
  * Without H2 a coordinator that is away for longer than `ackWaitMs` would make a worker claim, and thereby supersede, its own attempts.
  */
-import type { StartStep } from "@taskmesh/proto";
+import { StartStep } from "@taskmesh/proto";
 import type { StartDelivery, TraceHeaders } from "./transport.js";
 
 interface Held {
@@ -82,5 +82,15 @@ export class LaneHand {
         this.#onFree();
       },
     };
+  }
+}
+
+/** The start in `bytes`, undefined if they are none. */
+export function decodeStart(bytes: Uint8Array): StartStep | undefined {
+  try {
+    const start = StartStep.decode(bytes);
+    return start.runId !== "" && start.lease !== "" ? start : undefined;
+  } catch {
+    return undefined;
   }
 }

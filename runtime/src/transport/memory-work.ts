@@ -1,9 +1,9 @@
 /**
  * A worker's side of the memory bus: pulls lanes into free slots, and puts packed completions into coordinators' inboxes.
  */
-import { type CompleteStep, type LaneGrant, StartStep, TransportKind } from "@taskmesh/proto";
+import { type CompleteStep, type LaneGrant, TransportKind } from "@taskmesh/proto";
 import { CompletionPacker, type StoredCallback } from "./completion-packer.js";
-import { LaneHand } from "./lane-hand.js";
+import { decodeStart, LaneHand } from "./lane-hand.js";
 import type { MemoryBus, MemoryStart, Taker } from "./memory.js";
 import type { WorkListener, WorkTransport } from "./transport.js";
 
@@ -89,15 +89,5 @@ export class MemoryWork implements WorkTransport {
     const redelivered = message.deliveries > 1;
     const delivery = hand.admit({ start, redelivered, headers: message.headers, ack });
     if (delivery) this.#listener?.onStart(delivery);
-  }
-}
-
-/** The start in `bytes`, undefined if they are none. */
-export function decodeStart(bytes: Uint8Array): StartStep | undefined {
-  try {
-    const start = StartStep.decode(bytes);
-    return start.runId !== "" && start.lease !== "" ? start : undefined;
-  } catch {
-    return undefined;
   }
 }

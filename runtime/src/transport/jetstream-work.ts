@@ -1,0 +1,193 @@
+/**
+ * The worker's side of NATS JetStream: pulls its lanes, publishes packed completions, hears probes.
+ *
+ * It rides on a link of its own (a worker that dialled the broker) or on the coordinator's (embedded workers and the relay).
+ * Credentials are read at each dial, so `renew` needs no reconnect: the server ends a connection whose user expired, and the next
+ * dial shows the new one.
+ */
+
+import { type Authenticator, jwtAuthenticator, type Subscription } from "@nats-io/transport-node";
+import { type CompleteStep, type JetStreamAccess, type LaneGrant, TransportKind } from "@taskmesh/proto";
+import { CompletionPacker, type StoredCallback } from "./completion-packer.js";
+import { decodeStart, LaneHand } from "./lane-hand.js";
+import { NatsLink } from "./nats-link.js";
+import { checkedToken, donePrefix, probeSubject, startStream } from "./nats-names.js";
+import { AckedPublisher, traceFrom } from "./nats-publisher.js";
+import { ConsumerPull, type PulledMessage } from "./nats-pull.js";
+import type { TraceHeaders, WorkListener, WorkTransport } from "./transport.js";
+
+/** How long the first dial may take. */
+const openTimeoutMs = 10_000;
+const settleMs = 2_000;
+
+interface Names {
+  startStream: string;
+  donePrefix: string;
+  probeSubject: string;
+}
+
+/** A worker's transport over a connection of its own. */
+export function openJetStreamWork(access: JetStreamAccess): WorkTransport {
+  return JetStreamWork.dialling(access);
+}
+
+export class JetStreamWork implements WorkTransport {
+  readonly kind = TransportKind.TRANSPORT_KIND_JETSTREAM;
+  readonly #names: Names;
+  readonly #shared: NatsLink | undefined;
+  readonly #packer: CompletionPacker;
+  readonly #lanes = new Map<string, { hand: LaneHand; pull: ConsumerPull }>();
+  readonly #closing = new AbortController();
+  #access: JetStreamAccess | undefined;
+  #link: NatsLink | undefined;
+  #opening: Promise<NatsLink> | undefined;
+  #publisher: AckedPublisher | undefined;
+  #probes: Subscription | undefined;
+  #stopListening: (() => void) | undefined;
+  #listener: WorkListener | undefined;
+  #draining = false;
+  /** Starts that could not be read, and were terminated. */
+  terminated = 0;
+
+  private constructor(names: Names, how: { shared?: NatsLink; access?: JetStreamAccess }) {
+    this.#names = names;
+    this.#shared = how.shared;
+    this.#access = how.access;
+    this.#packer = new CompletionPacker(({ reportTo, bytes, stored }) => this.#report(reportTo, bytes, stored));
+  }
+
+  /** Over a connection of its own. */
+  static dialling(access: JetStreamAccess): JetStreamWork {
+    return new JetStreamWork(access, { access });
+  }
+
+  /** Over the connection of a coordinator in this process. */
+  static onLink(link: NatsLink, session: { namespaceId: number; sessionId: string }): JetStreamWork {
+    const { namespaceId, sessionId } = session;
+    const names = {
+      startStream,
+      donePrefix: donePrefix(namespaceId),
+      probeSubject: probeSubject(namespaceId, sessionId),
+    };
+    return new JetStreamWork(names, { shared: link });
+  }
+
+  async open(lanes: LaneGrant[], listener: WorkListener): Promise<void> {
+    this.#listener = listener;
+    this.#opening ??= this.#connect();
+    const link = await this.#opening;
+    if (this.#closing.signal.aborted) throw new Error("the transport is closed");
+    for (const lane of lanes) {
+      const open = this.#lanes.get(lane.consumer);
+      if (open) {
+        open.hand.addSlots(lane.slots);
+        open.pull.poke();
+      } else this.#openLane(link, lane);
+    }
+  }
+
+  drain(): void {
+    this.#draining = true;
+    for (const { pull } of this.#lanes.values()) void pull.drain();
+  }
+
+  complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void {
+    this.#packer.add(reportTo, completion, stored);
+  }
+
+  renew(access: JetStreamAccess): void {
+    this.#access = access;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closing.signal.aborted) return;
+    this.#packer.flush();
+    this.#listener = undefined;
+    this.#closing.abort();
+    await this.#opening?.catch(() => {});
+    this.#probes?.unsubscribe();
+    await this.#publisher?.settle(settleMs);
+    for (const { pull } of this.#lanes.values()) pull.stop();
+    this.#publisher?.close();
+    this.#stopListening?.();
+    if (this.#shared || !this.#link) return;
+    await this.#link.flush(settleMs);
+    await this.#link.close();
+  }
+
+  async #connect(): Promise<NatsLink> {
+    const link = this.#shared ?? (await this.#dial());
+    this.#link = link;
+    this.#stopListening = link.listen({
+      onGone: () => this.#listener?.onClosed(new Error("the NATS client gave up")),
+    });
+    this.#publisher = new AckedPublisher(link, { onStreamMissing: () => {} });
+    this.#probes = link.subscribe(this.#names.probeSubject, (error, message) => {
+      if (!error) this.#listener?.onProbe(message.string());
+    });
+    return link;
+  }
+
+  async #dial(): Promise<NatsLink> {
+    const access = this.#access!;
+    const signal = AbortSignal.any([AbortSignal.timeout(openTimeoutMs), this.#closing.signal]);
+    const options = { servers: access.servers, name: "taskmesh-worker", inboxPrefix: access.inboxPrefix || undefined };
+    return await NatsLink.open({ ...options, authenticator: this.#authenticator() }, signal);
+  }
+
+  #authenticator(): Authenticator | undefined {
+    if (!this.#access?.userJwt) return undefined;
+    const seed = (): Uint8Array => new TextEncoder().encode(this.#access!.userSeed);
+    return jwtAuthenticator(() => this.#access!.userJwt, seed);
+  }
+
+  #openLane(link: NatsLink, lane: LaneGrant): void {
+    checkedToken(lane.consumer, "consumer name");
+    const hand = new LaneHand(lane.taskQueue, lane.slots, () => pull.poke());
+    const pull = new ConsumerPull(link, {
+      stream: this.#names.startStream,
+      consumer: lane.consumer,
+      room: () => hand.free,
+      onMessage: (message) => this.#onMessage(hand, lane, message),
+    });
+    this.#lanes.set(lane.consumer, { hand, pull });
+    if (this.#draining) void pull.drain();
+  }
+
+  #onMessage(hand: LaneHand, lane: LaneGrant, message: PulledMessage): void {
+    const start = decodeStart(message.data);
+    if (!start) {
+      this.terminated += 1;
+      message.terminate();
+      return;
+    }
+    const { redelivered } = message;
+    const ack = (): void => message.ack();
+    const delivery = hand.admit({ start, redelivered, headers: traceOf(message, lane), ack });
+    if (delivery) this.#listener?.onStart(delivery);
+  }
+
+  #report(reportTo: string, bytes: Uint8Array, stored: StoredCallback): void {
+    const publisher = this.#publisher;
+    if (!publisher || !/^[A-Za-z0-9_-]{1,100}$/.test(reportTo)) {
+      setImmediate(stored, new Error(publisher ? `no such coordinator: ${reportTo}` : "the transport is not open"));
+      return;
+    }
+    publisher.publish(`${this.#names.donePrefix}.${reportTo}`, bytes, undefined, (outcome) =>
+      stored(outcome.kind === "stored" ? undefined : new Error(outcome.message)),
+    );
+  }
+}
+
+const traceMark = Buffer.from("trace");
+
+/** Every start has headers (its id), few have a trace: a look at the bytes is much cheaper than parsing them. */
+function traceOf({ message, data }: PulledMessage, lane: LaneGrant): TraceHeaders | undefined {
+  // In the class, not in the interface; without it the block is parsed.
+  const size = (message as { size?(): number }).size?.() ?? 0;
+  if (size === 0) return traceFrom(message.headers);
+  const headerBytes = size - lane.subject.length - (message.reply?.length ?? 0) - data.length;
+  if (headerBytes <= 0 || headerBytes > data.byteOffset) return undefined;
+  const block = Buffer.from(data.buffer, data.byteOffset - headerBytes, headerBytes);
+  return block.includes(traceMark) ? traceFrom(message.headers) : undefined;
+}

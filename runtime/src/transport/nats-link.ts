@@ -1,0 +1,219 @@
+/**
+ * One connection to NATS that comes back for ever, and what rides on it.
+ *
+ *   open --connected--> up <--lost, found--> down ... --close()--> closed
+ *
+ * L1. Nothing is handed to the client while it is down: it would keep it without bound, or drop it on the next dial.
+ * L2. A silent peer is noticed within about 3 s by pings; then the client dials again, with jitter.
+ * L3. No listener's exception reaches the client's read loop: it would end it, and the connection would look alive for ever.
+ */
+import {
+  type Authenticator,
+  connect,
+  createInbox,
+  type Msg,
+  type MsgHdrs,
+  type NatsConnection,
+  type Subscription,
+  usernamePasswordAuthenticator,
+} from "@nats-io/transport-node";
+import { fullJitter, sleep } from "../backoff.js";
+
+/** A ping every second, dead after two without an answer: with the dial's time-out still far below the 10 s in which dispatch must resume. */
+const pingIntervalMs = 1_000;
+const pingsOutMax = 2;
+const dialTimeoutMs = 2_000;
+const reconnectWaitMs = 200;
+const reconnectJitterMs = 400;
+/** Period of the one timer that everything on the link shares. */
+export const tickMs = 250;
+
+export interface NatsLinkOptions {
+  /** URLs "nats://host:port" or "tls://host:port", possibly with user and password. */
+  servers: readonly string[];
+  /** Shown by the server's monitoring. */
+  name: string;
+  /** Default "_INBOX". */
+  inboxPrefix?: string | undefined;
+  authenticator?: Authenticator | undefined;
+}
+
+/** What a user of the link wants to hear. Callbacks may not throw (L3 catches, and drops). */
+export interface LinkListener {
+  onUp?(): void;
+  onDown?(): void;
+  /** The client gave up for good. It does not by itself; a server can make it. */
+  onGone?(): void;
+  /** Every `tickMs`. */
+  onTick?(nowMs: number): void;
+}
+
+/** Something that encodes itself as a block of NATS headers: cheaper than building header objects for each message. */
+export interface HeaderBlock {
+  encode(): Uint8Array;
+}
+
+export class NatsLink {
+  readonly #nc: NatsConnection;
+  readonly #inboxPrefix: string;
+  readonly #listeners = new Set<LinkListener>();
+  readonly #timer: NodeJS.Timeout;
+  #up = true;
+  #closing: Promise<void> | undefined;
+
+  private constructor(nc: NatsConnection, inboxPrefix: string) {
+    this.#nc = nc;
+    this.#inboxPrefix = inboxPrefix;
+    this.#timer = setInterval(() => {
+      const now = performance.now();
+      this.#tell((listener) => listener.onTick?.(now));
+    }, tickMs);
+    void this.#follow();
+  }
+
+  /** Dials until it is connected or `signal` aborts (then it rejects with the last error). */
+  static async open(options: NatsLinkOptions, signal?: AbortSignal): Promise<NatsLink> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return new NatsLink(await dial(options), options.inboxPrefix ?? "_INBOX");
+      } catch (error) {
+        if (!signal?.aborted) await sleep(fullJitter(attempt, { initialMs: 200, capMs: 2_000 }), signal);
+        if (signal?.aborted) {
+          throw new Error(`NATS can't be reached: ${error instanceof Error ? error.message : error}`, { cause: error });
+        }
+      }
+    }
+  }
+
+  /** The client itself, for what is not on the hot path. */
+  get nc(): NatsConnection {
+    return this.#nc;
+  }
+
+  get up(): boolean {
+    return this.#up;
+  }
+
+  get closed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  /** Largest message that the server takes, headers included. */
+  get serverBytesMax(): number {
+    return this.#nc.info?.max_payload ?? 1024 * 1024;
+  }
+
+  listen(listener: LinkListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  newInbox(): string {
+    return createInbox(this.#inboxPrefix);
+  }
+
+  /** Hands a message to the client. False: not sent (L1). True proves nothing: the connection may be dead already. */
+  publish(subject: string, data: Uint8Array, reply?: string, headers?: HeaderBlock): boolean {
+    if (!this.#up || this.#closing) return false;
+    try {
+      this.#nc.publish(subject, data, {
+        ...(reply === undefined ? {} : { reply }),
+        // The client calls nothing but encode() on what it is given here.
+        ...(headers === undefined ? {} : { headers: headers as unknown as MsgHdrs }),
+      });
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Calls back for each message; with an error once, when the server forbids the subscription, which is over then. */
+  subscribe(subject: string, onMessage: (error: Error | undefined, message: Msg) => void): Subscription {
+    return this.#nc.subscribe(subject, {
+      callback: (error, message) => {
+        try {
+          onMessage(error ?? undefined, message);
+        } catch {
+          // L3. Callers handle their own errors; nothing can be done for what they missed.
+        }
+      },
+    });
+  }
+
+  /** One question, one answer as JSON. Rejects after `timeoutMs`, and when nobody is there to answer. */
+  async request(subject: string, timeoutMs: number): Promise<unknown> {
+    const answer = await this.#nc.request(subject, new Uint8Array(0), { timeout: timeoutMs });
+    return answer.json();
+  }
+
+  /** Resolves when the server has seen everything that was sent before; false if it is not so within `timeoutMs`. */
+  async flush(timeoutMs: number): Promise<boolean> {
+    if (!this.#up || this.#closing) return false;
+    const flushed = this.#nc.flush().then(
+      () => true,
+      () => false,
+    );
+    return await Promise.race([flushed, sleep(timeoutMs).then(() => false)]);
+  }
+
+  /** Safe to repeat. */
+  close(): Promise<void> {
+    this.#closing ??= (async () => {
+      clearInterval(this.#timer);
+      await this.#nc.close().catch(() => {});
+      this.#listeners.clear();
+    })();
+    return this.#closing;
+  }
+
+  async #follow(): Promise<void> {
+    for await (const status of this.#nc.status()) {
+      if (status.type === "disconnect" || status.type === "staleConnection") this.#setUp(false);
+      if (status.type === "reconnect") this.#setUp(true);
+    }
+    this.#setUp(false);
+    if (!this.#closing) this.#tell((listener) => listener.onGone?.());
+  }
+
+  #setUp(up: boolean): void {
+    if (this.#up === up) return;
+    this.#up = up;
+    this.#tell((listener) => (up ? listener.onUp?.() : listener.onDown?.()));
+  }
+
+  #tell(call: (listener: LinkListener) => void): void {
+    for (const listener of [...this.#listeners]) {
+      try {
+        call(listener);
+      } catch {
+        // L3.
+      }
+    }
+  }
+}
+
+function dial(options: NatsLinkOptions): Promise<NatsConnection> {
+  const urls = options.servers.map((server) => new URL(server.includes("://") ? server : `nats://${server}`));
+  const user = urls.find((url) => url.username !== "");
+  const authenticator =
+    options.authenticator ??
+    (user && usernamePasswordAuthenticator(decodeURIComponent(user.username), decodeURIComponent(user.password)));
+  return connect({
+    servers: urls.map((url) => `${url.hostname}:${url.port || "4222"}`),
+    name: options.name,
+    ...(options.inboxPrefix ? { inboxPrefix: options.inboxPrefix } : {}),
+    ...(authenticator ? { authenticator } : {}),
+    ...(urls.some((url) => url.protocol === "tls:") ? { tls: {} } : {}),
+    timeout: dialTimeoutMs,
+    pingInterval: pingIntervalMs,
+    maxPingOut: pingsOutMax,
+    reconnect: true,
+    maxReconnectAttempts: -1,
+    reconnectTimeWait: reconnectWaitMs,
+    reconnectJitter: reconnectJitterMs,
+    reconnectJitterTLS: reconnectJitterMs,
+    // Credentials are renewed behind the authenticator: a refused one is no reason to give up.
+    ignoreAuthErrorAbort: true,
+    noAsyncTraces: true,
+  });
+}

@@ -1,0 +1,284 @@
+/**
+ * Pulls one durable consumer into the room that its user has, on one inbox, with batches of requests.
+ *
+ *   down --link up--> checking --consumer is there--> pulling --consumer or stream gone, silence--> checking ...
+ *                        ^---- not there: again after a pause ----'
+ *
+ * U1. Requested and not delivered + in the user's hands <= room. So a worker never gets more than its free slots (C3).
+ * U2. Pull requests die with the connection and with the consumer. Each check begins with a new inbox, so that requests of an
+ *     earlier time, if the server still honours them, can't add up with new ones.
+ * U3. An ack names a message by numbers that begin anew when a stream is made again or rolled back. So an ack of an earlier life of
+ *     the consumer is never sent: it would remove a stranger. Acks that are due while the life is in doubt wait for the check.
+ * U4. A message that is older than its consumer may have been delivered by the consumer's earlier life: it counts as redelivered.
+ *
+ * A life is known by the consumer's creation time, and by its delivery count, which never falls within one.
+ */
+import type { Msg, Subscription } from "@nats-io/transport-node";
+import { fullJitter } from "../backoff.js";
+import type { NatsLink } from "./nats-link.js";
+import { tickMs } from "./nats-link.js";
+import { parseDelivery } from "./nats-names.js";
+
+/** A request expires after this long and is made anew: so a request that the server forgot costs no more. */
+const expiresMs = 5_000;
+/** Silence, counted in ticks so that a pause of this process is not taken for one of the server's. */
+const silentTicksMax = (expiresMs + 2_500) / tickMs;
+const checkTimeoutMs = 2_000;
+const checkBackoff = { initialMs: 100, capMs: 1_000 };
+/** Messages of one request: bounds what can arrive at once. */
+const batchMax = 256;
+/** Acks that wait for a check. */
+const heldAcksMax = 100_000;
+
+const ackBytes = Buffer.from("+ACK");
+const terminateBytes = Buffer.from("+TERM");
+const refuseBytes = Buffer.from("-NAK");
+
+/** A message in the user's hands. */
+export interface PulledMessage {
+  readonly data: Uint8Array;
+  readonly message: Msg;
+  readonly streamSequence: number;
+  /** Changes when the consumer began a new life (U3). */
+  readonly life: number;
+  readonly redelivered: boolean;
+  /** Never deliver it again. */
+  ack(): void;
+  /** The same, for what nobody can read. */
+  terminate(): void;
+}
+
+export interface PullOptions {
+  stream: string;
+  consumer: string;
+  /** How many messages the user takes beyond those that it holds. */
+  room(): number;
+  onMessage(message: PulledMessage): void;
+  /** The consumer or its stream is not there. */
+  onMissing?(): void;
+  /** The consumer began a new life: what is held of the earlier one can't be acked any more. */
+  onNewLife?(): void;
+}
+
+interface ConsumerInfo {
+  created?: string;
+  delivered?: { consumer_seq?: number };
+  error?: { code?: number; description?: string };
+}
+
+export class ConsumerPull {
+  readonly #link: NatsLink;
+  readonly #options: PullOptions;
+  readonly #pullSubject: string;
+  readonly #infoSubject: string;
+  readonly #stopListening: () => void;
+  #subscription: Subscription | undefined;
+  #inbox = "";
+  #state: "down" | "checking" | "pulling" | "ended" = "down";
+  #life = 0;
+  #createdAtMs: number | undefined;
+  /** Highest delivery number of this life. */
+  #deliveredMax = 0;
+  /** Deliveries up to this number may repeat those of before a rollback. */
+  #doubtfulUntil = 0;
+  #outstanding = 0;
+  #silentTicks = 0;
+  #fillPlanned = false;
+  #draining = false;
+  #retry: NodeJS.Timeout | undefined;
+  #attempt = 0;
+  #heldAcks: { life: number; subject: string; bytes: Uint8Array }[] = [];
+
+  constructor(link: NatsLink, options: PullOptions) {
+    this.#link = link;
+    this.#options = options;
+    this.#pullSubject = `$JS.API.CONSUMER.MSG.NEXT.${options.stream}.${options.consumer}`;
+    this.#infoSubject = `$JS.API.CONSUMER.INFO.${options.stream}.${options.consumer}`;
+    this.#stopListening = link.listen({
+      onUp: () => this.#check(),
+      onDown: () => this.#goDown(),
+      onTick: () => this.#onTick(),
+    });
+    if (link.up) this.#check();
+  }
+
+  /** Whether the consumer is there and messages are asked for. */
+  get pulling(): boolean {
+    return this.#state === "pulling";
+  }
+
+  /** The user has more room: asks for more before the next tick. */
+  poke(): void {
+    if (this.#fillPlanned || this.#state !== "pulling") return;
+    this.#fillPlanned = true;
+    setImmediate(() => {
+      this.#fillPlanned = false;
+      this.#fill();
+    });
+  }
+
+  /** Looks at the consumer now, when others know that it was made again. */
+  recheck(): void {
+    if (this.#state !== "ended" && this.#link.up) this.#check();
+  }
+
+  /** Asks for no more; what the server sent already is still given to the user. Acks go on. Resolves when nothing more can come. */
+  async drain(): Promise<void> {
+    this.#draining = true;
+    await this.#subscription?.drain().catch(() => {});
+  }
+
+  /** Ends at once: what is on its way is redelivered to others after the ack wait. */
+  stop(): void {
+    this.#state = "ended";
+    clearTimeout(this.#retry);
+    this.#dropInbox();
+    this.#stopListening();
+  }
+
+  #goDown(): void {
+    if (this.#state === "ended") return;
+    this.#state = "down";
+    clearTimeout(this.#retry);
+    this.#dropInbox();
+  }
+
+  #dropInbox(): void {
+    this.#inbox = "";
+    this.#outstanding = 0;
+    if (this.#subscription && !this.#link.closed && !this.#subscription.isClosed()) this.#subscription.unsubscribe();
+    this.#subscription = undefined;
+  }
+
+  /** Begins anew: U2, U3. */
+  #check(): void {
+    if (this.#state === "ended") return;
+    this.#state = "checking";
+    clearTimeout(this.#retry);
+    this.#dropInbox();
+    const inbox = this.#link.newInbox();
+    this.#inbox = inbox;
+    this.#link.request(this.#infoSubject, checkTimeoutMs).then(
+      (answer) => this.#onInfo(inbox, answer as ConsumerInfo),
+      () => this.#onInfo(inbox, undefined),
+    );
+  }
+
+  #onInfo(inbox: string, info: ConsumerInfo | undefined): void {
+    if (this.#inbox !== inbox || this.#state !== "checking") return;
+    if (!info?.created) {
+      // No answer at all happens while the server starts; only a clear "no" says that somebody must make the consumer.
+      if (info === undefined || info.error?.code === 404) this.#options.onMissing?.();
+      this.#retryLater();
+      return;
+    }
+    this.#attempt = 0;
+    this.#meetLife(Date.parse(info.created), info.delivered?.consumer_seq ?? 0);
+    this.#state = "pulling";
+    this.#silentTicks = 0;
+    this.#subscription = this.#link.subscribe(inbox, (error, message) => {
+      if (this.#inbox !== inbox) return;
+      if (error) this.#retryLater();
+      else this.#onDelivery(message);
+    });
+    this.#fill();
+  }
+
+  #meetLife(createdAtMs: number, delivered: number): void {
+    const before = this.#createdAtMs;
+    const rolledBack = before === createdAtMs && delivered < this.#deliveredMax;
+    if (before !== undefined && (before !== createdAtMs || rolledBack)) {
+      this.#life += 1;
+      this.#doubtfulUntil = rolledBack ? this.#deliveredMax : 0;
+      this.#heldAcks = [];
+      this.#options.onNewLife?.();
+    }
+    this.#createdAtMs = createdAtMs;
+    this.#deliveredMax = delivered;
+    const due = this.#heldAcks;
+    this.#heldAcks = [];
+    for (const { subject, bytes } of due) this.#link.publish(subject, bytes);
+  }
+
+  #retryLater(): void {
+    if (this.#state === "ended") return;
+    this.#state = "checking";
+    this.#dropInbox();
+    this.#attempt += 1;
+    clearTimeout(this.#retry);
+    // Half of the pause is fixed: many pullers of one missing consumer must not become a storm.
+    const pauseMs = checkBackoff.initialMs / 2 + fullJitter(this.#attempt, checkBackoff);
+    this.#retry = setTimeout(() => {
+      if (this.#link.up) this.#check();
+    }, pauseMs);
+  }
+
+  #onTick(): void {
+    if (this.#state !== "pulling" || this.#outstanding === 0) return;
+    this.#silentTicks += 1;
+    if (this.#silentTicks > silentTicksMax) this.#check();
+  }
+
+  /** Refills when half of the room has no request: a request for each message would cost the server as much as the message. */
+  #fill(): void {
+    if (this.#state !== "pulling" || this.#draining) return;
+    const room = Math.min(this.#options.room(), batchMax);
+    if (room <= 0 || this.#outstanding * 2 > room) return;
+    const batch = room - this.#outstanding;
+    if (batch <= 0) return;
+    const request = Buffer.from(`{"batch":${batch},"expires":${expiresMs}000000}`);
+    if (this.#link.publish(this.#pullSubject, request, this.#inbox)) this.#outstanding += batch;
+  }
+
+  #onDelivery(message: Msg): void {
+    this.#silentTicks = 0;
+    const reply = message.reply;
+    if (!reply) {
+      this.#onStatus(message);
+      return;
+    }
+    if (this.#outstanding > 0) this.#outstanding -= 1;
+    const info = parseDelivery(reply);
+    if (!info) return;
+    this.#deliveredMax = Math.max(this.#deliveredMax, info.consumerSequence);
+    if (this.#options.room() <= 0) {
+      // The server gave more than was asked for. Another worker can have it at once.
+      this.#link.publish(reply, refuseBytes);
+      return;
+    }
+    const life = this.#life;
+    const older = info.storedAtMs < (this.#createdAtMs ?? 0);
+    this.#options.onMessage({
+      data: message.data,
+      message,
+      streamSequence: info.streamSequence,
+      life,
+      redelivered: info.deliveries > 1 || older || info.consumerSequence <= this.#doubtfulUntil,
+      ack: () => this.#answer(life, reply, ackBytes),
+      terminate: () => this.#answer(life, reply, terminateBytes),
+    });
+    this.#fill();
+  }
+
+  #answer(life: number, subject: string, bytes: Uint8Array): void {
+    if (life !== this.#life) return;
+    if (this.#state === "pulling" && this.#link.publish(subject, bytes)) return;
+    if (this.#heldAcks.length < heldAcksMax) this.#heldAcks.push({ life, subject, bytes });
+  }
+
+  /** Requests end with a status in place of messages; it tells how many messages they still stood for. */
+  #onStatus(message: Msg): void {
+    const code = message.headers?.code ?? 0;
+    if (code === 100) return;
+    const pending = Number(message.headers?.get("Nats-Pending-Messages") || Number.NaN);
+    this.#outstanding = Number.isNaN(pending) ? 0 : Math.max(0, this.#outstanding - pending);
+    if (code === 404 || code === 408) {
+      this.#fill();
+      return;
+    }
+    // 503: nobody listens for the request. 409: the consumer is gone, the server goes, or too many requests wait.
+    const gone = code === 503 || /deleted|push based/i.test(message.headers?.description ?? "");
+    if (gone) this.#options.onMissing?.();
+    this.#retryLater();
+  }
+}
