@@ -17,7 +17,15 @@ export * from "./status.js";
 export * from "./strict-json.js";
 export * from "./telemetry.js";
 export * from "./telemetry-start.js";
+export {
+  createJetStreamCarrier,
+  type JetStreamCarrier,
+  type JetStreamCounters,
+  type JetStreamOptions,
+} from "./transport/jetstream.js";
+export { openJetStreamWork } from "./transport/jetstream-work.js";
 export { MemoryBus, type MemoryBusOptions } from "./transport/memory.js";
+export { OpenNatsRefused } from "./transport/nats-credentials.js";
 export * from "./transport/transport.js";
 export * from "./uuid.js";
 export * from "./wire.js";
