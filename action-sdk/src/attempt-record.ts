@@ -1,11 +1,10 @@
 /** One attempt in a worker's hands, and how it looks in beats and completions. */
 import type { AttemptBeat, CompleteStep, Payload, StartStep } from "@taskmesh/proto";
-import type { StartDelivery, TraceHeaders } from "@taskmesh/runtime";
+import { type LiveSpan, type StartDelivery, type TraceHeaders, tracing } from "@taskmesh/runtime";
 import type { AttemptContext, AttemptFacts } from "./context.js";
 import { failureOf } from "./errors.js";
 import { inlinePayload } from "./payload.js";
 import type { Outcome } from "./perform.js";
-import { type AttemptTrace, traceAttempt } from "./tracing.js";
 
 /** `stored`: an output that travels by reference. */
 export type FinalOutcome = Outcome | { kind: "stored"; payload: Payload };
@@ -30,8 +29,24 @@ export interface Attempt {
   trace: AttemptTrace | undefined;
 }
 
-export function traceOf(headers: TraceHeaders | undefined, facts: AttemptFacts): AttemptTrace | undefined {
-  return headers?.["traceparent"] === undefined ? undefined : traceAttempt(headers, facts);
+/** The trace of one attempt. */
+export interface AttemptTrace {
+  /** Undefined while this process makes no spans: then the caller's headers are passed on, which keeps the trace in one piece. */
+  span: LiveSpan | undefined;
+  headers(): Record<string, string>;
+}
+
+/** Starts the span of an attempt below what the start's headers name; nothing at all where there are none. */
+export function traceOf(parent: TraceHeaders | undefined, facts: AttemptFacts): AttemptTrace | undefined {
+  if (parent?.["traceparent"] === undefined) return undefined;
+  const attributes = {
+    "taskmesh.method": facts.method,
+    "taskmesh.run_id": facts.runId,
+    "taskmesh.step_id": facts.stepId,
+    "taskmesh.attempt": facts.attempt,
+  };
+  const span = tracing.startSpan({ name: `attempt ${facts.method}`, kind: "consumer", parent, attributes });
+  return { span, headers: () => ({ ...(span?.headers ?? parent) }) };
 }
 
 export function toBeat(attempt: Attempt, now: number): AttemptBeat {

@@ -230,8 +230,9 @@ export class Attempts {
       return;
     }
     const done = (outcome: Outcome): void => this.#finish(attempt, outcome);
-    if (!attempt.trace) perform(served.action, served.checks, bytes, attempt.context, done);
-    else attempt.trace.run(() => perform(served.action, served.checks, bytes, attempt.context, done));
+    const span = attempt.trace?.span;
+    if (!span) perform(served.action, served.checks, bytes, attempt.context, done);
+    else span.run(() => perform(served.action, served.checks, bytes, attempt.context, done));
   }
 
   #fetchInput(attempt: Attempt, payload: Payload): void {
@@ -245,7 +246,7 @@ export class Attempts {
   /** The handler has returned, or never began. */
   #finish(attempt: Attempt, outcome: Outcome): void {
     attempt.returned = true;
-    attempt.trace?.end(outcome);
+    attempt.trace?.span?.end(outcome.kind === "failure" ? outcome.failure.reason : undefined);
     if (attempt.reported) {
       this.#lingering.delete(attempt);
       this.#free(attempt);

@@ -8,13 +8,14 @@
  *
  * The session, the transport and the attempts break and heal apart: losing one never ends the others.
  */
-import type { BeatReply, Register, Registered, StartStep } from "@taskmesh/proto";
+import { type BeatReply, type Register, type Registered, type StartStep, TransportKind } from "@taskmesh/proto";
 import {
   fromServiceError,
   fullJitter,
   type Logger,
   type StartDelivery,
   sleep,
+  startTelemetry,
   unaryCall,
   type WorkTransport,
 } from "@taskmesh/runtime";
@@ -62,7 +63,10 @@ export interface Worker {
  * the registration for a reason that a retry can't mend, and with an Error when `signal` aborts first.
  */
 export async function startWorker(options: WorkerOptions): Promise<Worker> {
-  const worker = new RunningWorker(resolveOptions(options, process.env));
+  const config = resolveOptions(options, process.env);
+  // An embedded mesh traces for its whole process.
+  const telemetry = config.carrier ? undefined : await startTelemetry("taskmesh-worker", process.env);
+  const worker = new RunningWorker(config, async () => telemetry?.stop());
   await worker.started();
   return worker;
 }
@@ -76,6 +80,7 @@ class RunningWorker implements Worker, SessionListener {
   readonly #attempts: Attempts;
   readonly #stopping = new AbortController();
   readonly #unguard: () => void;
+  readonly #releaseProcess: () => Promise<void>;
   #transport: WorkTransport | undefined;
   /** Grows with each change of the transport: what belongs to an older one is void. */
   #generation = 0;
@@ -89,8 +94,10 @@ class RunningWorker implements Worker, SessionListener {
     this.#opened = resolve;
   });
 
-  constructor(config: WorkerConfig) {
+  /** `release`: called when the worker has stopped. */
+  constructor(config: WorkerConfig, release: () => Promise<void>) {
     this.#config = config;
+    this.#releaseProcess = release;
     this.#log = config.log;
     this.done = new Promise((resolve) => {
       this.#finish = resolve;
@@ -215,7 +222,7 @@ class RunningWorker implements Worker, SessionListener {
   }
 
   onBroken(): void {
-    this.#log.info("the session's stream broke; work in hand goes on");
+    if (!this.#draining) this.#log.info("the session's stream broke; work in hand goes on");
   }
 
   readonly #onAbort = (): void => void this.stop();
@@ -317,15 +324,17 @@ class RunningWorker implements Worker, SessionListener {
     this.#attempts.close();
     this.#unguard();
     signal?.removeEventListener("abort", this.#onAbort);
+    await this.#releaseProcess();
     this.#log.info("stopped");
   }
 }
 
-/** Whether an open transport serves a renewed registration: the same session, lanes and servers, and a stream that did not ride on the old connection. */
+/** Whether an open transport serves a renewed registration: the same session, lanes and servers. The relay rides on the broken connection. */
 function keepsTransport(before: Registered, after: Registered): boolean {
+  if (after.transport === TransportKind.TRANSPORT_KIND_RELAY) return false;
   const essence = ({ sessionId, transport, lanes, jetstream }: Registered): string =>
     JSON.stringify([sessionId, transport, lanes, jetstream?.servers, jetstream?.donePrefix]);
-  return after.jetstream !== undefined && essence(before) === essence(after);
+  return essence(before) === essence(after);
 }
 
 /** Whether `promise` settled within `ms`. */
