@@ -80,6 +80,7 @@ const fastifyErrors: Readonly<Record<string, { reason: Reason; message: string }
     reason: "ARGUMENT_INVALID",
     message: "the length of the body differs from its Content-Length",
   },
+  FST_ERR_MAX_PARAM_LENGTH: { reason: "ROUTE_NOT_FOUND", message: "no name is as long as the one in the path" },
   FST_ERR_BAD_URL: { reason: "ARGUMENT_INVALID", message: "the path of the URL is not valid" },
 };
 

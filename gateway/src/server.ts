@@ -46,6 +46,10 @@ export function createServer(context: GatewayContext): FastifyInstance {
     routerOptions: { maxParamLength: PARAM_LENGTH_MAX },
     forceCloseConnections: "idle",
     clientErrorHandler,
+    // What fails before any hook: an undecodable path.
+    frameworkErrors: (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
+      void answerError(context, error, request, reply);
+    },
     exposeHeadRoutes: false,
   } as object) as unknown as FastifyInstance;
   app.server.maxConnections = CONNECTIONS_MAX;
@@ -177,12 +181,10 @@ function answerError(
     ? error
     : (fromFastifyError(error) ?? internalError(error, request.id));
   const problem = problemOf(known);
-  if (problem.status >= 500) {
-    context.log.error(
-      { err: known, request_id: request.id, method: request.method, url: request.url },
-      "request failed",
-    );
-  }
+  const facts = { request_id: request.id, method: request.method, url: request.url };
+  if (problem.status === 500) context.log.error({ ...facts, err: known }, "request failed");
+  else if (problem.status > 500)
+    context.log.warn({ ...facts, reason: known.reason, detail: known.message }, "request refused");
   return sendProblem(reply, problem);
 }
 

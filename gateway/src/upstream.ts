@@ -51,11 +51,17 @@ const callTimeoutMs = 10_000;
 const patienceMsDefault = 5_000;
 /** How long an address that just failed is tried last. */
 const restMs = 1_000;
+/** An absent coordinator is worth a line now and then, not one for each call. */
+const warningIntervalMs = 10_000;
+const retryAfterMs = 1_000;
+
 interface Peer {
   name: string;
   client: Client;
   /** Monotonic time until which others are preferred. */
   restingUntilMs: number;
+  /** Monotonic time until which its absence needs no other line in the log. */
+  quietUntilMs: number;
 }
 
 export class Upstream {
@@ -71,7 +77,7 @@ export class Upstream {
     this.peers = config.addresses.map((address) => {
       const channel = createChannel({ ...config, addresses: [address] }, { streams: true });
       const client = new Client(channel.target, channel.credentials, channel.options);
-      return { name: formatAddress(address), client, restingUntilMs: 0 };
+      return { name: formatAddress(address), client, restingUntilMs: 0, quietUntilMs: 0 };
     });
     this.patienceMs = config.patienceMs ?? patienceMsDefault;
   }
@@ -94,7 +100,7 @@ export class Upstream {
         const nowMs = performance.now();
         // A long wait that broke shows that the coordinator was there: patience starts again.
         if (nowMs - triedMs > this.patienceMs) patientUntilMs = nowMs + this.patienceMs;
-        if (nowMs >= Math.min(patientUntilMs, endMs)) throw error;
+        if (nowMs >= Math.min(patientUntilMs, endMs)) throw noneAnswers(error);
       }
       // The other coordinators are tried at once, the whole round after a pause.
       if (tries % this.peers.length === 0) await pause(tries / this.peers.length, signal);
@@ -210,17 +216,25 @@ export class Upstream {
   }
 
   private rest(peer: Peer, path: string, error: StatusError): void {
-    peer.restingUntilMs = performance.now() + restMs;
-    this.log.warn(
-      { coordinator: peer.name, rpc: path, reason: error.reason, detail: error.message },
-      "coordinator away",
-    );
+    const nowMs = performance.now();
+    peer.restingUntilMs = nowMs + restMs;
+    if (nowMs < peer.quietUntilMs) return;
+    peer.quietUntilMs = nowMs + warningIntervalMs;
+    const facts = { coordinator: peer.name, rpc: path, reason: error.reason, detail: error.message };
+    this.log.warn(facts, "coordinator away");
   }
 }
 
 /** Whether another coordinator may do better. */
 export function isAway(error: StatusError): boolean {
   return error.code === status.UNAVAILABLE;
+}
+
+/** What the caller is told: the addresses and sockets behind it are in the log. */
+function noneAnswers(error: StatusError): StatusError {
+  if (error.reason !== "COORDINATOR_UNAVAILABLE") return error;
+  const message = "no coordinator can be reached at the moment";
+  return statusError({ reason: "COORDINATOR_UNAVAILABLE", message, retryAfterMs, cause: error });
 }
 
 function metadataOf(headers: Readonly<Record<string, string>> = {}): Metadata {
