@@ -183,7 +183,8 @@ export function fromServiceError(error: unknown): StatusError {
       // Not a google.rpc.Status: the code and the message are all there is.
     }
   }
-  return new StatusError({ code: error.code, reason: reasonOf(error.code), message, cause: error });
+  const reason = message.startsWith("Received message larger") ? "MESSAGE_TOO_LARGE" : reasonOf(error.code);
+  return new StatusError({ code: error.code, reason, message, cause: error });
 }
 
 /** gRPC code to the HTTP status of a problem+json answer. */

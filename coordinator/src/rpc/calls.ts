@@ -5,6 +5,7 @@
  * with their cause under a trace id, and honour backpressure. An error event of a call never reaches the process.
  */
 import type { EventEmitter } from "node:events";
+import type { Readable } from "node:stream";
 import type {
   handleBidiStreamingCall,
   handleClientStreamingCall,
@@ -95,7 +96,7 @@ export function clientStream<Request, Response>(
   return (call, callback) => {
     const opened = open(call);
     opened
-      .run(async () => handler(call as AsyncIterable<Request>, opened.context))
+      .run(async () => handler(requestsOf<Request>(call), opened.context))
       .then(
         (response) => {
           opened.end();
@@ -112,13 +113,18 @@ export function bidi<Request, Response>(
 ): handleBidiStreamingCall<Request, Response> {
   return (call) => {
     const opened = open(call);
-    const requests = call as AsyncIterable<Request>;
+    const requests = requestsOf<Request>(call);
     finish(
       call,
       opened,
       opened.run(async () => handler(requests, sender(call, opened.context.signal), opened.context)),
     );
   };
+}
+
+/** The stream's own iterator would destroy it after the last request, before the answer is sent. */
+function requestsOf<Request>(call: Readable): AsyncIterable<Request> {
+  return { [Symbol.asyncIterator]: () => call.iterator({ destroyOnReturn: false }) };
 }
 
 interface OpenCall {

@@ -1,0 +1,293 @@
+/** RunService: starts, shows, watches and cancels runs. Reading is done here; whatever changes a run goes through the intake. */
+import {
+  type GetResultRequest,
+  type GetResultResponse,
+  type GetRunRequest,
+  type GetRunResponse,
+  type ListRunsRequest,
+  type ListRunsResponse,
+  type Payload,
+  RunStatus,
+  type RunServiceServer,
+  type StartRunRequest,
+  type WatchRunRequest,
+  type WatchRunResponse,
+} from "@taskmesh/proto";
+import { inlineBytesMax, payloadBytesMax, sha256, statusError, status, StatusError } from "@taskmesh/runtime";
+import { checkMessage, jsonToBytes, type Violation } from "../contracts/check.js";
+import type { Contract } from "../contracts/contract.js";
+import { stepIndex } from "../engine/advance.js";
+import type { ChainPlan, Value } from "../engine/plan.js";
+import { isFinal } from "../engine/run-state.js";
+import { isRunId } from "../pipeline/completions.js";
+import { toPayload } from "../pipeline/effects.js";
+import { runNotFound } from "../pipeline/intake.js";
+import type { Notices } from "../pipeline/notices.js";
+import type { Intake, Plans } from "../pipeline/ports.js";
+import type { Database } from "../store/db.js";
+import { getPayload, putPayload } from "../store/payloads.js";
+import { listRuns, readEnd, readEvents, readLogs } from "../store/run-reads.js";
+import { loadRuns, type StoredRun } from "../store/runs.js";
+import { type CallContext, type Send, serverStream, unary } from "./calls.js";
+import { readPageToken, writePageToken } from "./page-token.js";
+import { describeRun, summarizeRun, toRunEvent } from "./run-view.js";
+
+export interface RunServiceDeps {
+  db: Database;
+  intake: Intake;
+  plans: Plans;
+  notices: Notices;
+  namespaces: { resolve(name: string): Promise<{ id: number; name: string }> };
+  /** The pinned revision of a contract. */
+  contractOf(namespaceId: number, fingerprint: string): Promise<Contract | undefined>;
+  /** Aborts when the coordinator drains: watchers are told to go elsewhere. */
+  draining(): AbortSignal;
+}
+
+const pageSizeDefault = 100;
+const pageSizeMax = 1_000;
+const waitMsMax = 60_000;
+/** Events read at once for one watcher. */
+const watchPageMax = 200;
+const bounds = { keyChars: 256, labels: 32, labelChars: 128, priority: 100, timeoutMs: 10 * 365 * 24 * 3600 * 1000 };
+
+/** Makes the service. */
+export function createRunService(deps: RunServiceDeps): RunServiceServer {
+  return {
+    startRun: unary((request, context) => startRun(deps, request, context)),
+    getRun: unary((request) => getRun(deps, request)),
+    getResult: unary((request, context) => getResult(deps, request, context)),
+    listRuns: unary((request) => list(deps, request)),
+    cancelRun: unary(async ({ namespace, runId, reason }) => {
+      const { id } = await deps.namespaces.resolve(namespace);
+      if (!isRunId(runId)) throw runNotFound(runId);
+      await deps.intake.cancelRun(id, runId, reason.slice(0, 1_024));
+      const stored = await findRun(deps, id, runId);
+      return { run: summarizeRun(stored.run, stored) };
+    }),
+    watchRun: serverStream((request, send, context) => watch(deps, request, send, context)),
+    getLogs: unary(async ({ namespace, runId, stepId }) => {
+      const { id } = await deps.namespaces.resolve(namespace);
+      const { plan } = await findPlanned(deps, id, runId);
+      const step = stepId === "" ? undefined : stepIndex(plan, stepId);
+      if (stepId !== "" && step === undefined) {
+        throw statusError({ reason: "STEP_NOT_FOUND", message: `the run has no step ${JSON.stringify(stepId.slice(0, 64))}` });
+      }
+      return { attempts: await readLogs(deps.db, runId, step) };
+    }),
+  };
+}
+
+async function startRun(deps: RunServiceDeps, request: StartRunRequest, context: CallContext) {
+  const namespace = await deps.namespaces.resolve(request.namespace);
+  const timeoutMs = checkStart(request);
+  const plan = await deps.plans.current(namespace.id, request.method);
+  if (!plan) {
+    const message = `no action or chain ${JSON.stringify(request.method.slice(0, 255))} is registered in namespace ${namespace.name}`;
+    throw statusError({ reason: "METHOD_NOT_FOUND", message });
+  }
+  const contract = await deps.contractOf(namespace.id, plan.contract);
+  if (!contract) throw new Error(`contract ${plan.contract} of ${plan.method} is not stored`);
+  const input = await readInput(deps, namespace.id, contract, request);
+  return deps.intake.startRun({
+    namespaceId: namespace.id,
+    namespace: namespace.name,
+    plan,
+    input,
+    ...(request.idempotencyKey === "" ? {} : { idempotencyKey: request.idempotencyKey }),
+    labels: request.labels,
+    priority: request.priority,
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    ...(context.trace ? { trace: context.trace } : {}),
+  });
+}
+
+/** Checks all but the input; answers the time-out. */
+function checkStart(request: StartRunRequest): number | undefined {
+  const violations: Violation[] = [];
+  const bad = (field: string, message: string): void => void violations.push({ field, message });
+  if (request.idempotencyKey.length > bounds.keyChars) bad("idempotency_key", `has ${request.idempotencyKey.length} characters; at most ${bounds.keyChars} are allowed`);
+  if (hasControl(request.idempotencyKey)) bad("idempotency_key", "has control characters; use printable ones");
+  const labels = Object.entries(request.labels);
+  if (labels.length > bounds.labels) bad("labels", `are ${labels.length}; at most ${bounds.labels} are allowed`);
+  for (const [key, value] of labels) {
+    if (key === "" || key.length > bounds.labelChars || value.length > bounds.labelChars || hasControl(key + value)) {
+      bad(`labels["${key.slice(0, 32)}"]`, `key and value must be 1 (0 for the value) to ${bounds.labelChars} printable characters`);
+    }
+  }
+  if (Math.abs(request.priority) > bounds.priority) bad("priority", `is ${request.priority}; it must be between -${bounds.priority} and ${bounds.priority}`);
+  const { timeout } = request;
+  const timeoutMs = timeout ? Number(timeout.seconds) * 1000 + Math.floor(timeout.nanos / 1e6) : undefined;
+  if (timeoutMs !== undefined && !(timeoutMs > 0 && timeoutMs <= bounds.timeoutMs)) bad("timeout", "must be above zero and at most ten years");
+  if (violations.length > 0) throw invalid("ARGUMENT_INVALID", violations);
+  return timeoutMs;
+}
+
+// NUL can't be stored, and the others only ever deceive.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const hasControl = (text: string): boolean => /[\u0000-\u001f\u007f]/.test(text);
+
+/** The checked input as a value, stored beforehand if it is large. */
+async function readInput(deps: RunServiceDeps, namespaceId: number, contract: Contract, request: StartRunRequest): Promise<Value> {
+  const { input } = request;
+  if (input?.$case === "payload" && input.value.data?.$case === "reference") {
+    return readStoredInput(deps, namespaceId, contract, input.value, input.value.data.value);
+  }
+  let bytes: Uint8Array;
+  if (input?.$case === "payload") {
+    bytes = input.value.data?.$case === "inline" ? input.value.data.value : new Uint8Array(0);
+    const violations = checkMessage(contract, "input")(bytes);
+    if (violations.length > 0) throw invalid("INPUT_INVALID", violations);
+  } else {
+    const read = jsonToBytes(contract, "input", input?.value ?? "{}");
+    if (!read.ok) throw invalid("INPUT_INVALID", read.violations);
+    bytes = read.bytes;
+  }
+  const value = { contract: contract.fingerprint, sizeBytes: bytes.length, sha256: sha256(bytes) };
+  if (bytes.length <= inlineBytesMax) return { ...value, bytes };
+  return { ...value, reference: await putPayload(deps.db, namespaceId, bytes) };
+}
+
+async function readStoredInput(
+  deps: RunServiceDeps,
+  namespaceId: number,
+  contract: Contract,
+  payload: Payload,
+  reference: string,
+): Promise<Value> {
+  const bytes = await getPayload(deps.db, namespaceId, reference);
+  if (!bytes) throw statusError({ reason: "PAYLOAD_NOT_FOUND", message: "the input refers to a payload that is not stored in the namespace" });
+  if (bytes.length > payloadBytesMax) throw statusError({ reason: "PAYLOAD_TOO_LARGE", message: `the input has ${bytes.length} bytes` });
+  const violations = checkMessage(contract, "input")(bytes);
+  if (violations.length > 0) throw invalid("INPUT_INVALID", violations);
+  const value = { contract: contract.fingerprint, sizeBytes: bytes.length, sha256: payload.sha256.length === 32 ? payload.sha256 : sha256(bytes) };
+  return bytes.length <= inlineBytesMax ? { ...value, bytes } : { ...value, reference };
+}
+
+function invalid(reason: "INPUT_INVALID" | "ARGUMENT_INVALID", violations: readonly Violation[]): StatusError {
+  const first = violations[0]!;
+  const more = violations.length > 1 ? ` (and ${violations.length - 1} more)` : "";
+  return statusError({
+    code: status.INVALID_ARGUMENT,
+    reason,
+    message: `${first.field === "" ? "" : `${first.field}: `}${first.message}${more}`,
+    fieldViolations: violations.map(({ field, message }) => ({ field, description: message })),
+  });
+}
+
+async function findRun(deps: RunServiceDeps, namespaceId: number, runId: string): Promise<StoredRun> {
+  if (!isRunId(runId)) throw runNotFound(runId);
+  const stored = (await loadRuns(deps.db, [runId])).get(runId);
+  if (!stored || stored.run.namespaceId !== namespaceId) throw runNotFound(runId);
+  return stored;
+}
+
+async function findPlanned(deps: RunServiceDeps, namespaceId: number, runId: string): Promise<StoredRun & { plan: ChainPlan }> {
+  const stored = await findRun(deps, namespaceId, runId);
+  const plan = await deps.plans.pinned(namespaceId, stored.method, stored.chainVersion, stored.contract);
+  return { ...stored, plan };
+}
+
+async function getRun(deps: RunServiceDeps, request: GetRunRequest): Promise<GetRunResponse> {
+  const { id } = await deps.namespaces.resolve(request.namespace);
+  const found = await findPlanned(deps, id, request.runId);
+  const events = await readEvents(deps.db, request.runId, { afterSeq: 0, limit: 20_000, payloads: false });
+  const end = isFinal(found.run.status) ? await readEnd(deps.db, request.runId) : undefined;
+  return describeRun(found, events, { output: end?.payload, payloads: !request.omitPayloads });
+}
+
+async function getResult(deps: RunServiceDeps, request: GetResultRequest, context: CallContext): Promise<GetResultResponse> {
+  const { id } = await deps.namespaces.resolve(request.namespace);
+  const { wait } = request;
+  const waitMs = Math.min(waitMsMax, wait ? Number(wait.seconds) * 1000 + wait.nanos / 1e6 : 0);
+  const endAt = performance.now() + waitMs;
+  for (;;) {
+    // The notice is asked for before the look, so that an end in between is not slept through.
+    const stop = new AbortController();
+    const left = endAt - performance.now();
+    const news = left > 0 ? deps.notices.wait(request.runId, AbortSignal.any([context.signal, stop.signal]), left) : undefined;
+    const found = await lookForEnd(deps, id, request.runId).catch((error: unknown) => {
+      stop.abort();
+      throw error;
+    });
+    if (found.status >= RunStatus.RUN_STATUS_SUCCEEDED || !news || context.signal.aborted || deps.draining().aborted) {
+      stop.abort();
+      return found;
+    }
+    await news;
+  }
+}
+
+async function lookForEnd(deps: RunServiceDeps, namespaceId: number, runId: string): Promise<GetResultResponse> {
+  if (!isRunId(runId)) throw runNotFound(runId);
+  const [row] = await deps.db.query<{ status: RunStatus; namespace_id: number }>(
+    "select status, namespace_id from runs where id = $1::uuid",
+    [runId],
+  );
+  if (!row || row.namespace_id !== namespaceId) throw runNotFound(runId);
+  if (!isFinal(row.status)) return { status: row.status, output: undefined, failure: undefined };
+  const end = await readEnd(deps.db, runId);
+  return { status: row.status, output: end?.payload && toPayload(end.payload), failure: end?.body.failure };
+}
+
+async function list(deps: RunServiceDeps, request: ListRunsRequest): Promise<ListRunsResponse> {
+  const { id } = await deps.namespaces.resolve(request.namespace);
+  if (request.pageSize > pageSizeMax) {
+    throw invalid("ARGUMENT_INVALID", [{ field: "page_size", message: `is ${request.pageSize}; at most ${pageSizeMax} is allowed` }]);
+  }
+  const limit = request.pageSize || pageSizeDefault;
+  const beforeId = request.pageToken === "" ? undefined : readPageToken(request.pageToken);
+  const { acceptedAfter, acceptedBefore } = request;
+  const runs = await listRuns(deps.db, {
+    namespaceId: id,
+    ...(beforeId === undefined ? {} : { beforeId }),
+    statuses: request.statuses,
+    ...(request.method === "" ? {} : { method: request.method }),
+    labels: request.labels,
+    ...(acceptedAfter ? { acceptedAfterMs: Number(acceptedAfter.seconds) * 1000 + acceptedAfter.nanos / 1e6 } : {}),
+    ...(acceptedBefore ? { acceptedBeforeMs: Number(acceptedBefore.seconds) * 1000 + acceptedBefore.nanos / 1e6 } : {}),
+    limit: limit + 1,
+  });
+  const page = runs.slice(0, limit);
+  const last = page.at(-1);
+  return {
+    runs: page.map((run) => summarizeRun({ ...run, namespace: request.namespace }, run)),
+    nextPageToken: runs.length > limit && last ? writePageToken(last.id) : "",
+  };
+}
+
+/** Gapless: the history is read behind a cursor; notices only say when to look again. */
+async function watch(deps: RunServiceDeps, request: WatchRunRequest, send: Send<WatchRunResponse>, context: CallContext): Promise<void> {
+  const { id } = await deps.namespaces.resolve(request.namespace);
+  const { plan } = await findPlanned(deps, id, request.runId);
+  const draining = deps.draining();
+  const gone = AbortSignal.any([context.signal, draining]);
+  let afterSeq = Number(request.afterSeq);
+  for (;;) {
+    const stop = new AbortController();
+    const news = deps.notices.wait(request.runId, AbortSignal.any([gone, stop.signal]));
+    const events = await readEvents(deps.db, request.runId, { afterSeq, limit: watchPageMax, payloads: true });
+    for (const event of events) {
+      await send({ event: toRunEvent(event, plan) });
+      afterSeq = event.seq;
+    }
+    const ended = events.at(-1)?.body.runStatus;
+    if (ended || events.length === watchPageMax || gone.aborted) stop.abort();
+    if (ended || (events.length === 0 && (await hasEnded(deps, request.runId, afterSeq)))) {
+      stop.abort();
+      return;
+    }
+    if (draining.aborted) throw statusError({ code: status.UNAVAILABLE, reason: "DRAINING", message: "watch again at another coordinator" });
+    if (context.signal.aborted) return;
+    await news;
+  }
+}
+
+async function hasEnded(deps: RunServiceDeps, runId: string, afterSeq: number): Promise<boolean> {
+  const [row] = await deps.db.query<{ done: boolean }>(
+    "select ended_at is not null and last_seq <= $2::int as done from runs where id = $1::uuid",
+    [runId, afterSeq],
+  );
+  return row?.done ?? true;
+}
+

@@ -1,0 +1,189 @@
+/** Runs as the API shows them, made from the stored state and its history. */
+import {
+  type Attempt,
+  EventKind,
+  type Failure,
+  type GetRunResponse,
+  type Run,
+  type RunEvent,
+  RunStatus,
+  type Step,
+  StepStatus,
+  type Timestamp,
+} from "@taskmesh/proto";
+import { type RunState, type StepState } from "../engine/run-state.js";
+import type { ChainPlan, Scope, StepPlan, Value } from "../engine/plan.js";
+import { toPayload } from "../pipeline/effects.js";
+import type { StoredEvent } from "../store/run-reads.js";
+import type { StoredRun } from "../store/runs.js";
+
+/** An instant; undefined for 0, which stands for "not yet". */
+export function toTimestamp(ms: number): Timestamp | undefined {
+  if (ms <= 0 || !Number.isFinite(ms)) return undefined;
+  const seconds = Math.floor(ms / 1000);
+  return { seconds: BigInt(seconds), nanos: Math.round((ms - seconds * 1000) * 1e6) };
+}
+
+type Summary = Pick<RunState, "id" | "namespace" | "status" | "priority" | "labels" | "acceptedAtMs" | "endedAtMs" | "deadlineAtMs" | "lastSeq"> &
+  Partial<Pick<RunState, "failure" | "cancel">>;
+
+/** The run without its steps. */
+export function summarizeRun(run: Summary, pinned: Pick<StoredRun, "method" | "chainVersion" | "contract">): Run {
+  return {
+    namespace: run.namespace,
+    runId: run.id,
+    method: pinned.method,
+    chainVersion: pinned.chainVersion,
+    contract: pinned.contract,
+    status: run.status,
+    failure: run.failure,
+    labels: { ...run.labels },
+    priority: run.priority,
+    acceptedAt: toTimestamp(run.acceptedAtMs),
+    endedAt: toTimestamp(run.endedAtMs),
+    deadlineAt: toTimestamp(run.deadlineAtMs),
+    cancelRequested: run.cancel !== undefined || run.status === RunStatus.RUN_STATUS_CANCELLED,
+    lastSeq: BigInt(run.lastSeq),
+  };
+}
+
+/** The run with steps and attempts. */
+export function describeRun(
+  found: StoredRun & { plan: ChainPlan },
+  events: readonly StoredEvent[],
+  show: { output: Value | undefined; payloads: boolean },
+): GetRunResponse {
+  const { run, plan } = found;
+  const histories = historiesOf(plan, events);
+  return {
+    run: summarizeRun(run, found),
+    input: show.payloads ? toPayload(run.input) : undefined,
+    output: show.payloads && show.output ? toPayload(show.output) : undefined,
+    steps: plan.steps.map((step) => describeStep(run, plan, step, histories[step.index]!, show.payloads)),
+  };
+}
+
+function describeStep(run: RunState, plan: ChainPlan, stepPlan: StepPlan, history: History, payloads: boolean): Step {
+  const step = run.steps[stepPlan.index]!;
+  const output = run.outputs[stepPlan.index];
+  const input = payloads ? inputOf(run, plan, stepPlan, step) : undefined;
+  return {
+    stepId: stepPlan.id,
+    method: stepPlan.method,
+    status: step.status,
+    attempt: step.attempt,
+    lostAttempts: step.lost,
+    input: input && toPayload(input),
+    output: payloads && output ? toPayload(output) : undefined,
+    failure: history.failure,
+    startedAt: toTimestamp(history.startedAtMs),
+    endedAt: toTimestamp(step.endedAtMs),
+    attempts: [...history.attempts.values()],
+    retryAt: step.status === StepStatus.STEP_STATUS_RETRYING ? toTimestamp(step.retryAtMs) : undefined,
+    needs: stepPlan.needs.map((need) => plan.steps[need]!.id),
+    progress: undefined,
+  };
+}
+
+/** Inputs are not stored: they are what the expressions make of stored values, then as now. */
+function inputOf(run: RunState, plan: ChainPlan, stepPlan: StepPlan, step: StepState): Value | undefined {
+  if (step.input) return step.input;
+  if (step.attempt === 0) return undefined;
+  const scope: Scope = {
+    run: { id: run.id, namespace: run.namespace, method: plan.method, acceptedAtMs: run.acceptedAtMs },
+    input: run.input,
+    outputs: run.outputs,
+  };
+  const bound = stepPlan.bindInput(scope);
+  if (bound.kind !== "value") return undefined;
+  return { contract: stepPlan.contract, sizeBytes: bound.value.length, sha256: new Uint8Array(0), bytes: bound.value };
+}
+
+interface History {
+  attempts: Map<number, Attempt>;
+  failure?: Failure;
+  startedAtMs: number;
+}
+
+function historiesOf(plan: ChainPlan, events: readonly StoredEvent[]): History[] {
+  const histories: History[] = plan.steps.map(() => ({ attempts: new Map(), startedAtMs: 0 }));
+  for (const event of events) {
+    const own = histories[event.step];
+    if (own) applyToAttempt(own, event);
+    for (const move of event.body.moves) {
+      if (move.status !== StepStatus.STEP_STATUS_DISPATCHED) continue;
+      const history = histories[move.step];
+      if (!history) continue;
+      history.startedAtMs ||= event.atMs;
+      attemptOf(history, move.attempt, event.atMs);
+    }
+  }
+  return histories;
+}
+
+function attemptOf(history: History, attempt: number, atMs: number): Attempt {
+  const known = history.attempts.get(attempt);
+  if (known) return known;
+  const made: Attempt = {
+    attempt,
+    status: StepStatus.STEP_STATUS_DISPATCHED,
+    dispatchedAt: toTimestamp(atMs),
+    endedAt: undefined,
+    failure: undefined,
+    sessionId: "",
+    executionMs: 0,
+  };
+  history.attempts.set(attempt, made);
+  return made;
+}
+
+const attemptEnds: Partial<Record<EventKind, StepStatus>> = {
+  [EventKind.EVENT_KIND_STEP_SUCCEEDED]: StepStatus.STEP_STATUS_SUCCEEDED,
+  [EventKind.EVENT_KIND_ATTEMPT_FAILED]: StepStatus.STEP_STATUS_FAILED,
+  [EventKind.EVENT_KIND_ATTEMPT_LOST]: StepStatus.STEP_STATUS_FAILED,
+  [EventKind.EVENT_KIND_ATTEMPT_TIMED_OUT]: StepStatus.STEP_STATUS_EXPIRED,
+  [EventKind.EVENT_KIND_STEP_EXPIRED]: StepStatus.STEP_STATUS_EXPIRED,
+  [EventKind.EVENT_KIND_STEP_CANCELLED]: StepStatus.STEP_STATUS_CANCELLED,
+};
+
+function applyToAttempt(history: History, event: StoredEvent): void {
+  const { kind, body, atMs } = event;
+  if (kind === EventKind.EVENT_KIND_STEP_FAILED || kind === EventKind.EVENT_KIND_STEP_EXPIRED) {
+    if (body.failure) history.failure = body.failure;
+  }
+  if (event.attempt === 0 || kind === EventKind.EVENT_KIND_COMPLETION_LATE) return;
+  const attempt = attemptOf(history, event.attempt, atMs);
+  if (body.session) attempt.sessionId = body.session;
+  if (body.executionMs) attempt.executionMs = body.executionMs;
+  if (body.failure) attempt.failure = body.failure;
+  if (kind === EventKind.EVENT_KIND_STEP_BOUND) attempt.status = StepStatus.STEP_STATUS_RUNNING;
+  const ended = attemptEnds[kind];
+  if (ended === undefined || attempt.endedAt) return;
+  attempt.status = ended;
+  attempt.endedAt = toTimestamp(atMs);
+}
+
+/** A history row as watchers see it. */
+export function toRunEvent(event: StoredEvent, plan: ChainPlan): RunEvent {
+  const { body } = event;
+  return {
+    seq: BigInt(event.seq),
+    at: toTimestamp(event.atMs),
+    kind: event.kind,
+    stepId: plan.steps[event.step]?.id ?? "",
+    item: event.item,
+    attempt: event.attempt,
+    payload: event.payload && toPayload(event.payload),
+    failure: body.failure,
+    sessionId: body.session,
+    runStatus: body.runStatus,
+    moves: body.moves.map(({ step, status, attempt, retryAtMs }) => ({
+      stepId: plan.steps[step]?.id ?? "",
+      status,
+      attempt,
+      retryAt: retryAtMs === undefined ? undefined : toTimestamp(retryAtMs),
+    })),
+    executionMs: body.executionMs,
+  };
+}
+
