@@ -1,10 +1,12 @@
-// Builds every workspace and packs it into dist-packages/, ready for `npm i dist-packages/*.tgz` in any folder.
+// Builds every workspace and packs it into dist-packages/ (or the folder after --out), ready for `npm i dist-packages/*.tgz`
+// in any folder. --no-build packs what was built before.
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative, resolve } from "node:path";
 
 const root = join(import.meta.dirname, "..");
-const out = join(root, "dist-packages");
+const at = process.argv.indexOf("--out");
+const out = at < 0 ? join(root, "dist-packages") : resolve(process.argv[at + 1]);
 const run = (command, args) =>
   execFileSync(command, args, {
     cwd: root,
@@ -19,7 +21,7 @@ if (!process.argv.includes("--no-build")) {
   });
 }
 rmSync(out, { recursive: true, force: true });
-mkdirSync(out);
+mkdirSync(out, { recursive: true });
 const { workspaces } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 run("npm", [
   "pack",
@@ -29,5 +31,5 @@ run("npm", [
   ...workspaces.flatMap((name) => ["--workspace", name]),
 ]);
 for (const name of readdirSync(out).sort()) {
-  console.log(`dist-packages/${name}  ${Math.ceil(statSync(join(out, name)).size / 1024)} KiB`);
+  console.log(`${relative(".", join(out, name))}  ${Math.ceil(statSync(join(out, name)).size / 1024)} KiB`);
 }

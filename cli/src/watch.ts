@@ -1,6 +1,7 @@
 /**
  * Follows a run until it ends: redrawn in place on a terminal, one line an event elsewhere, one JSON document an event for programs.
  */
+import { problemError } from "./api.js";
 import { CliError, exitCode } from "./exit.js";
 import type { JsonObject } from "./json.js";
 import type { Output } from "./output.js";
@@ -46,6 +47,12 @@ function parseEvent(data: string): JsonObject {
   }
 }
 
+/** Why the mesh ended the stream although the run goes on. */
+function streamProblem(data: string, { api }: Session): CliError {
+  const problem = parseEvent(data);
+  return problemError(Number(problem.status ?? 503), problem, api.connection);
+}
+
 /** Prints the picture as `out` allows: live, as lines, or as JSON documents. */
 function reporter(out: Output, progress: RunProgress) {
   const { live, width } = out.terminal;
@@ -79,7 +86,7 @@ export async function watchRun(session: Session, runId: string, signal?: AbortSi
     for (let ended = false; !ended && !signal?.aborted; ) {
       const from = progress.seq === "0" ? {} : { after: progress.seq };
       for await (const event of api.events(`${path}/events`, signal ? { ...from, signal } : from)) {
-        if (event.event === "error") throw new CliError(exitCode.unreachable, `the event stream failed: ${event.data}`);
+        if (event.event === "problem") throw streamProblem(event.data, session);
         const parsed = parseEvent(event.data);
         if (parsed.kind === undefined) continue;
         ended = applyEvent(progress, parsed);

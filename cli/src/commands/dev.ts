@@ -7,11 +7,15 @@ export const dev = () =>
   new Command("dev")
     .description("run a mesh on this machine: no servers to install, runs survive restarts")
     .option("--data <folder>", "where runs and contracts are kept", ".taskmesh")
-    .option("--grpc-address <host:port>", "for workers and stubs", parseAddress, "127.0.0.1:7400")
-    .option("--http-address <host:port>", "for REST, curl and this program", parseAddress, "127.0.0.1:7480")
+    .option(
+      "--grpc-address <host:port>",
+      "for workers and stubs; TASKMESH_GRPC_ADDRESS; default 127.0.0.1:7400",
+      parseAddress,
+    )
+    .option("--http-address <host:port>", "for REST; TASKMESH_HTTP_ADDRESS; default 127.0.0.1:7480", parseAddress)
     .option(
       "--http-allow <host...>",
-      "private hosts that the built-in HTTP action may call, such as localhost or 10.0.0.0/8",
+      "what the HTTP action may call beside public addresses; TASKMESH_HTTP_ALLOW; default: this machine",
       [],
     )
     .action(async (options, command) => {
