@@ -1,0 +1,269 @@
+/**
+ * From the expressions of one message (a step's input, the chain's output) to a function that encodes it.
+ *
+ * Each field takes the cheapest way that gives the right answer:
+ *   literal     encoded when the chain is compiled
+ *   projection  a bare path onto a field of the same type: copied on the wire (projection.ts)
+ *   evaluation  everything else: sources decoded once per message, the engine, one conversion, one encoding for all such fields
+ *
+ * Work that may take long is not done here unless the caller says so (`force`): the answer is `deferred` when a payload is not in
+ * memory, or when a comprehension or a regular expression would go over more than `inlineCostMax`.
+ */
+import { create, type DescField, type DescMessage, fromBinary, type JsonValue, toBinary } from "@bufbuild/protobuf";
+import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
+import { TimestampSchema, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { messageFromJson } from "@taskmesh/runtime";
+import type { Evaluated, Scope, Value } from "../../engine/plan.js";
+import type { CheckedExpression } from "./check.js";
+import { Budget, OverBudget, setField } from "./convert.js";
+import { type CelInput, isCelError, runPlan } from "./engine-values.js";
+import { compileProjection, MessageWriter, type Projection, project } from "./projection.js";
+import type { ScopeTypes } from "./scope-types.js";
+
+/** Roughly the number of tree nodes that the engine visits, a few microseconds each at worst; above it the event loop would stall. */
+export const inlineCostMax = 20_000;
+/** Bound of a forced evaluation's result; its time is bounded by the thread that runs it. */
+const forcedWorkMax = 10_000_000;
+
+/** What a field is set to. */
+export type FieldSource =
+  | { kind: "constant"; field: DescField; bytes: Uint8Array }
+  | { kind: "expression"; field: DescField; expression: CheckedExpression };
+
+export interface BindOptions {
+  /** Of the message that is made, for errors: `step "pick"`. */
+  label: string;
+  /** Evaluate whatever it costs, and use no projections' shortcut for missing bytes. */
+  force: boolean;
+  /** Turns projections off, to compare them with evaluation in tests. */
+  projections?: boolean;
+}
+
+type Binder = (scope: Scope) => Evaluated<Uint8Array>;
+
+interface Copy {
+  source: number;
+  projection: Projection;
+}
+
+interface Evaluation {
+  field: DescField;
+  expression: CheckedExpression;
+}
+
+/** Encodes a literal under its field; or says why it is no value of it. */
+export function encodeLiteral(desc: DescMessage, field: DescField, value: JsonValue): Uint8Array | { message: string } {
+  const read = messageFromJson(desc, { [field.jsonName]: value });
+  if (read.ok) return toBinary(desc, read.message);
+  return { message: read.violations[0]?.message ?? "not a value of this field" };
+}
+
+/** Encodes an expression that reads nothing under its field; or says why it has no value for it. */
+export function encodeConstant(
+  desc: DescMessage,
+  field: DescField,
+  expression: CheckedExpression,
+): Uint8Array | { message: string } {
+  const result = runPlan(expression.run, {});
+  if (isCelError(result)) return { message: result.message };
+  const message = reflect(desc, create(desc));
+  try {
+    setField(message, field, result, new Budget(inlineCostMax));
+    return toBinary(desc, message.message);
+  } catch (error) {
+    return { message: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/** Compiles the fields of one message. */
+export function compileBinding(
+  target: DescMessage,
+  fields: readonly FieldSource[],
+  types: ScopeTypes,
+  options: BindOptions,
+): Binder {
+  const constants: Uint8Array[] = [];
+  const copies: Copy[] = [];
+  const evaluations: Evaluation[] = [];
+  const outputs = outputsByIndex(types);
+  for (const source of [...fields].sort((a, b) => a.field.number - b.field.number)) {
+    if (source.kind === "constant") {
+      constants.push(source.bytes);
+      continue;
+    }
+    const { bare } = source.expression.reading;
+    const whole = bare === undefined ? "" : (bare.source < 0 ? types.input : outputs[bare.source]!).typeName;
+    const projection =
+      bare === undefined || options.projections === false
+        ? undefined
+        : compileProjection(bare.fields, whole, source.field);
+    if (projection !== undefined && bare !== undefined) copies.push({ source: bare.source, projection });
+    else evaluations.push(source);
+  }
+  const constant = Buffer.concat(constants);
+  const evaluate = evaluations.length === 0 ? undefined : compileEvaluations(target, evaluations, types, options);
+  return (scope) => {
+    // Evaluations first: they may refuse, and use the time that a refused copy would have cost.
+    const evaluated = evaluate?.(scope);
+    if (evaluated !== undefined && evaluated.kind !== "value") return evaluated;
+    writer.start();
+    writer.write(constant);
+    for (const { source, projection } of copies) {
+      const value = source < 0 ? scope.input : scope.outputs[source];
+      if (value === undefined) continue;
+      if (value.bytes === undefined) return deferred;
+      if (!project(projection, value.bytes, writer))
+        return failed(options.label, "", "the payload that it reads is malformed");
+    }
+    if (evaluated !== undefined) writer.write(evaluated.value);
+    return { kind: "value", value: writer.finish() };
+  };
+}
+
+/** Compiles a condition. */
+export function compileCondition(
+  expression: CheckedExpression,
+  types: ScopeTypes,
+  options: BindOptions,
+): (scope: Scope) => Evaluated<boolean> {
+  const variables = compileVariables([expression], types);
+  return (scope) => {
+    const read = variables(scope);
+    if (read.kind !== "value") return read;
+    if (!options.force && costOf(expression, read.value.bytes) > inlineCostMax) return deferred;
+    const result = runPlan(expression.run, read.value.bindings);
+    if (isCelError(result)) return failed(options.label, expression.source, result.message);
+    return typeof result === "boolean"
+      ? { kind: "value", value: result }
+      : failed(options.label, expression.source, "the condition is neither true nor false");
+  };
+}
+
+const writer = new MessageWriter();
+const deferred = { kind: "deferred" } as const;
+
+function failed(
+  label: string,
+  expression: string,
+  reason: string,
+): { kind: "failed"; error: { reason: "EXPRESSION_FAILED"; message: string } } {
+  const shown = expression.length > 200 ? `${expression.slice(0, 200)}…` : expression;
+  const message = `${label}: ${reason.slice(0, 500)}${shown === "" ? "" : ` (in ${shown})`}`;
+  return { kind: "failed", error: { reason: "EXPRESSION_FAILED", message } };
+}
+
+function outputsByIndex(types: ScopeTypes): DescMessage[] {
+  const outputs: DescMessage[] = [];
+  for (const step of types.steps.values()) outputs[step.index] = step.output;
+  return outputs;
+}
+
+function compileEvaluations(
+  target: DescMessage,
+  evaluations: readonly Evaluation[],
+  types: ScopeTypes,
+  options: BindOptions,
+): Binder {
+  const variables = compileVariables(
+    evaluations.map((evaluation) => evaluation.expression),
+    types,
+  );
+  return (scope) => {
+    const read = variables(scope);
+    if (read.kind !== "value") return read;
+    const message = reflect(target, create(target));
+    const budget = new Budget(options.force ? forcedWorkMax : inlineCostMax);
+    for (const { field, expression } of evaluations) {
+      if (!options.force && costOf(expression, read.value.bytes) > inlineCostMax) return deferred;
+      if (!isBareSet(expression, read.value)) continue;
+      const label = `${options.label}, field "${field.name}"`;
+      const result = runPlan(expression.run, read.value.bindings);
+      if (isCelError(result)) return failed(label, expression.source, result.message);
+      try {
+        setField(message, field, result, budget);
+      } catch (error) {
+        if (error instanceof OverBudget && !options.force) return deferred;
+        return failed(label, expression.source, error instanceof Error ? error.message : String(error));
+      }
+    }
+    return { kind: "value", value: toBinary(target, message.message) };
+  };
+}
+
+/** Sources as the engine takes them. */
+interface Variables {
+  bindings: Record<string, CelInput>;
+  /** By step index; -1 is `input`. */
+  messages: Map<number, ReflectMessage>;
+  /** Of all sources together. */
+  bytes: number;
+}
+
+/** A function that decodes what the expressions read, each source once. */
+function compileVariables(
+  expressions: readonly CheckedExpression[],
+  types: ScopeTypes,
+): (scope: Scope) => Evaluated<Variables> {
+  const steps = [...types.steps.values()].filter((step) => expressions.some((e) => e.reading.steps.has(step.index)));
+  const input = expressions.some((e) => e.reading.input);
+  const withRun = expressions.some((e) => e.reading.run);
+  return (scope) => {
+    const variables: Variables = { bindings: {}, messages: new Map(), bytes: 0 };
+    const decode = (index: number, desc: DescMessage, value: Value): ReflectMessage | undefined => {
+      if (value.bytes === undefined) return undefined;
+      const message = reflect(desc, fromBinary(desc, value.bytes));
+      variables.messages.set(index, message);
+      variables.bytes += value.bytes.length;
+      return message;
+    };
+    try {
+      if (input) {
+        const message = decode(-1, types.input, scope.input);
+        if (message === undefined) return deferred;
+        variables.bindings["input"] = message;
+      }
+      const outputs = new Map<string, Map<string, CelInput>>();
+      for (const step of steps) {
+        const value = scope.outputs[step.index];
+        // An output that does not exist is a step without the key `output`: has() is false.
+        const output = value === undefined ? undefined : decode(step.index, step.output, value);
+        if (value !== undefined && output === undefined) return deferred;
+        outputs.set(step.id, new Map(output === undefined ? [] : [["output", output]]));
+      }
+      variables.bindings["steps"] = outputs;
+    } catch (error) {
+      return failed("payload", "", error instanceof Error ? error.message : String(error));
+    }
+    if (withRun) variables.bindings["run"] = runVariable(scope);
+    return { kind: "value", value: variables };
+  };
+}
+
+function runVariable({ run: { id, namespace, method, acceptedAtMs } }: Scope): Map<string, CelInput> {
+  const acceptedAt = reflect(TimestampSchema, timestampFromMs(acceptedAtMs));
+  return new Map<string, CelInput>([
+    ["id", id],
+    ["namespace", namespace],
+    ["method", method],
+    ["accepted_at", acceptedAt],
+  ]);
+}
+
+/** Whether a bare path leads to something; all other expressions are evaluated in any case. */
+function isBareSet(expression: CheckedExpression, variables: Variables): boolean {
+  const { bare } = expression.reading;
+  if (bare === undefined) return true;
+  let message = variables.messages.get(bare.source);
+  for (const [index, field] of bare.fields.entries()) {
+    if (message === undefined || !message.isSet(field)) return false;
+    if (index < bare.fields.length - 1) message = message.get(field) as ReflectMessage;
+  }
+  return message !== undefined;
+}
+
+/** How many tree nodes may be visited: each level of comprehension goes over at most as many elements as there are bytes, halved. */
+function costOf({ reading }: CheckedExpression, bytes: number): number {
+  const elements = bytes / 2 + reading.nodes;
+  const matching = reading.matches ? bytes : 0;
+  return reading.depth === 0 ? matching : reading.nodes * elements ** reading.depth + matching * elements;
+}

@@ -1,0 +1,137 @@
+/**
+ * Checks one expression completely: syntax, names, guards, types, bounds, and that the engine which will run it takes it.
+ */
+import type { ASTNode, TypeError as CelTypeError, ParseError } from "@marcbachmann/cel-js";
+import { nearestName } from "@taskmesh/runtime";
+import { typeOfNode } from "./assignable.js";
+import { loneSurrogate } from "./convert.js";
+import { faultOfConstant, planExpression } from "./engine-values.js";
+import type { ScopeTypes } from "./scope-types.js";
+import { type ExpressionProblem, type Reading, type ReadOptions, readExpression } from "./syntax.js";
+
+/** Longest expression in UTF-16 code units. */
+export const expressionLengthMax = 16 * 1024;
+
+export interface CheckedExpression {
+  source: string;
+  ast: ASTNode;
+  /** The checker's type of the value. */
+  type: string;
+  reading: Reading;
+  /** Runs it. */
+  run: ReturnType<typeof planExpression>;
+}
+
+export type ExpressionResult = { ok: true; value: CheckedExpression } | { ok: false; problems: ExpressionProblem[] };
+
+export function checkExpression(source: string, types: ScopeTypes, options: ReadOptions): ExpressionResult {
+  const whole = { start: 0, end: source.length };
+  const refused = (
+    problem: Omit<ExpressionProblem, "start" | "end"> & Partial<ExpressionProblem>,
+  ): ExpressionResult => ({
+    ok: false,
+    problems: [{ ...whole, ...problem }],
+  });
+  if (source.length > expressionLengthMax) {
+    const message = `the expression has ${source.length} characters; at most ${expressionLengthMax} are allowed`;
+    return refused({ reason: "TOO_LARGE", message });
+  }
+  if (source.trim() === "") return refused({ reason: "SYNTAX", message: "the expression is empty" });
+  if (loneSurrogate.test(source)) return refused({ reason: "SYNTAX", message: "the expression has a lone surrogate" });
+  try {
+    const parsed = types.environment.parse(source);
+    const reading = readExpression(parsed.ast, types, options);
+    if (reading.problems.length > 0 || reading.opaque) return { ok: false, problems: reading.problems };
+    const checked = parsed.check();
+    if (!checked.valid || checked.type === undefined)
+      return { ok: false, problems: [typeProblem(checked.error, types, whole)] };
+    const constants = faultsOfConstants(parsed.ast, source);
+    if (constants.length > 0) return { ok: false, problems: constants };
+    const run = planExpression(withPresenceTests(source, reading));
+    return { ok: true, value: { source, ast: parsed.ast, type: checked.type, reading, run } };
+  } catch (error) {
+    return { ok: false, problems: [syntaxProblem(error, whole)] };
+  }
+}
+
+type Range = { start: number; end: number };
+
+/** Both parsers throw; only the checker's errors have a range. */
+function syntaxProblem(error: unknown, whole: Range): ExpressionProblem {
+  const { summary, range, code } = error as Partial<ParseError>;
+  if (summary === undefined) {
+    const text = error instanceof Error ? error.message : String(error);
+    return { reason: "SYNTAX", message: `the expression is not part of this CEL profile: ${text}`, ...whole };
+  }
+  const place = range ?? whole;
+  if (code?.includes("limit") === true || /limit|exceed/i.test(summary)) {
+    return { reason: "TOO_LARGE", message: `the expression is too large: ${summary}`, ...whole };
+  }
+  const message = summary.endsWith("EOF") ? "the expression ends too early" : `syntax error: ${summary}`;
+  return { reason: "SYNTAX", message, start: place.start, end: Math.max(place.end, place.start) };
+}
+
+function typeProblem(error: unknown, types: ScopeTypes, whole: Range): ExpressionProblem {
+  const { summary, range, code, node } = error as Partial<CelTypeError>;
+  const place = { ...whole, ...(range === undefined ? {} : { start: range.start, end: range.end }) };
+  if (code === "no_such_key" && node !== undefined && (node.op === "." || node.op === "[]")) {
+    const owner = types.messageOf(typeOfNode(node.args[0]) ?? "");
+    const name = node.op === "." ? node.args[1] : undefined;
+    if (owner !== undefined && name !== undefined) {
+      const near = nearestName(
+        name,
+        owner.fields.map((field) => field.name),
+      );
+      return {
+        reason: "UNKNOWN_FIELD",
+        message: `${owner.name} has no field "${name}"`,
+        ...place,
+        found: name,
+        ...(near === undefined ? {} : { suggestion: near }),
+      };
+    }
+  }
+  const text = types.display(summary ?? String(error));
+  const conversion = /dyn/.test(text) ? "; a dyn value needs a conversion such as string(…)" : "";
+  return { reason: "WRONG_TYPE", message: `${text}${conversion}`, ...place, found: text };
+}
+
+/** Calls of constants that fail whenever they run: a pattern that is none, a duration without a unit. */
+function faultsOfConstants(ast: ASTNode, source: string): ExpressionProblem[] {
+  const problems: ExpressionProblem[] = [];
+  const open: unknown[] = [ast];
+  while (open.length > 0) {
+    const node = open.pop();
+    if (Array.isArray(node)) open.push(...node);
+    if (typeof node !== "object" || node === null || !("op" in node)) continue;
+    const { op, args, start, end } = node as ASTNode;
+    open.push(args);
+    const constant = constantOf(node as ASTNode, source);
+    const fault = constant === undefined ? undefined : faultOfConstant(constant);
+    if (fault !== undefined && (op === "call" || op === "rcall")) {
+      problems.push({ reason: "INVALID_VALUE", message: fault, start, end, found: source.slice(start, end) });
+    }
+  }
+  return problems;
+}
+
+function constantOf(node: ASTNode, source: string): string | undefined {
+  const isValue = (part: ASTNode) => part.op === "value";
+  const text = (part: { start: number; end: number }) => source.slice(part.start, part.end);
+  if (node.op === "call") return node.args[1].length > 0 && node.args[1].every(isValue) ? text(node) : undefined;
+  if (node.op !== "rcall" || node.args[0] !== "matches") return undefined;
+  const pattern = node.args[2][0];
+  return pattern !== undefined && isValue(pattern) ? `''.matches(${text(pattern)})` : undefined;
+}
+
+/**
+ * has(steps.a.output.text) is false, not an error, when step a was skipped. The engine would fail on the missing output, so the
+ * test for it is written out.
+ */
+function withPresenceTests(source: string, reading: Reading): string {
+  let text = source;
+  for (const { start, end, step } of [...reading.presenceTests].sort((a, b) => b.start - a.start)) {
+    text = `${text.slice(0, start)}(has(steps.${step}.output) && ${text.slice(start, end)})${text.slice(end)}`;
+  }
+  return text;
+}

@@ -1,0 +1,403 @@
+/**
+ * What an expression says, found by walking its syntax tree: which outputs it reads, which of them are guarded, how much work it is,
+ * and every name that does not exist, each with its place.
+ *
+ * The checker that runs afterwards (check.ts) knows types, but stops at the first mistake and can't say what was meant. So names along
+ * `input…`, `steps.<id>.output…` and `run…` are resolved here, against the descriptors.
+ */
+import type { DescField, DescMessage } from "@bufbuild/protobuf";
+import type { ASTNode } from "@marcbachmann/cel-js";
+import { nearestName } from "@taskmesh/runtime";
+import { isWellKnown, runFields, type ScopeTypes, type StepOutput } from "./scope-types.js";
+
+/** A mistake in an expression; offsets in UTF-16 code units, `end` exclusive. */
+export interface ExpressionProblem {
+  reason: string;
+  message: string;
+  start: number;
+  end: number;
+  expected?: string;
+  found?: string;
+  suggestion?: string;
+}
+
+/** Deepest nesting of all(), exists(), exists_one(), map() and filter(): work grows with the power of it. */
+export const comprehensionDepthMax = 2;
+
+/** A path that is the whole expression: its value can be copied from one message to another without being looked at. */
+export interface BarePath {
+  /** Step index, or -1 for `input`. */
+  source: number;
+  /** From the outermost message inwards; empty: the message itself. */
+  fields: readonly DescField[];
+}
+
+export interface Reading {
+  problems: ExpressionProblem[];
+  /** Indexes of the steps whose outputs are read. */
+  steps: Set<number>;
+  input: boolean;
+  run: boolean;
+  bare: BarePath | undefined;
+  /** Deepest nesting of comprehensions. */
+  depth: number;
+  nodes: number;
+  /** Matches regular expressions, whose work grows with text and pattern. */
+  matches: boolean;
+  /** Reads something whose type is not known, because of another problem: it can't be checked. */
+  opaque: boolean;
+  /** Places (of whole has() calls) where an output that may be missing must be tested first. */
+  presenceTests: { start: number; end: number; step: string }[];
+}
+
+const macros = new Set(["all", "exists", "exists_one", "map", "filter"]);
+
+export const functions = new Set("has size int uint double bool string bytes duration timestamp dyn".split(" "));
+export const methods = new Set([
+  ...macros,
+  ..."size contains startsWith endsWith matches lowerAscii upperAscii trim indexOf lastIndexOf".split(" "),
+  ..."substring split join charAt replace getSeconds getMinutes getHours getMilliseconds getFullYear getMonth".split(
+    " ",
+  ),
+  ..."getDate getDayOfMonth getDayOfWeek getDayOfYear".split(" "),
+]);
+
+export interface ReadOptions {
+  /** Steps whose outputs are known to exist where the expression is evaluated. */
+  guarded?: ReadonlySet<string>;
+  /** A bare path from an output that may be missing leaves the target unset, so it needs no guard. */
+  bareAllowed: boolean;
+  /** The step that the expression belongs to: it can't read itself. */
+  self?: string;
+}
+
+export function readExpression(ast: ASTNode, types: ScopeTypes, options: ReadOptions): Reading {
+  const reader = new Reader(types, options.self);
+  const guards = options.guarded ?? new Set<string>();
+  const bare = reader.bareOf(ast);
+  reader.walk(ast, { guards, bound: new Set(), depth: 0, whole: options.bareAllowed && bare !== undefined });
+  return { ...reader.reading, bare };
+}
+
+/** Where the walk stands. `whole`: the node is the whole expression and a bare path. */
+interface Place {
+  guards: ReadonlySet<string>;
+  bound: ReadonlySet<string>;
+  depth: number;
+  whole: boolean;
+}
+
+/** One part of a dotted path, with the place of its name. */
+interface Part {
+  name: string;
+  start: number;
+  end: number;
+}
+
+class Reader {
+  readonly reading: Reading = {
+    problems: [],
+    steps: new Set(),
+    input: false,
+    run: false,
+    bare: undefined,
+    depth: 0,
+    nodes: 0,
+    matches: false,
+    opaque: false,
+    presenceTests: [],
+  };
+
+  constructor(
+    private readonly types: ScopeTypes,
+    private readonly self: string | undefined,
+  ) {}
+
+  walk(node: ASTNode, place: Place): undefined {
+    this.reading.nodes++;
+    const inner = place.whole && node.op !== "." ? { ...place, whole: false } : place;
+    switch (node.op) {
+      case "value":
+        return;
+      case "id":
+      case ".":
+      case "[]":
+        return this.path(node, place);
+      case "&&":
+      case "||": {
+        const [left, right] = node.args;
+        this.walk(left, inner);
+        const known = guardsOf(left, node.op === "&&");
+        return this.walk(right, { ...inner, guards: union(inner.guards, known) });
+      }
+      case "?:": {
+        const [condition, then, otherwise] = node.args;
+        this.walk(condition, inner);
+        this.walk(then, { ...inner, guards: union(inner.guards, guardsOf(condition, true)) });
+        return this.walk(otherwise, { ...inner, guards: union(inner.guards, guardsOf(condition, false)) });
+      }
+      case "list":
+        for (const item of node.args) this.walk(item, inner);
+        return;
+      case "map":
+        for (const [key, value] of node.args) {
+          this.walk(key, inner);
+          this.walk(value, inner);
+        }
+        return;
+      case "!_":
+      case "-_":
+        return this.walk(node.args, inner);
+      case "call":
+        return this.call(node, inner);
+      case "rcall":
+        return this.methodCall(node, inner);
+      case ".?":
+      case "[?]":
+        return this.problem("SYNTAX", "optional access is not part of this CEL profile; use has()", node);
+      default:
+        this.walk(node.args[0], inner);
+        this.walk(node.args[1], inner);
+    }
+  }
+
+  /** The bare path that the expression is, if it is one. */
+  bareOf(node: ASTNode): BarePath | undefined {
+    const parts = partsOf(node);
+    if (parts === undefined) return undefined;
+    const root = parts[0]!.name;
+    const step = root === "steps" ? this.types.steps.get(parts[1]?.name ?? "") : undefined;
+    if (root !== "input" && (step === undefined || parts[2]?.name !== "output")) return undefined;
+    const fields: DescField[] = [];
+    let desc: DescMessage | undefined = step?.output ?? this.types.input;
+    for (const part of parts.slice(step === undefined ? 1 : 3)) {
+      const field: DescField | undefined = desc?.fields.find((f) => f.name === part.name);
+      if (field === undefined) return undefined;
+      fields.push(field);
+      desc = field.fieldKind === "message" && !isWellKnown(field.message) ? field.message : undefined;
+    }
+    return { source: step?.index ?? -1, fields };
+  }
+
+  /** A path of names and indexes: resolves the names at its beginning, walks into the rest. */
+  private path(node: ASTNode, place: Place): undefined {
+    const parts = partsOf(node);
+    if (parts !== undefined) return this.names(parts, node, place);
+    if (node.op === ".") {
+      this.walk(node.args[0], place);
+    } else if (node.op === "[]") {
+      const [operand, index] = node.args;
+      if (operand.op === "id" && operand.args === "steps" && !place.bound.has("steps")) {
+        return this.problem("UNKNOWN_STEP", "steps can't be indexed: write steps.<id>.output", node, {
+          expected: "steps.<id>.output",
+        });
+      }
+      this.walk(operand, { ...place, whole: false });
+      this.walk(index, { ...place, whole: false });
+    }
+  }
+
+  private names(parts: Part[], node: ASTNode, place: Place): undefined {
+    const root = parts[0]!;
+    if (place.bound.has(root.name)) return;
+    if (root.name === "input") {
+      this.reading.input = true;
+      if (this.types.opaque.has("input")) this.reading.opaque = true;
+      else this.fields(this.types.input, parts.slice(1));
+    } else if (root.name === "steps") {
+      this.stepNames(parts, node, place);
+    } else if (root.name === "run") {
+      this.reading.run = true;
+      const field = parts[1];
+      if (field !== undefined && runFields[field.name] === undefined) {
+        this.unknownField("run", field, Object.keys(runFields));
+      }
+    } else this.unknownName(root, parts.length === 1 && node.start === root.start);
+  }
+
+  private stepNames(parts: Part[], node: ASTNode, place: Place): undefined {
+    const [root, id, output] = [parts[0]!, parts[1], parts[2]];
+    if (id === undefined) {
+      return this.problem("UNKNOWN_STEP", "steps alone has no value: write steps.<id>.output", root);
+    }
+    const step = this.types.steps.get(id.name);
+    if (id.name === this.self) {
+      return this.problem("SELF_REFERENCE", `step "${id.name}" can't read its own output`, node);
+    }
+    if (this.types.opaque.has(`steps.${id.name}`)) {
+      this.reading.opaque = true;
+      return;
+    }
+    if (step === undefined) {
+      const near = nearestName(id.name, this.types.steps.keys());
+      return this.problem("UNKNOWN_STEP", `there is no step "${id.name}"`, id, {
+        found: id.name,
+        ...suggested(near),
+      });
+    }
+    if (output?.name !== "output") {
+      const message = `step "${id.name}" has nothing to read but its output`;
+      return this.problem("UNKNOWN_FIELD", message, output ?? id, {
+        expected: `steps.${id.name}.output`,
+        ...suggested("output"),
+      });
+    }
+    this.reading.steps.add(step.index);
+    if (step.skippable && !place.guards.has(step.id) && !place.whole) this.missingGuard(step, node);
+    this.fields(step.output, parts.slice(3));
+  }
+
+  private missingGuard(step: StepOutput, node: ASTNode): undefined {
+    const test = `has(steps.${step.id}.output)`;
+    const message = `step "${step.id}" may be skipped and then has no output: write ${test} ? … : …`;
+    this.problem("MISSING_GUARD", message, node, { expected: test });
+  }
+
+  private fields(desc: DescMessage, parts: readonly Part[]): undefined {
+    let message: DescMessage = desc;
+    for (const [index, part] of parts.entries()) {
+      const field = message.fields.find((f) => f.name === part.name);
+      if (field === undefined)
+        return this.unknownField(
+          message.name,
+          part,
+          message.fields.map((f) => f.name),
+        );
+      const last = index === parts.length - 1;
+      if (field.fieldKind === "map" || (field.message !== undefined && isWellKnown(field.message))) return;
+      if (field.fieldKind === "message") message = field.message;
+      else if (!last) {
+        const next = parts[index + 1]!;
+        const kind = field.fieldKind === "list" ? "a list" : "not a message";
+        return this.problem("WRONG_TYPE", `"${part.name}" is ${kind} and has no field "${next.name}"`, next);
+      } else return;
+    }
+  }
+
+  private unknownField(owner: string, part: Part, candidates: readonly string[]): undefined {
+    const near = nearestName(part.name, candidates);
+    this.problem("UNKNOWN_FIELD", `${owner} has no field "${part.name}"`, part, {
+      found: part.name,
+      ...(candidates.length <= 20 ? { expected: `one of ${candidates.join(", ")}` } : {}),
+      ...suggested(near),
+    });
+  }
+
+  private unknownName(part: Part, alone: boolean): undefined {
+    const near = nearestName(part.name, ["input", "steps", "run"]);
+    const quoted = alone ? `'${part.name}'` : undefined;
+    const hint = near ?? quoted;
+    const reason = hint === quoted ? "text needs quotes" : "expressions read input, steps and run";
+    const message = `unknown name "${part.name}"; ${reason}`;
+    this.problem("UNKNOWN_NAME", message, part, { found: part.name, ...suggested(hint) });
+  }
+
+  private call(node: ASTNode & { op: "call" }, place: Place): undefined {
+    const [name, args] = node.args;
+    if (!functions.has(name)) {
+      const near = nearestName(name, functions);
+      return this.problem("UNKNOWN_FUNCTION", `there is no function "${name}"`, node, {
+        found: name,
+        ...suggested(near),
+      });
+    }
+    if (name !== "has" || args.length !== 1) {
+      for (const arg of args) this.walk(arg, place);
+      return;
+    }
+    const step = guardedStep(node);
+    const output = step === undefined ? undefined : this.types.steps.get(step.id);
+    if (output === undefined || step === undefined) return this.walk(args[0]!, place);
+    // has() is the guard itself: what it asks for needs none.
+    if (step.deeper && output.skippable && !place.guards.has(step.id)) {
+      this.reading.presenceTests.push({ start: node.start, end: node.end, step: step.id });
+    }
+    this.walk(args[0]!, { ...place, guards: union(place.guards, new Set([step.id])) });
+  }
+
+  private methodCall(node: ASTNode & { op: "rcall" }, place: Place): undefined {
+    const [name, receiver, args] = node.args;
+    if (
+      receiver.op === "id" &&
+      !place.bound.has(receiver.args) &&
+      ["cel", "optional", "math", "strings"].includes(receiver.args)
+    ) {
+      return this.problem("UNKNOWN_FUNCTION", `${receiver.args}.${name}() is not part of this CEL profile`, node);
+    }
+    if (!methods.has(name)) {
+      const near = nearestName(name, methods);
+      this.problem("UNKNOWN_FUNCTION", `there is no method "${name}"`, node, {
+        found: name,
+        ...suggested(near),
+      });
+    }
+    if (name === "matches") this.reading.matches = true;
+    this.walk(receiver, place);
+    const variable = args[0];
+    if (!macros.has(name) || variable?.op !== "id") {
+      for (const arg of args) this.walk(arg, place);
+      return;
+    }
+    const depth = place.depth + 1;
+    this.reading.depth = Math.max(this.reading.depth, depth);
+    if (depth > comprehensionDepthMax) {
+      const message = `${name}() nests more than ${comprehensionDepthMax} deep; do a part of the work in a step of its own`;
+      return this.problem("TOO_LARGE", message, node);
+    }
+    if (["input", "steps", "run"].includes(variable.args)) {
+      return this.problem("INVALID_NAME", `"${variable.args}" is taken; name the variable differently`, variable);
+    }
+    const inner = { ...place, depth, bound: union(place.bound, new Set([variable.args])) };
+    for (const arg of args.slice(1)) this.walk(arg, inner);
+  }
+
+  private problem(
+    reason: string,
+    message: string,
+    at: { start: number; end: number },
+    rest: Pick<ExpressionProblem, "expected" | "found" | "suggestion"> = {},
+  ): undefined {
+    if (this.reading.problems.length >= problemsMax) return;
+    this.reading.problems.push({ reason, message, start: at.start, end: at.end, ...rest });
+  }
+}
+
+/** One expression's problems beyond this tell nothing new. */
+const problemsMax = 20;
+
+const suggested = (name: string | undefined) => (name === undefined ? {} : { suggestion: name });
+
+function union<T>(a: ReadonlySet<T>, b: ReadonlySet<T>): ReadonlySet<T> {
+  return b.size === 0 ? a : new Set([...a, ...b]);
+}
+
+/** The names of `a.b.c`, with their places; undefined if the node is anything else. */
+function partsOf(node: ASTNode): Part[] | undefined {
+  const parts: Part[] = [];
+  let at: ASTNode = node;
+  while (at.op === ".") {
+    parts.push({ name: at.args[1], start: at.end - at.args[1].length, end: at.end });
+    at = at.args[0];
+  }
+  if (at.op !== "id") return undefined;
+  parts.push({ name: at.args, start: at.start, end: at.end });
+  return parts.reverse();
+}
+
+/** The step whose output `has(steps.<id>.output…)` tests; `deeper`: it asks for something inside the output. */
+function guardedStep(node: ASTNode): { id: string; deeper: boolean } | undefined {
+  if (node.op !== "call" || node.args[0] !== "has") return undefined;
+  const parts = node.args[1][0] === undefined ? undefined : partsOf(node.args[1][0]);
+  if (parts === undefined || parts[0]!.name !== "steps" || parts[2]?.name !== "output") return undefined;
+  return { id: parts[1]!.name, deeper: parts.length > 3 };
+}
+
+/** Steps whose outputs exist when the node has the given value. */
+export function guardsOf(node: ASTNode, value: boolean): ReadonlySet<string> {
+  if (node.op === "!_") return guardsOf(node.args, !value);
+  if ((node.op === "&&" && value) || (node.op === "||" && !value)) {
+    return union(guardsOf(node.args[0], value), guardsOf(node.args[1], value));
+  }
+  const step = value ? guardedStep(node) : undefined;
+  return step === undefined ? new Set() : new Set([step.id]);
+}

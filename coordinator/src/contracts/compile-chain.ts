@@ -1,0 +1,409 @@
+/**
+ * From a ChainSpec to a ChainPlan, with everything checked on the way: a chain that was saved has no mistake left that its text shows.
+ *
+ *   contract ──► steps (ids, callees, settings) ──► types that expressions see ──► conditions, inputs, output ──► graph ──► plan
+ *
+ * All problems are reported, not just the first; what follows from another problem (the output of an unknown action) is not reported
+ * again. The same spec against the same contracts always gives the same plan, so a plan is never stored: coordinators compile
+ * the spec with the contracts that were pinned when it was saved.
+ */
+import { createRegistry, type DescEnum, type DescMessage } from "@bufbuild/protobuf";
+import { EmptySchema } from "@bufbuild/protobuf/wkt";
+import type { ChainEdge, ChainProblem, ChainSpec, StepSpec } from "@taskmesh/proto";
+import { nearestName } from "@taskmesh/runtime";
+import type { ChainPlan, Evaluated, Scope, StepPlan } from "../engine/plan.js";
+import { compileBinding, compileCondition } from "./cel/bind.js";
+import type { CheckedExpression } from "./cel/check.js";
+import { createScopeTypes, type ScopeTypes, type StepOutput } from "./cel/scope-types.js";
+import { guardsOf } from "./cel/syntax.js";
+import { findCycle, neededBy } from "./chain-graph.js";
+import { checkMessage, describeViolations } from "./check.js";
+import { type CheckedMessage, checkCel, checkMapping, type Report } from "./compile-message.js";
+import { type Contract, splitMethod } from "./contract.js";
+import { declareContract } from "./declare.js";
+import { hasRules } from "./fingerprint.js";
+import {
+  durationMs,
+  runTimeoutMsDefault,
+  type SettingFault,
+  type StepSettings,
+  stepSettings,
+} from "./step-settings.js";
+
+/** Steps of one chain at most. */
+export const stepsMax = 1_000;
+/** Problems reported at once at most: they travel in the details of a status. */
+const problemsMax = 50;
+
+export interface ChainEnvironment {
+  /** The registered contract of a callable: the newest revision, or the pinned one. */
+  contractFor: (method: string) => Contract | undefined;
+  /** The contract of the chain's newest version (so that field numbers stay), or the one that it is pinned to. */
+  chainContract?: Contract | undefined;
+  /** A registered message or enum that an inline contract names. */
+  resolveType?: ((name: string) => DescMessage | DescEnum | undefined) | undefined;
+  /** Names of all callables, to suggest the nearest. */
+  methods?: () => Iterable<string>;
+  /** Of the plan; default 0. */
+  version?: number;
+  /** Evaluate whatever it costs: for the thread that evaluates what was deferred. */
+  force?: boolean;
+}
+
+export interface CompiledChain {
+  /** Absent if there are problems. */
+  plan?: ChainPlan;
+  /** The chain's own contract, if that much is right. */
+  contract?: Contract;
+  problems: ChainProblem[];
+  warnings: ChainProblem[];
+  /** Every edge, those that expressions make included. */
+  edges: ChainEdge[];
+  /** Fingerprint of the contract by callee. */
+  pins: Record<string, string>;
+}
+
+export function compileChain(spec: ChainSpec, environment: ChainEnvironment): CompiledChain {
+  const result: CompiledChain = { problems: [], warnings: [], edges: [], pins: {} };
+  const report: Report = (problem) => {
+    if (result.problems.length < problemsMax) result.problems.push(problemOf(problem));
+  };
+  const contract = chainContract(spec, environment, report);
+  if (contract !== undefined) result.contract = contract;
+  const runTimeoutMs = runTimeout(spec, report);
+  if (spec.steps.length === 0)
+    report({ reason: "MISSING_VALUE", path: "steps", message: "a chain has at least one step" });
+  if (spec.steps.length > stepsMax) {
+    const message = `the chain has ${spec.steps.length} steps; at most ${stepsMax} are allowed`;
+    report({ reason: "TOO_LARGE", path: "steps", message });
+    return result;
+  }
+  const steps = spec.steps.map((step, index) => readStep(step, index, environment, report));
+  refuseDuplicateIds(steps, report);
+  for (const step of steps) {
+    if (step.contract !== undefined) result.pins[step.contract.method] = step.contract.fingerprint;
+  }
+  const types = scopeTypes(steps, contract);
+  for (const step of steps) checkStep(step, steps, types, report);
+  const output = contract === undefined ? undefined : checkOutput(spec, contract, types, report);
+  const needs = steps.map((step) => step.needs);
+  result.edges = edgesOf(steps);
+  reportCycle(steps, needs, report);
+  if (result.problems.length > 0 || contract === undefined || output === undefined) return result;
+  const options = { force: environment.force ?? false };
+  const users = neededBy(needs);
+  result.plan = {
+    method: contract.method,
+    version: environment.version ?? 0,
+    contract: contract.fingerprint,
+    outputContract: contract.fingerprint,
+    runTimeoutMs,
+    steps: steps.map((step) => planStep(step, users[step.index]!, types, options)),
+    bindOutput: checkedBinding(
+      compileBinding(contract.output, output.sources, types, { ...options, label: "output" }),
+      contract,
+      "output",
+    ),
+  };
+  return result;
+}
+
+/** The plan of a lone action or of one callable: the one step "call", whose input and output are the run's. */
+export function compileAction(contract: Contract): ChainPlan {
+  const settings = stepSettings(loneStep, contract.options, contract.service, []);
+  const whole = (value: { bytes?: Uint8Array } | undefined): Evaluated<Uint8Array> =>
+    value?.bytes === undefined ? { kind: "deferred" } : { kind: "value", value: value.bytes };
+  return {
+    method: contract.method,
+    version: 0,
+    contract: contract.fingerprint,
+    outputContract: contract.fingerprint,
+    runTimeoutMs: runTimeoutMsDefault,
+    steps: [
+      {
+        ...stepBase(contract, settings, { index: 0, id: "call", needs: [], neededBy: [] }),
+        bindInput: (scope) => whole(scope.input),
+      },
+    ],
+    bindOutput: (scope) => whole(scope.outputs[0]),
+  };
+}
+
+const loneStep = {
+  retry: undefined,
+  scheduleToStart: undefined,
+  startToClose: undefined,
+  heartbeat: undefined,
+  scheduleToClose: undefined,
+  taskQueue: "",
+  priority: 0,
+};
+
+/** A step while its chain is compiled. */
+interface StepDraft {
+  spec: StepSpec;
+  index: number;
+  path: string;
+  contract: Contract | undefined;
+  settings: StepSettings;
+  needs: Set<number>;
+  condition?: CheckedExpression;
+  input?: CheckedMessage;
+}
+
+function chainContract(spec: ChainSpec, environment: ChainEnvironment, report: Report): Contract | undefined {
+  const declared = spec.contract;
+  if (declared === undefined || declared.name === "") {
+    report({
+      reason: "MISSING_VALUE",
+      path: "contract.name",
+      message: "the chain needs the name of the rpc that it implements",
+      expected: "package.Service/Method",
+    });
+    return undefined;
+  }
+  const inline = Object.keys(declared.input).length > 0 || Object.keys(declared.output).length > 0;
+  if (!inline) {
+    const contract = environment.chainContract ?? environment.contractFor(declared.name);
+    if (contract !== undefined) return contract;
+    const message = `no contract ${declared.name} is registered, and the chain declares neither input nor output`;
+    const suggestion = nearestName(declared.name, environment.methods?.() ?? []) ?? "";
+    report({ reason: "UNKNOWN_CONTRACT", path: "contract.name", message, found: declared.name, suggestion });
+    return undefined;
+  }
+  const { contract, problems } = declareContract(declared, {
+    previous: environment.chainContract,
+    resolveType: environment.resolveType,
+  });
+  for (const { path, ...problem } of problems)
+    report({ ...problem, path: path === "" ? "contract" : `contract.${path}` });
+  return contract;
+}
+
+function runTimeout(spec: ChainSpec, report: Report): number {
+  const faults: SettingFault[] = [];
+  const ms = durationMs(spec.runTimeout, "run_timeout", 1, faults);
+  for (const fault of faults) report({ reason: "OUT_OF_RANGE", ...fault });
+  return ms ?? runTimeoutMsDefault;
+}
+
+const stepIds = /^[A-Za-z][A-Za-z0-9_]{0,63}$/;
+
+function readStep(spec: StepSpec, index: number, environment: ChainEnvironment, report: Report): StepDraft {
+  const path = `steps[${index}]`;
+  const place = { stepId: spec.id };
+  if (!stepIds.test(spec.id)) {
+    const expected = "letters, digits and underscores, starting with a letter, at most 64 characters";
+    const found = JSON.stringify(spec.id.slice(0, 80));
+    const message = spec.id === "" ? "the step has no id" : `${found} can't be the id of a step`;
+    report({ ...place, reason: "INVALID_NAME", path: `${path}.id`, field: "id", message, expected, found });
+  }
+  const contract = spec.call === "" ? undefined : environment.contractFor(spec.call);
+  if (contract === undefined) {
+    const known = splitMethod(spec.call) !== undefined;
+    const message =
+      spec.call === ""
+        ? "the step calls nothing"
+        : known
+          ? `no action or chain ${spec.call} is registered`
+          : `"${spec.call.slice(0, 120)}" is not a full method name such as acme.html.v1.HtmlActions/FetchPage`;
+    const suggestion = nearestMethod(spec.call, environment) ?? "";
+    report({
+      ...place,
+      reason: "UNKNOWN_ACTION",
+      path: `${path}.call`,
+      field: "call",
+      message,
+      found: spec.call,
+      suggestion,
+    });
+  }
+  const faults: SettingFault[] = [];
+  const settings = stepSettings(spec, contract?.options, contract?.service ?? "", faults);
+  for (const fault of faults) {
+    report({ ...place, reason: "OUT_OF_RANGE", ...fault, path: `${path}.${fault.path}`, field: fault.path });
+  }
+  return { spec, index, path, contract, settings, needs: new Set() };
+}
+
+/** The method that was meant: nearest as a whole, or the only one with this service or this rpc name. */
+function nearestMethod(name: string, environment: ChainEnvironment): string | undefined {
+  if (name === "" || name.length > 255) return undefined;
+  const methods = [...(environment.methods?.() ?? [])];
+  const near = nearestName(name, methods);
+  if (near !== undefined) return near;
+  const rpc = name.slice(name.lastIndexOf("/") + 1);
+  const same = methods.filter((method) => method.slice(method.lastIndexOf("/") + 1) === rpc);
+  return same.length === 1 ? same[0] : undefined;
+}
+
+function refuseDuplicateIds(steps: readonly StepDraft[], report: Report): void {
+  const first = new Map<string, number>();
+  for (const { spec, index, path } of steps) {
+    const other = first.get(spec.id);
+    if (other === undefined) first.set(spec.id, index);
+    else {
+      const message = `the id "${spec.id}" is taken by steps[${other}]`;
+      report({ reason: "DUPLICATE_ID", path: `${path}.id`, stepId: spec.id, field: "id", message });
+    }
+  }
+}
+
+function scopeTypes(steps: readonly StepDraft[], contract: Contract | undefined): ScopeTypes {
+  const outputs = new Map<string, StepOutput>();
+  const opaque = new Set<string>();
+  for (const { spec, index, contract: callee } of steps) {
+    if (callee === undefined || !stepIds.test(spec.id)) opaque.add(`steps.${spec.id}`);
+    else if (!outputs.has(spec.id)) {
+      const { output, registry } = callee;
+      outputs.set(spec.id, { id: spec.id, index, output, registry, skippable: spec.when !== "" });
+    }
+  }
+  if (contract === undefined) opaque.add("input");
+  // Any message will do in place of an input that is not known: nothing looks at it.
+  const known = contract ?? steps.find((step) => step.contract !== undefined)?.contract;
+  const input =
+    known === undefined
+      ? { desc: EmptySchema, registry: createRegistry() }
+      : { desc: known.input, registry: known.registry };
+  return createScopeTypes(input, [...outputs.values()], opaque);
+}
+
+function checkStep(step: StepDraft, steps: readonly StepDraft[], types: ScopeTypes, report: Report): void {
+  const { spec, path } = step;
+  let guarded: ReadonlySet<string> = new Set();
+  if (spec.when !== "") {
+    const place = { path: `${path}.when`, stepId: spec.id, field: "when" };
+    const condition = checkCel({ types, guarded, self: spec.id }, spec.when, place, report, false);
+    if (condition !== undefined) {
+      if (condition.type !== "bool") {
+        const found = types.display(condition.type);
+        const message = `the condition is ${found}, and must be true or false`;
+        const whole = { expression: spec.when, start: 0, end: spec.when.length };
+        report({ ...place, ...whole, reason: "WRONG_TYPE", message, expected: "bool", found });
+      }
+      step.condition = condition;
+      guarded = guardsOf(condition.ast, true);
+      for (const read of condition.reading.steps) step.needs.add(read);
+    }
+  }
+  for (const [n, id] of spec.needs.entries()) {
+    const needed = steps.find((other) => other.spec.id === id);
+    if (needed !== undefined) step.needs.add(needed.index);
+    else {
+      const suggestion =
+        nearestName(
+          id,
+          steps.map((other) => other.spec.id),
+        ) ?? "";
+      const message = `there is no step "${id.slice(0, 80)}"`;
+      report({
+        reason: "UNKNOWN_STEP",
+        path: `${path}.needs[${n}]`,
+        stepId: spec.id,
+        field: "needs",
+        message,
+        found: id,
+        suggestion,
+      });
+    }
+  }
+  if (step.contract === undefined) return;
+  const mapping = {
+    target: step.contract.input,
+    fields: spec.input,
+    path: `${path}.input`,
+    stepId: spec.id,
+    types,
+    guarded,
+    self: spec.id,
+  };
+  step.input = checkMapping(mapping, report);
+  for (const read of step.input.reads) step.needs.add(read);
+}
+
+function checkOutput(spec: ChainSpec, contract: Contract, types: ScopeTypes, report: Report): CheckedMessage {
+  const mapping = { target: contract.output, fields: spec.output, path: "output", stepId: "", types };
+  return checkMapping({ ...mapping, guarded: new Set() }, report);
+}
+
+function edgesOf(steps: readonly StepDraft[]): ChainEdge[] {
+  return steps.flatMap((step) =>
+    [...step.needs].sort((a, b) => a - b).map((index) => ({ from: steps[index]!.spec.id, to: step.spec.id })),
+  );
+}
+
+function reportCycle(steps: readonly StepDraft[], needs: readonly ReadonlySet<number>[], report: Report): void {
+  const cycle = findCycle(needs);
+  if (cycle === undefined) return;
+  const [first] = cycle;
+  const { spec, path } = steps[first!]!;
+  const ids = [...cycle, first!].map((index) => steps[index]!.spec.id);
+  const shown = ids.length > 12 ? [...ids.slice(0, 10), "…", ids.at(-1)] : ids;
+  const message =
+    cycle.length === 1
+      ? `step "${spec.id}" waits for itself`
+      : `the steps wait for each other in a circle: ${shown.join(" needs ")}`;
+  report({ reason: "CYCLE", path, stepId: spec.id, message });
+}
+
+function planStep(step: StepDraft, users: readonly number[], types: ScopeTypes, options: { force: boolean }): StepPlan {
+  const contract = step.contract!;
+  const label = `step "${step.spec.id}"`;
+  const { id } = step.spec;
+  const place = { index: step.index, id, needs: [...step.needs].sort((a, b) => a - b), neededBy: users };
+  const bind = compileBinding(contract.input, step.input!.sources, types, { ...options, label });
+  const { condition } = step;
+  return {
+    ...stepBase(contract, step.settings, place),
+    ...(condition === undefined
+      ? {}
+      : { condition: compileCondition(condition, types, { ...options, label: `${label}, when` }) }),
+    bindInput: checkedBinding(bind, contract, "input"),
+  };
+}
+
+function stepBase(
+  contract: Contract,
+  settings: StepSettings,
+  place: Pick<StepPlan, "index" | "id" | "needs" | "neededBy">,
+): Omit<StepPlan, "bindInput" | "condition"> {
+  const check = checkMessage(contract, "output");
+  return {
+    ...place,
+    method: contract.method,
+    contract: contract.fingerprint,
+    ...settings,
+    checkOutput: (bytes) => describeViolations(check(bytes)),
+  };
+}
+
+type Binding = (scope: Scope) => Evaluated<Uint8Array>;
+
+/** Types are right by construction; rules are about values, so only types with rules are checked again. */
+function checkedBinding(bind: Binding, contract: Contract, side: "input" | "output"): Binding {
+  if (!hasRules(contract[side])) return bind;
+  const check = checkMessage(contract, side);
+  return (scope) => {
+    const bound = bind(scope);
+    if (bound.kind !== "value") return bound;
+    const fault = describeViolations(check(bound.value));
+    if (fault === undefined) return bound;
+    const message = `the ${side} of ${contract.method} breaks its contract: ${fault}`;
+    return { kind: "failed", error: { reason: "EXPRESSION_FAILED", message } };
+  };
+}
+
+function problemOf(problem: Parameters<Report>[0]): ChainProblem {
+  return {
+    stepId: "",
+    field: "",
+    expression: "",
+    start: 0,
+    end: 0,
+    expected: "",
+    found: "",
+    suggestion: "",
+    ...problem,
+  };
+}

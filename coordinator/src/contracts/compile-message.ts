@@ -1,0 +1,154 @@
+/**
+ * Checks and compiles the expressions that make up one message: the input of a step, or the output of a chain.
+ */
+import { type DescField, type DescMessage, getExtension, hasExtension, type JsonValue } from "@bufbuild/protobuf";
+import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
+import type { ChainProblem, Expression } from "@taskmesh/proto";
+import { nearestName } from "@taskmesh/runtime";
+import { describeTarget, isAssignable, targetOf } from "./cel/assignable.js";
+import { encodeConstant, encodeLiteral, type FieldSource } from "./cel/bind.js";
+import { type CheckedExpression, checkExpression } from "./cel/check.js";
+import type { ScopeTypes } from "./cel/scope-types.js";
+import type { ExpressionProblem } from "./cel/syntax.js";
+import { meshFiles } from "./descriptors.js";
+
+/** Where problems go; `at` is the part of a ChainProblem that names the place. */
+export type Report = (problem: Partial<ChainProblem> & { reason: string; path: string; message: string }) => void;
+
+export interface MessageMapping {
+  target: DescMessage;
+  fields: Readonly<Record<string, Expression>>;
+  /** Path in the ChainSpec, "steps[2].input". */
+  path: string;
+  stepId: string;
+  types: ScopeTypes;
+  /** Steps whose outputs are known to exist. */
+  guarded: ReadonlySet<string>;
+  /** The step that the message is for. */
+  self?: string;
+}
+
+export interface CheckedMessage {
+  sources: FieldSource[];
+  /** Indexes of the steps that are read. */
+  reads: Set<number>;
+}
+
+export function checkMapping(mapping: MessageMapping, report: Report): CheckedMessage {
+  const { target, path, stepId } = mapping;
+  const result: CheckedMessage = { sources: [], reads: new Set() };
+  const oneofs = new Map<string, string>();
+  for (const [name, expression] of Object.entries(mapping.fields)) {
+    const place = { path: `${path}.${name}`, stepId, field: name };
+    const field = target.fields.find((candidate) => candidate.name === name);
+    if (field === undefined) {
+      report({ ...place, reason: "UNKNOWN_FIELD", found: name, ...unknownField(target, name) });
+      continue;
+    }
+    const other = field.oneof === undefined ? undefined : oneofs.get(field.oneof.name);
+    if (other !== undefined) {
+      const message = `"${other}" and "${name}" can't both be set: they are members of one oneof`;
+      report({ ...place, reason: "CONFLICT", message });
+    }
+    if (field.oneof !== undefined) oneofs.set(field.oneof.name, name);
+    const source = checkField(mapping, field, expression, place, report, result.reads);
+    if (source !== undefined) result.sources.push(source);
+  }
+  for (const field of target.fields) {
+    if (Object.hasOwn(mapping.fields, field.name) || !isRequired(field)) continue;
+    const message = `${target.name}.${field.name} is required and is not set`;
+    const expected = describeTarget(targetOf(field));
+    report({ path: `${path}.${field.name}`, stepId, field: field.name, reason: "MISSING_FIELD", message, expected });
+  }
+  return result;
+}
+
+function unknownField(target: DescMessage, name: string): { message: string; expected: string; suggestion: string } {
+  const names = target.fields.map((field) => field.name);
+  const suggestion = target.fields.find((field) => field.jsonName === name)?.name ?? nearestName(name, names) ?? "";
+  const expected = names.length === 0 ? "no field at all" : `one of ${names.slice(0, 20).join(", ")}`;
+  return { message: `${target.name} has no field "${name}"`, expected, suggestion };
+}
+
+interface Place {
+  path: string;
+  stepId: string;
+  field: string;
+}
+
+function checkField(
+  mapping: MessageMapping,
+  field: DescField,
+  expression: Expression,
+  place: Place,
+  report: Report,
+  reads: Set<number>,
+): FieldSource | undefined {
+  const target = targetOf(field);
+  const expected = describeTarget(target);
+  if (expression.kind === undefined) {
+    report({ ...place, reason: "MISSING_VALUE", message: "neither an expression nor a literal", expected });
+    return undefined;
+  }
+  if (expression.kind.$case === "literal") {
+    const bytes = encodeLiteral(mapping.target, field, expression.kind.value as JsonValue);
+    if (bytes instanceof Uint8Array) return { kind: "constant", field, bytes };
+    const found = clip(JSON.stringify(expression.kind.value) ?? "nothing");
+    report({ ...place, reason: "WRONG_TYPE", message: `${expected} is expected: ${bytes.message}`, expected, found });
+    return undefined;
+  }
+  const source = expression.kind.value;
+  const checked = checkCel(scopeOf(mapping), source, place, report, true);
+  if (checked === undefined) return undefined;
+  for (const step of checked.reading.steps) reads.add(step);
+  const whole = { expression: source, start: 0, end: source.length };
+  if (!isAssignable(checked.ast, checked.type, target, mapping.types)) {
+    const found = mapping.types.display(checked.type);
+    const message = `${mapping.target.name}.${field.name} is ${expected}, and the expression gives ${found}${conversionHint(found)}`;
+    report({ ...place, ...whole, reason: "WRONG_TYPE", message, expected, found });
+    return undefined;
+  }
+  const { steps, input, run, depth } = checked.reading;
+  if (steps.size > 0 || input || run || depth > 0) return { kind: "expression", field, expression: checked };
+  const bytes = encodeConstant(mapping.target, field, checked);
+  if (bytes instanceof Uint8Array) return { kind: "constant", field, bytes };
+  report({ ...place, ...whole, reason: "INVALID_VALUE", message: bytes.message, expected });
+  return undefined;
+}
+
+function scopeOf({ types, guarded, self }: MessageMapping): Parameters<typeof checkCel>[0] {
+  return { types, guarded, ...(self === undefined ? {} : { self }) };
+}
+
+function conversionHint(found: string): string {
+  return found === "dyn" ? "; convert it, for example with string(…) or int(…)" : "";
+}
+
+/** Checks an expression and reports its problems; undefined if it has any. */
+export function checkCel(
+  { types, ...scope }: { types: ScopeTypes; guarded: ReadonlySet<string>; self?: string },
+  source: string,
+  place: Place,
+  report: Report,
+  bareAllowed: boolean,
+): CheckedExpression | undefined {
+  const result = checkExpression(source, types, { ...scope, bareAllowed });
+  if (result.ok) return result.value;
+  for (const problem of result.problems) report({ ...place, expression: source, ...definite(problem) });
+  return undefined;
+}
+
+const definite = (problem: ExpressionProblem) => ({ expected: "", found: "", suggestion: "", ...problem });
+
+const clip = (text: string): string => (text.length > 100 ? `${text.slice(0, 100)}…` : text);
+
+/** Whether a message without the field breaks its contract: proto2 `required`, or (buf.validate.field).required. */
+function isRequired(field: DescField): boolean {
+  if (field.presence === FeatureSet_FieldPresence.LEGACY_REQUIRED) return true;
+  const extension = meshFiles()
+    .get("buf/validate/validate.proto")
+    ?.extensions.find((candidate) => candidate.name === "field");
+  const options = field.proto.options;
+  if (extension === undefined || options === undefined || !hasExtension(options, extension)) return false;
+  return (getExtension(options, extension) as { required?: boolean }).required === true;
+}
