@@ -26,6 +26,8 @@ export {
 export { openJetStreamWork } from "./transport/jetstream-work.js";
 export { MemoryBus, type MemoryBusOptions } from "./transport/memory.js";
 export { OpenNatsRefused } from "./transport/nats-credentials.js";
+export { openRelayWork, type RelayOptions } from "./transport/relay.js";
+export { readRelayOpen, serveRelay } from "./transport/relay-bridge.js";
 export * from "./transport/transport.js";
 export * from "./uuid.js";
 export * from "./wire.js";
