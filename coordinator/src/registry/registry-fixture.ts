@@ -1,0 +1,425 @@
+/** For tests: registries over a real database, real gRPC on loopback, the memory transport, and workers that speak plain stubs. */
+import { create, toBinary } from "@bufbuild/protobuf";
+import {
+  FieldDescriptorProto_Label,
+  FieldDescriptorProto_Type,
+  type FileDescriptorProto,
+  FileDescriptorProtoSchema,
+  FileDescriptorSetSchema,
+} from "@bufbuild/protobuf/wkt";
+import { type ClientDuplexStream, credentials } from "@grpc/grpc-js";
+import {
+  type AttemptBeat,
+  Beat,
+  type BeatReply,
+  type ConnectRequest,
+  type ConnectResponse,
+  PayloadServiceClient,
+  PayloadServiceService,
+  Register,
+  type Registered,
+  RegistryServiceClient,
+  RegistryServiceService,
+  TransportKind,
+} from "@taskmesh/proto";
+import { createLogger, fromServiceError, MemoryBus, type StatusError, type WorkTransport } from "@taskmesh/runtime";
+import { type PostgresFixture, startPostgres } from "../../../test/fixtures/postgres.js";
+import { waitFor } from "../../../test/fixtures/process.js";
+import type { AttemptRef, BindVerdict, Intake } from "../pipeline/ports.js";
+import { createListener, type Listener } from "../rpc/listener.js";
+import { createPayloadService } from "../rpc/payload-service.js";
+import { createRegistryService } from "../rpc/registry-service.js";
+import type { Database, Db } from "../store/db.js";
+import { migrate } from "../store/migrate.js";
+import { openPglite } from "../store/pglite.js";
+import { openPostgres } from "../store/postgres.js";
+import type { RegistryIntervals } from "./intervals.js";
+import { createRegistry, type Registry, type RegistryOptions } from "./registry.js";
+
+export { waitFor };
+
+/** Times at which everything that takes seconds in the product happens within a second. */
+export const shortIntervals: Partial<RegistryIntervals> = {
+  beatMs: 100,
+  sessionTimeoutMs: 1_500,
+  nonceMaxAgeMs: 600,
+  probeMs: 100,
+  unlistedMs: 300,
+  bindingScanMs: 50,
+  flushMs: 50,
+  epochPollMs: 50,
+  lapseScanMs: 100,
+  orphanScanMs: 200,
+  graceMs: 100,
+  coordinatorBeatMs: 100,
+  coordinatorTimeoutMs: 1_000,
+  adoptionKeptMs: 100,
+  patienceMs: 5_000,
+};
+
+/** A database of one kind, migrated and empty. */
+export interface TestDatabase {
+  db: Database;
+  /** Another connection to the same data, as another coordinator has; PGlite has only one. */
+  another(): Database;
+  dispose(): Promise<void>;
+}
+
+let cluster: Promise<PostgresFixture> | undefined;
+
+/** Opens an empty database. The Postgres cluster is shared within a test file; stop it with `stopPostgres`. */
+export async function openTestDatabase(kind: Db["kind"]): Promise<TestDatabase> {
+  if (kind === "pglite") {
+    const db = await openPglite();
+    await migrate(db);
+    return { db, another: () => db, dispose: () => db.close() };
+  }
+  cluster ??= startPostgres();
+  const url = await (await cluster).createDatabase();
+  const opened: Database[] = [];
+  const open = (): Database => {
+    const db = openPostgres({ url, connectionsMax: 4 });
+    opened.push(db);
+    return db;
+  };
+  const db = open();
+  await migrate(db);
+  return { db, another: open, dispose: async () => void (await Promise.all(opened.map((one) => one.close()))) };
+}
+
+export async function stopPostgres(): Promise<void> {
+  const started = cluster;
+  cluster = undefined;
+  await (await started)?.dispose();
+}
+
+/** An intake that keeps bindings in the database like the pipeline does, and remembers what it was told. */
+export class RecordingIntake implements Intake {
+  readonly lost: { lease: string; why: string }[] = [];
+  readonly bound: string[] = [];
+  /** Verdicts of leases that are not `current`. */
+  readonly verdicts = new Map<string, BindVerdict>();
+
+  constructor(private readonly db: Db) {}
+
+  startRun(): Promise<{ runId: string; existing: boolean }> {
+    return Promise.reject(new Error("this fixture starts no runs"));
+  }
+
+  cancelRun(): Promise<void> {
+    return Promise.reject(new Error("this fixture cancels no runs"));
+  }
+
+  async bind(ref: AttemptRef, sessionId: string): Promise<BindVerdict> {
+    const verdict = this.verdicts.get(ref.lease) ?? "current";
+    if (verdict === "stale") return verdict;
+    this.bound.push(ref.lease);
+    await this.db.query(
+      `insert into bindings (run_id, step, item, step_id, attempt, lease, session_id, started_at)
+       values ($1::uuid, 0, $2::int, $3::text, $4::int, $5::text, $6::text, now())
+       on conflict (run_id, step, item) do update set session_id = excluded.session_id`,
+      [ref.runId, ref.item, ref.stepId, ref.attempt, ref.lease, sessionId],
+    );
+    return verdict;
+  }
+
+  async lose(ref: AttemptRef, why: string): Promise<void> {
+    this.lost.push({ lease: ref.lease, why });
+    await this.db.query("delete from bindings where lease = $1::text", [ref.lease]);
+  }
+
+  async claim(ref: AttemptRef): Promise<{ drop: string }> {
+    return { drop: `${ref.stepId} is over` };
+  }
+}
+
+/** A coordinator as far as the registry goes. */
+export interface TestCoordinator {
+  registry: Registry;
+  intake: RecordingIntake;
+  listener: Listener;
+  client: RegistryServiceClient;
+  payloads: PayloadServiceClient;
+  bus: MemoryBus;
+  connect(): TestStream;
+  stop(): Promise<void>;
+}
+
+/** Starts a coordinator's registry and its services on a free port. */
+export async function startTestCoordinator(
+  db: Database,
+  options: Partial<RegistryOptions> & { bus?: MemoryBus } = {},
+): Promise<TestCoordinator> {
+  const { bus = new MemoryBus(), ...rest } = options;
+  const log = createLogger("test", { level: "silent" });
+  const intake = new RecordingIntake(db);
+  const coordinatorId = rest.coordinatorId ?? "c1";
+  const carrier = bus.carrier(coordinatorId);
+  await carrier.start({ onCompletions: (delivery) => delivery.ack(), onWiped: () => {} });
+  const registry = createRegistry({
+    db,
+    carrier,
+    coordinatorId,
+    address: "127.0.0.1:0",
+    intake: () => intake,
+    onCoordinatorLapsed: async () => {},
+    log,
+    ...rest,
+    intervals: { ...shortIntervals, ...rest.intervals },
+  });
+  await registry.start();
+  const listener = createListener({
+    address: { host: "127.0.0.1", port: 0 },
+    tokens: { tokens: [] },
+    log,
+    graceMs: 1_000,
+    services(self) {
+      self.addService(RegistryServiceService, createRegistryService({ db, registry, intake }));
+      self.addService(PayloadServiceService, createPayloadService({ db, namespaces: registry.namespaces }));
+    },
+  });
+  await listener.start();
+  const address = `127.0.0.1:${listener.address.port}`;
+  // Streams of one test must not share a connection: breaking one would break all.
+  const own = { "grpc.use_local_subchannel_pool": 1 };
+  const client = new RegistryServiceClient(address, credentials.createInsecure(), own);
+  const payloads = new PayloadServiceClient(address, credentials.createInsecure(), own);
+  const stop = async (): Promise<void> => {
+    await registry.sessions.drain();
+    client.close();
+    payloads.close();
+    await listener.stop();
+    await registry.stop();
+    await carrier.stop();
+  };
+  return { registry, intake, listener, client, payloads, bus, connect: () => new TestStream(client.connect()), stop };
+}
+
+/** A worker's end of a Connect stream. */
+export class TestStream {
+  readonly replies: BeatReply[] = [];
+  registered: Registered | undefined;
+  /** How the call ended: OK is `null`. */
+  status: StatusError | null | undefined;
+  #number = 0n;
+
+  constructor(readonly call: ClientDuplexStream<ConnectRequest, ConnectResponse>) {
+    call.on("data", ({ message }: ConnectResponse) => {
+      if (message?.$case === "registered") this.registered = message.value;
+      else if (message) this.replies.push(message.value);
+    });
+    call.on("error", (error) => {
+      this.status = fromServiceError(error);
+    });
+    call.on("end", () => setImmediate(() => (this.status ??= null)));
+  }
+
+  /** Sends Register and waits for the answer. */
+  async register(message: Partial<Register>): Promise<Registered> {
+    this.send(message);
+    await waitFor("the answer to Register", () => this.registered !== undefined || this.status !== undefined);
+    if (!this.registered) throw this.status ?? new Error("the stream ended without an answer");
+    return this.registered;
+  }
+
+  /** Sends Register. */
+  send(message: Partial<Register>): void {
+    this.call.write({ message: { $case: "register", value: registerMessage(message) } });
+  }
+
+  /** Sends a beat and waits for its reply. */
+  async beat(beat: Partial<Beat> = {}): Promise<BeatReply> {
+    this.#number += 1n;
+    const number = this.#number;
+    this.call.write({ message: { $case: "beat", value: { ...Beat.create(), number, ...beat } } });
+    let found: BeatReply | undefined;
+    await waitFor("the reply to a beat", () => {
+      found = this.replies.find((reply) => reply.number === number && !reply.drain);
+      return found !== undefined || this.status !== undefined;
+    });
+    if (!found) throw this.status ?? new Error("the stream ended without a reply");
+    return found;
+  }
+
+  async ended(): Promise<StatusError | null> {
+    await waitFor("the end of a stream", () => this.status !== undefined);
+    return this.status ?? null;
+  }
+}
+
+/** A worker that beats by itself and echoes nonces until it is stopped. */
+export class TestWorker {
+  attempts: AttemptBeat[] = [];
+  draining = false;
+  /** Whether nonces that arrive are echoed. */
+  echo = true;
+  readonly starts: string[] = [];
+  #nonce = "";
+  #timer: NodeJS.Timeout | undefined;
+  #transport: WorkTransport | undefined;
+
+  private constructor(
+    readonly stream: TestStream,
+    readonly registered: Registered,
+  ) {}
+
+  static async start(
+    coordinator: TestCoordinator,
+    message: Partial<Register> = {},
+    beatEveryMs = 50,
+  ): Promise<TestWorker> {
+    const stream = coordinator.connect();
+    const worker = new TestWorker(stream, await stream.register(message));
+    const { namespaceId, sessionId, lanes } = worker.registered;
+    worker.#transport = coordinator.bus.work({ namespaceId, sessionId });
+    await worker.#transport.open(lanes, {
+      onStart: (delivery) => worker.starts.push(delivery.start.lease),
+      onProbe: (nonce) => {
+        if (worker.echo) worker.#nonce = nonce;
+      },
+      onClosed: () => {},
+    });
+    worker.#timer = setInterval(() => worker.#beat(), beatEveryMs);
+    return worker;
+  }
+
+  get sessionId(): string {
+    return this.registered.sessionId;
+  }
+
+  /** Stops beating but keeps the stream open, like a process that is stopped. */
+  silence(): void {
+    clearInterval(this.#timer);
+  }
+
+  /** Closes the stream like a worker that is done. */
+  async leave(): Promise<void> {
+    this.silence();
+    this.stream.call.end();
+    await this.#transport?.close();
+  }
+
+  /** Breaks the stream like a worker that dies. */
+  async die(): Promise<void> {
+    this.silence();
+    this.stream.call.cancel();
+    await this.#transport?.close();
+  }
+
+  #beat(): void {
+    void this.stream
+      .beat({ nonce: this.#nonce, attempts: this.attempts, draining: this.draining })
+      .catch(() => this.silence());
+  }
+}
+
+/** An attempt in a beat. */
+export function attemptBeat(lease: string): AttemptBeat {
+  const runId = `00000000-0000-7000-8000-${Buffer.from(lease.padEnd(6, "_").slice(0, 6)).toString("hex")}`;
+  return {
+    runId,
+    stepId: "step",
+    item: 0,
+    attempt: 1,
+    lease,
+    startedAt: undefined,
+    sinceReportMs: 0,
+    progress: undefined,
+  };
+}
+
+/** A service `<package>.<Name>Actions` with one method `Run`, in a file of the given name. */
+export interface TestService {
+  package: string;
+  service?: string;
+  file?: string;
+  /** Fields of the input besides `text`, in order. */
+  inputFields?: string[];
+  imports?: TestImport[];
+}
+
+/** An imported file with one message `Shared`, used by the input. */
+export interface TestImport {
+  file: string;
+  package: string;
+  fields: string[];
+}
+
+/** Encoded FileDescriptorSet of services. */
+export function descriptorSet(...services: TestService[]): Buffer {
+  const files = new Map<string, FileDescriptorProto>();
+  for (const service of services) {
+    for (const imported of service.imports ?? []) {
+      const message = { name: "Shared", field: imported.fields.map(stringField) };
+      files.set(imported.file, create(FileDescriptorProtoSchema, { ...fileOf(imported), messageType: [message] }));
+    }
+    const file = serviceFile(service);
+    files.set(file.name, file);
+  }
+  return Buffer.from(toBinary(FileDescriptorSetSchema, create(FileDescriptorSetSchema, { file: [...files.values()] })));
+}
+
+/** Full name of the method of a test service. */
+export const methodOf = (service: TestService): string => `${service.package}.${service.service ?? "TestActions"}/Run`;
+
+/** A Register message for services on one queue. */
+export function registration(services: TestService[], slots = 10, taskQueue = "queue"): Partial<Register> {
+  return {
+    descriptorSet: descriptorSet(...services),
+    queues: [{ taskQueue, methods: services.map(methodOf), slots }],
+  };
+}
+
+const fileOf = (file: { file: string; package: string }) => ({
+  name: file.file,
+  package: file.package,
+  syntax: "proto3",
+});
+
+const stringField = (name: string, index: number) => ({
+  name,
+  number: index + 1,
+  label: FieldDescriptorProto_Label.OPTIONAL,
+  type: FieldDescriptorProto_Type.STRING,
+});
+
+function serviceFile(service: TestService): FileDescriptorProto {
+  const name = service.file ?? `${service.package.replaceAll(".", "/")}/actions.proto`;
+  const fields = ["text", ...(service.inputFields ?? [])].map(stringField);
+  const shared = (service.imports ?? []).map((imported, index) => ({
+    name: `shared_${index}`,
+    number: fields.length + index + 1,
+    label: FieldDescriptorProto_Label.OPTIONAL,
+    type: FieldDescriptorProto_Type.MESSAGE,
+    typeName: `.${imported.package}.Shared`,
+  }));
+  return create(FileDescriptorProtoSchema, {
+    ...fileOf({ file: name, package: service.package }),
+    dependency: (service.imports ?? []).map((imported) => imported.file),
+    messageType: [
+      { name: "RunRequest", field: [...fields, ...shared] },
+      { name: "RunResponse", field: [stringField("text", 0)] },
+    ],
+    service: [
+      {
+        name: service.service ?? "TestActions",
+        method: [
+          { name: "Run", inputType: `.${service.package}.RunRequest`, outputType: `.${service.package}.RunResponse` },
+        ],
+      },
+    ],
+  });
+}
+
+function registerMessage(message: Partial<Register>): Register {
+  return {
+    ...Register.create(),
+    namespace: "default",
+    host: "test",
+    pid: 1,
+    version: "1",
+    sdk: "test/1",
+    transports: [TransportKind.TRANSPORT_KIND_MEMORY],
+    ...message,
+  };
+}
