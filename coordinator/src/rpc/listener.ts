@@ -8,10 +8,12 @@
  * The grace has to end by a timer of ours: the library's tryShutdown never calls back while a stream is open.
  */
 import {
+  logVerbosity,
   Server,
   ServerCredentials,
   type ServerOptions,
   type ServiceDefinition,
+  setLogVerbosity,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import {
@@ -84,6 +86,8 @@ export function createListener(options: ListenerOptions): Listener {
   if (!isLoopback(address.host) && tokens.tokens.length === 0 && !tls?.clientCa) {
     throw new Error(`${formatAddress(address)} can be reached from other machines, and nothing guards it`);
   }
+  // The library's own lines are not JSON, and what they say comes back as errors.
+  setLogVerbosity(logVerbosity.NONE);
   const authenticator = createAuthenticator(createTokenCheck(tokens), tls?.clientCa !== undefined);
   let server: Server | undefined;
   let bound: Address | undefined;

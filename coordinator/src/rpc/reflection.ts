@@ -4,12 +4,12 @@
  */
 import type { DescFile, DescMethod, DescService, FileRegistry } from "@bufbuild/protobuf";
 import { createFileRegistry, fromBinary } from "@bufbuild/protobuf";
-import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
+import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import type { Metadata } from "@grpc/grpc-js";
 import { meshDescriptorSet, reflectionV1, reflectionV1alpha } from "@taskmesh/proto";
 import { isStatusError, status } from "@taskmesh/runtime";
-import { service as healthService } from "grpc-health-check";
 import { bidi } from "./calls.js";
+import { healthFile } from "./health-file.js";
 import type { Listener } from "./listener.js";
 import { type EncodedFiles, extensionsOf, fileOfSymbol, serviceFile, withImports } from "./reflection-files.js";
 
@@ -78,15 +78,9 @@ let ownRegistry: FileRegistry | undefined;
 function ownFiles(): FileRegistry {
   if (ownRegistry) return ownRegistry;
   const set = fromBinary(FileDescriptorSetSchema, meshDescriptorSet);
-  const definition = Object.values(healthService)[0];
-  const health = definition && "requestType" in definition ? (definition.requestType as HealthType) : undefined;
-  for (const bytes of health?.fileDescriptorProtos ?? []) set.file.push(fromBinary(FileDescriptorProtoSchema, bytes));
+  set.file.push(healthFile);
   ownRegistry = createFileRegistry(set);
   return ownRegistry;
-}
-
-interface HealthType {
-  fileDescriptorProtos: Uint8Array[];
 }
 
 function answer(catalogue: Catalogue, request: Request, memory: Memory): Answer {

@@ -7,13 +7,13 @@ import {
   type ListRunsRequest,
   type ListRunsResponse,
   type Payload,
-  RunStatus,
   type RunServiceServer,
+  RunStatus,
   type StartRunRequest,
   type WatchRunRequest,
   type WatchRunResponse,
 } from "@taskmesh/proto";
-import { inlineBytesMax, payloadBytesMax, sha256, statusError, status, StatusError } from "@taskmesh/runtime";
+import { inlineBytesMax, payloadBytesMax, type StatusError, sha256, status, statusError } from "@taskmesh/runtime";
 import { checkMessage, jsonToBytes, type Violation } from "../contracts/check.js";
 import type { Contract } from "../contracts/contract.js";
 import { stepIndex } from "../engine/advance.js";
@@ -24,6 +24,7 @@ import { toPayload } from "../pipeline/effects.js";
 import { runNotFound } from "../pipeline/intake.js";
 import type { Notices } from "../pipeline/notices.js";
 import type { Intake, Plans } from "../pipeline/ports.js";
+import type { Results, RunResult } from "../pipeline/results.js";
 import type { Database } from "../store/db.js";
 import { getPayload, putPayload } from "../store/payloads.js";
 import { listRuns, readEnd, readEvents, readLogs } from "../store/run-reads.js";
@@ -37,6 +38,7 @@ export interface RunServiceDeps {
   intake: Intake;
   plans: Plans;
   notices: Notices;
+  results: Results;
   namespaces: { resolve(name: string): Promise<{ id: number; name: string }> };
   /** The pinned revision of a contract. */
   contractOf(namespaceId: number, fingerprint: string): Promise<Contract | undefined>;
@@ -71,7 +73,10 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
       const { plan } = await findPlanned(deps, id, runId);
       const step = stepId === "" ? undefined : stepIndex(plan, stepId);
       if (stepId !== "" && step === undefined) {
-        throw statusError({ reason: "STEP_NOT_FOUND", message: `the run has no step ${JSON.stringify(stepId.slice(0, 64))}` });
+        throw statusError({
+          reason: "STEP_NOT_FOUND",
+          message: `the run has no step ${JSON.stringify(stepId.slice(0, 64))}`,
+        });
       }
       return { attempts: await readLogs(deps.db, runId, step) };
     }),
@@ -106,19 +111,25 @@ async function startRun(deps: RunServiceDeps, request: StartRunRequest, context:
 function checkStart(request: StartRunRequest): number | undefined {
   const violations: Violation[] = [];
   const bad = (field: string, message: string): void => void violations.push({ field, message });
-  if (request.idempotencyKey.length > bounds.keyChars) bad("idempotency_key", `has ${request.idempotencyKey.length} characters; at most ${bounds.keyChars} are allowed`);
+  if (request.idempotencyKey.length > bounds.keyChars)
+    bad("idempotency_key", `has ${request.idempotencyKey.length} characters; at most ${bounds.keyChars} are allowed`);
   if (hasControl(request.idempotencyKey)) bad("idempotency_key", "has control characters; use printable ones");
   const labels = Object.entries(request.labels);
   if (labels.length > bounds.labels) bad("labels", `are ${labels.length}; at most ${bounds.labels} are allowed`);
   for (const [key, value] of labels) {
     if (key === "" || key.length > bounds.labelChars || value.length > bounds.labelChars || hasControl(key + value)) {
-      bad(`labels["${key.slice(0, 32)}"]`, `key and value must be 1 (0 for the value) to ${bounds.labelChars} printable characters`);
+      bad(
+        `labels["${key.slice(0, 32)}"]`,
+        `key and value must be 1 (0 for the value) to ${bounds.labelChars} printable characters`,
+      );
     }
   }
-  if (Math.abs(request.priority) > bounds.priority) bad("priority", `is ${request.priority}; it must be between -${bounds.priority} and ${bounds.priority}`);
+  if (Math.abs(request.priority) > bounds.priority)
+    bad("priority", `is ${request.priority}; it must be between -${bounds.priority} and ${bounds.priority}`);
   const { timeout } = request;
   const timeoutMs = timeout ? Number(timeout.seconds) * 1000 + Math.floor(timeout.nanos / 1e6) : undefined;
-  if (timeoutMs !== undefined && !(timeoutMs > 0 && timeoutMs <= bounds.timeoutMs)) bad("timeout", "must be above zero and at most ten years");
+  if (timeoutMs !== undefined && !(timeoutMs > 0 && timeoutMs <= bounds.timeoutMs))
+    bad("timeout", "must be above zero and at most ten years");
   if (violations.length > 0) throw invalid("ARGUMENT_INVALID", violations);
   return timeoutMs;
 }
@@ -128,7 +139,12 @@ function checkStart(request: StartRunRequest): number | undefined {
 const hasControl = (text: string): boolean => /[\u0000-\u001f\u007f]/.test(text);
 
 /** The checked input as a value, stored beforehand if it is large. */
-async function readInput(deps: RunServiceDeps, namespaceId: number, contract: Contract, request: StartRunRequest): Promise<Value> {
+async function readInput(
+  deps: RunServiceDeps,
+  namespaceId: number,
+  contract: Contract,
+  request: StartRunRequest,
+): Promise<Value> {
   const { input } = request;
   if (input?.$case === "payload" && input.value.data?.$case === "reference") {
     return readStoredInput(deps, namespaceId, contract, input.value, input.value.data.value);
@@ -156,11 +172,20 @@ async function readStoredInput(
   reference: string,
 ): Promise<Value> {
   const bytes = await getPayload(deps.db, namespaceId, reference);
-  if (!bytes) throw statusError({ reason: "PAYLOAD_NOT_FOUND", message: "the input refers to a payload that is not stored in the namespace" });
-  if (bytes.length > payloadBytesMax) throw statusError({ reason: "PAYLOAD_TOO_LARGE", message: `the input has ${bytes.length} bytes` });
+  if (!bytes)
+    throw statusError({
+      reason: "PAYLOAD_NOT_FOUND",
+      message: "the input refers to a payload that is not stored in the namespace",
+    });
+  if (bytes.length > payloadBytesMax)
+    throw statusError({ reason: "PAYLOAD_TOO_LARGE", message: `the input has ${bytes.length} bytes` });
   const violations = checkMessage(contract, "input")(bytes);
   if (violations.length > 0) throw invalid("INPUT_INVALID", violations);
-  const value = { contract: contract.fingerprint, sizeBytes: bytes.length, sha256: payload.sha256.length === 32 ? payload.sha256 : sha256(bytes) };
+  const value = {
+    contract: contract.fingerprint,
+    sizeBytes: bytes.length,
+    sha256: payload.sha256.length === 32 ? payload.sha256 : sha256(bytes),
+  };
   return bytes.length <= inlineBytesMax ? { ...value, bytes } : { ...value, reference };
 }
 
@@ -182,7 +207,11 @@ async function findRun(deps: RunServiceDeps, namespaceId: number, runId: string)
   return stored;
 }
 
-async function findPlanned(deps: RunServiceDeps, namespaceId: number, runId: string): Promise<StoredRun & { plan: ChainPlan }> {
+async function findPlanned(
+  deps: RunServiceDeps,
+  namespaceId: number,
+  runId: string,
+): Promise<StoredRun & { plan: ChainPlan }> {
   const stored = await findRun(deps, namespaceId, runId);
   const plan = await deps.plans.pinned(namespaceId, stored.method, stored.chainVersion, stored.contract);
   return { ...stored, plan };
@@ -198,23 +227,28 @@ async function getRun(deps: RunServiceDeps, request: GetRunRequest): Promise<Get
 
 async function getResult(deps: RunServiceDeps, request: GetResultRequest, context: CallContext): Promise<GetResultResponse> {
   const { id } = await deps.namespaces.resolve(request.namespace);
-  const { wait } = request;
+  const { wait, runId } = request;
   const waitMs = Math.min(waitMsMax, wait ? Number(wait.seconds) * 1000 + wait.nanos / 1e6 : 0);
+  if (waitMs <= 0) return lookForEnd(deps, id, runId);
   const endAt = performance.now() + waitMs;
-  for (;;) {
-    // The notice is asked for before the look, so that an end in between is not slept through.
-    const stop = new AbortController();
-    const left = endAt - performance.now();
-    const news = left > 0 ? deps.notices.wait(request.runId, AbortSignal.any([context.signal, stop.signal]), left) : undefined;
-    const found = await lookForEnd(deps, id, request.runId).catch((error: unknown) => {
-      stop.abort();
-      throw error;
-    });
-    if (found.status >= RunStatus.RUN_STATUS_SUCCEEDED || !news || context.signal.aborted || deps.draining().aborted) {
-      stop.abort();
-      return found;
+  const given = new AbortController();
+  let ended: RunResult | undefined;
+  // Listened for before the first look, so that an end in between is not missed.
+  const stop = deps.results.onEnd(runId, (result) => {
+    ended = result;
+    given.abort();
+  });
+  try {
+    for (;;) {
+      const found = await lookForEnd(deps, id, runId);
+      if (found.status >= RunStatus.RUN_STATUS_SUCCEEDED) return found;
+      const left = endAt - performance.now();
+      if (left <= 0 || context.signal.aborted || deps.draining().aborted) return found;
+      await deps.notices.pause(AbortSignal.any([context.signal, deps.draining(), given.signal]), left);
+      if (ended) return { status: ended.status, output: ended.output && toPayload(ended.output), failure: ended.failure };
     }
-    await news;
+  } finally {
+    stop();
   }
 }
 
@@ -233,7 +267,9 @@ async function lookForEnd(deps: RunServiceDeps, namespaceId: number, runId: stri
 async function list(deps: RunServiceDeps, request: ListRunsRequest): Promise<ListRunsResponse> {
   const { id } = await deps.namespaces.resolve(request.namespace);
   if (request.pageSize > pageSizeMax) {
-    throw invalid("ARGUMENT_INVALID", [{ field: "page_size", message: `is ${request.pageSize}; at most ${pageSizeMax} is allowed` }]);
+    throw invalid("ARGUMENT_INVALID", [
+      { field: "page_size", message: `is ${request.pageSize}; at most ${pageSizeMax} is allowed` },
+    ]);
   }
   const limit = request.pageSize || pageSizeDefault;
   const beforeId = request.pageToken === "" ? undefined : readPageToken(request.pageToken);
@@ -257,7 +293,12 @@ async function list(deps: RunServiceDeps, request: ListRunsRequest): Promise<Lis
 }
 
 /** Gapless: the history is read behind a cursor; notices only say when to look again. */
-async function watch(deps: RunServiceDeps, request: WatchRunRequest, send: Send<WatchRunResponse>, context: CallContext): Promise<void> {
+async function watch(
+  deps: RunServiceDeps,
+  request: WatchRunRequest,
+  send: Send<WatchRunResponse>,
+  context: CallContext,
+): Promise<void> {
   const { id } = await deps.namespaces.resolve(request.namespace);
   const { plan } = await findPlanned(deps, id, request.runId);
   const draining = deps.draining();
@@ -277,7 +318,12 @@ async function watch(deps: RunServiceDeps, request: WatchRunRequest, send: Send<
       stop.abort();
       return;
     }
-    if (draining.aborted) throw statusError({ code: status.UNAVAILABLE, reason: "DRAINING", message: "watch again at another coordinator" });
+    if (draining.aborted)
+      throw statusError({
+        code: status.UNAVAILABLE,
+        reason: "DRAINING",
+        message: "watch again at another coordinator",
+      });
     if (context.signal.aborted) return;
     await news;
   }
@@ -290,4 +336,3 @@ async function hasEnded(deps: RunServiceDeps, runId: string, afterSeq: number): 
   );
   return row?.done ?? true;
 }
-

@@ -11,8 +11,8 @@ import {
   StepStatus,
   type Timestamp,
 } from "@taskmesh/proto";
-import { type RunState, type StepState } from "../engine/run-state.js";
 import type { ChainPlan, Scope, StepPlan, Value } from "../engine/plan.js";
+import type { RunState, StepState } from "../engine/run-state.js";
 import { toPayload } from "../pipeline/effects.js";
 import type { StoredEvent } from "../store/run-reads.js";
 import type { StoredRun } from "../store/runs.js";
@@ -24,7 +24,10 @@ export function toTimestamp(ms: number): Timestamp | undefined {
   return { seconds: BigInt(seconds), nanos: Math.round((ms - seconds * 1000) * 1e6) };
 }
 
-type Summary = Pick<RunState, "id" | "namespace" | "status" | "priority" | "labels" | "acceptedAtMs" | "endedAtMs" | "deadlineAtMs" | "lastSeq"> &
+type Summary = Pick<
+  RunState,
+  "id" | "namespace" | "status" | "priority" | "labels" | "acceptedAtMs" | "endedAtMs" | "deadlineAtMs" | "lastSeq"
+> &
   Partial<Pick<RunState, "failure" | "cancel">>;
 
 /** The run without its steps. */
@@ -186,4 +189,3 @@ export function toRunEvent(event: StoredEvent, plan: ChainPlan): RunEvent {
     executionMs: body.executionMs,
   };
 }
-
