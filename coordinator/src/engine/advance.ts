@@ -71,7 +71,7 @@ export function advance(run: RunState, plan: ChainPlan, event: RunEvent, context
     case "redispatch":
       return redispatch(beginTurn(run, plan, context), event);
     case "admit":
-      return admit(beginTurn(run, plan, context), event.stepId);
+      return admit(beginTurn(run, plan, context), event.step);
     case "evaluated":
       return evaluated(beginTurn(run, plan, context), event.stepId, event.evaluation);
     case "cancel":
@@ -281,10 +281,10 @@ function redispatch(turn: Turn, event: Extract<RunEvent, { kind: "redispatch" }>
   return touched || turn.effects.length > 0 ? changed(turn) : unchanged(run, "not-due");
 }
 
-function admit(turn: Turn, stepId: string): Advance {
-  const index = stepIndex(turn.plan, stepId);
-  if (index === undefined) return unchanged(turn.run, "unknown-step");
-  if (turn.run.steps[index]!.status !== StepStatus.STEP_STATUS_READY || turn.run.cancel)
+function admit(turn: Turn, index: number): Advance {
+  const step = turn.run.steps[index];
+  if (!step) return unchanged(turn.run, "unknown-step");
+  if (step.status !== StepStatus.STEP_STATUS_READY || turn.run.cancel)
     return unchanged(turn.run, "not-ready");
   const plan = turn.plan.steps[index]!;
   const before = turn.records.length;

@@ -31,7 +31,7 @@ export type RunEvent =
   /** Starts that may never arrive are published again under new leases: the one of `report`, or every unbound one dispatched before `beforeMs`. */
   | { kind: "redispatch"; report?: Report; beforeMs?: number; why: string }
   /** A lane may have room for a step of the ready queue. */
-  | { kind: "admit"; stepId: string }
+  | { kind: "admit"; step: number }
   | { kind: "evaluated"; stepId: string; evaluation: Evaluation }
   | { kind: "cancel"; reason: string }
   /** Something may be due. */
@@ -65,6 +65,8 @@ export interface RunRecord {
 export type Effect =
   | {
       kind: "dispatch";
+      /** The callable that the run is of. */
+      runMethod: string;
       step: StepPlan;
       attempt: number;
       lease: string;

@@ -6,12 +6,10 @@ import type { Effect } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import type { Draft } from "./fold.js";
 import type { Notices } from "./notices.js";
-import type { Catalogue } from "./ports.js";
 import type { Windows } from "./windows.js";
 
 export interface EffectsDeps {
   carrier: Carrier;
-  catalogue: Catalogue;
   windows: Windows;
   notices: Notices;
   coordinatorId: string;
@@ -61,11 +59,10 @@ function isCurrent(run: RunState, effect: Dispatch): boolean {
 function sendStart(deps: EffectsDeps, run: RunState, effect: Dispatch, done: () => void): void {
   const { step, attempt, lease } = effect;
   const report = { stepId: step.id, attempt, lease };
-  const { namespaceId } = run;
-  const state = deps.catalogue.laneFor({ namespaceId, taskQueue: step.taskQueue, method: step.method, contract: step.contract });
-  if (!state) return deps.redispatch(run, report, "its lane closed before it was sent", done);
+  const lane = deps.windows.laneOf(lease);
+  if (!lane) return deps.redispatch(run, report, "it lost its place before it was sent", done);
   const headers = deps.traceOf(run, lease);
-  const start = { lane: state.lane, id: lease, bytes: encodeStart(deps, run, effect), ...(headers ? { headers } : {}) };
+  const start = { lane, id: lease, bytes: encodeStart(deps, run, effect), ...(headers ? { headers } : {}) };
   deps.carrier.publishStart(start, (outcome) => {
     switch (outcome.kind) {
       case "stored":

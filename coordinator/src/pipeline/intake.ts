@@ -8,13 +8,12 @@ import type { Database } from "../store/db.js";
 import { findByKey } from "../store/runs.js";
 import { toStartStep } from "./effects.js";
 import type { Pipeline } from "./pipeline.js";
-import type { AttemptRef, BindVerdict, Intake, Plans, StartCommand } from "./ports.js";
+import type { AttemptRef, BindVerdict, Intake, StartCommand } from "./ports.js";
 import type { Settled } from "./work.js";
 
 export interface IntakeDeps {
   db: Database;
   pipeline: Pipeline;
-  plans: Plans;
   clock: DbClock;
   coordinatorId: string;
   started(): void;

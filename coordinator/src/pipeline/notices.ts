@@ -34,6 +34,20 @@ export class Notices {
     });
   }
 
+  /** Resolves after the poll interval or `limitMs`, or when `signal` aborts; never rejects. */
+  pause(signal: AbortSignal, limitMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      if (signal.aborted) return resolve();
+      const done = (): void => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", done);
+        resolve();
+      };
+      const timer = setTimeout(done, Math.min(this.pollMs, limitMs));
+      signal.addEventListener("abort", done, { once: true });
+    });
+  }
+
   /** Wakes everybody: the coordinator is going away. */
   notifyAll(): void {
     for (const runId of [...this.#waiting.keys()]) this.notify(runId);

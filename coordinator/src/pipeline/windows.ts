@@ -4,11 +4,12 @@
  * A place is taken when a lease is given and returned when it is no longer current. The bound keeps the carrier's queues short, so that
  * priority, fairness and limits are decided in Postgres. Counts are this coordinator's own and may be lost with it: they only pace.
  */
+import type { Lane } from "@taskmesh/runtime";
 import type { Catalogue, LaneState } from "./ports.js";
 import type { StepPlan } from "../engine/plan.js";
 
 interface Place {
-  laneId: number;
+  lane: Lane;
   runId: string;
   stepId: string;
   takenAtMs: number;
@@ -44,7 +45,7 @@ export class Windows {
       return undefined;
     }
     this.#taken.set(laneId, taken + 1);
-    this.#places.set(lease, { laneId, runId: run.id, stepId: step.id, takenAtMs: nowMs });
+    this.#places.set(lease, { lane: state.lane, runId: run.id, stepId: step.id, takenAtMs: nowMs });
     return state;
   }
 
@@ -53,8 +54,14 @@ export class Windows {
     const place = this.#places.get(lease);
     if (!place) return;
     this.#places.delete(lease);
-    this.#taken.set(place.laneId, Math.max(0, (this.#taken.get(place.laneId) ?? 0) - 1));
+    const { laneId } = place.lane;
+    this.#taken.set(laneId, Math.max(0, (this.#taken.get(laneId) ?? 0) - 1));
     if (this.#waiting.size > 0) this.#onRoom?.();
+  }
+
+  /** Where the lease's start goes; undefined: it has no place (any more). */
+  laneOf(lease: string): Lane | undefined {
+    return this.#places.get(lease)?.lane;
   }
 
   /** Free places of a lane. */

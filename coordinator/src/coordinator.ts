@@ -1,0 +1,202 @@
+/**
+ * One coordinator process, put together: database, carrier, registry, engine room, gRPC listener.
+ *
+ *   start   migrate ─► carrier ─► registry ─► sweeper and refill ─► listener
+ *   stop    listener drains ─► sweeper and refill stop, what was taken in commits ─► registry ─► carrier ─► database
+ */
+import { hostname } from "node:os";
+import {
+  ChainServiceService,
+  PayloadServiceService,
+  RegistryServiceService,
+  RelayServiceService,
+  RunServiceService,
+  SeenServiceService,
+} from "@taskmesh/proto";
+import {
+  type Carrier,
+  type CoordinatorConfig,
+  createJetStreamCarrier,
+  createLogger,
+  createService,
+  DbClock,
+  formatAddress,
+  randomToken,
+  type Service,
+  sleep,
+} from "@taskmesh/runtime";
+import { createMeters } from "./meters.js";
+import { createEngineRoom, type EngineRoom } from "./pipeline/engine-room.js";
+import { createPlans } from "./registry/plans.js";
+import { createRegistry, type Registry } from "./registry/registry.js";
+import { createChainService } from "./rpc/chain-service.js";
+import { createHealth } from "./rpc/health.js";
+import { createListener, type Listener } from "./rpc/listener.js";
+import { createPayloadService } from "./rpc/payload-service.js";
+import { addReflection } from "./rpc/reflection.js";
+import { createRegistryService } from "./rpc/registry-service.js";
+import { createRelayService } from "./rpc/relay-service.js";
+import { createRunService } from "./rpc/run-service.js";
+import { createSeenService } from "./rpc/seen-service.js";
+import type { Database } from "./store/db.js";
+import { migrate } from "./store/migrate.js";
+import { openPostgres } from "./store/postgres.js";
+
+/** What an embedding process brings along instead of servers. */
+export interface CoordinatorParts {
+  /** Default: Postgres at `databaseUrl`. Closed with the coordinator. */
+  database?: Database;
+  /** Default: JetStream at `nats`. */
+  carrier?: (coordinatorId: string) => Carrier;
+  /** No other process can have the database: what is found there is taken over at once. */
+  exclusive?: boolean;
+  /** Encoded FileDescriptorSet of the built-in actions, the only reserved services that workers may register. */
+  builtins?: Uint8Array;
+  /** Shorter intervals, for tests. */
+  intervals?: Parameters<typeof createRegistry>[0]["intervals"];
+}
+
+export interface Coordinator extends Service {
+  readonly id: string;
+  readonly listener: Listener;
+  readonly engine: EngineRoom;
+  readonly registry: Registry;
+  readonly carrier: Carrier;
+}
+
+/** How often health asks the database. */
+const healthIntervalMs = 1_000;
+/** Commits in flight at the end. */
+const drainMs = 5_000;
+
+const services = ["taskmesh.v1.RunService", "taskmesh.v1.ChainService", "taskmesh.v1.RegistryService", "taskmesh.v1.PayloadService"];
+
+/** Makes a coordinator; `start` it. Rejects at start with the reason when the database or the carrier can't be used. */
+export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorParts = {}): Coordinator {
+  // The first character is a letter and all are safe in a NATS subject.
+  const id = `c${randomToken().replace(/[^A-Za-z0-9]/g, "").slice(0, 16)}`;
+  const log = createLogger("coordinator");
+  const db = parts.database ?? openPostgres({ url: required(config.databaseUrl), connectionsMax: 8 });
+  const commits = parts.database ?? openPostgres({ url: required(config.databaseUrl), connectionsMax: 1, settings: commitSettings });
+  const carrier = parts.carrier?.(id) ?? createJetStreamCarrier({ coordinatorId: id, ...config.nats, servers: config.nats?.servers ?? [] });
+  const clock = new DbClock();
+  const meters = createMeters();
+  const health = createHealth(services);
+  let stopHealth = new AbortController();
+
+  const registry = createRegistry({
+    db,
+    carrier,
+    coordinatorId: id,
+    address: `${hostname()}/${formatAddress(config.grpcAddress)}`,
+    intake: () => engine.intake,
+    onCoordinatorLapsed: (lapsed) => engine.recovery.takeOver(lapsed),
+    namespaces: config.namespaces,
+    exclusive: parts.exclusive ?? false,
+    ...(parts.builtins ? { builtins: parts.builtins } : {}),
+    ...(parts.intervals ? { intervals: parts.intervals } : {}),
+    log,
+  });
+  const plans = createPlans({ db });
+  const engine = createEngineRoom({
+    commits,
+    db,
+    carrier,
+    catalogue: registry.catalogue,
+    plans,
+    clock,
+    coordinatorId: id,
+    log,
+    meters,
+  });
+  const { namespaces } = registry;
+
+  const listener = createListener({
+    address: config.grpcAddress,
+    tls: config.tls,
+    tokens: config.tokens,
+    log,
+    services(server) {
+      server.addService(
+        RunServiceService,
+        createRunService({
+          db,
+          intake: engine.intake,
+          plans,
+          notices: engine.notices,
+          results: engine.results,
+          namespaces,
+          contractOf: plans.contractOf,
+          draining: () => server.draining,
+        }),
+      );
+      server.addService(RegistryServiceService, createRegistryService({ db, registry, intake: engine.intake }));
+      server.addService(ChainServiceService, createChainService({ db, registry, plans }));
+      server.addService(PayloadServiceService, createPayloadService({ db, namespaces }));
+      server.addService(RelayServiceService, createRelayService({ db, registry, carrier }));
+      server.addService(SeenServiceService, createSeenService({ db, namespaces }));
+      health.addTo(server.server);
+      addReflection(server, {
+        defaultNamespace: "default",
+        contracts: async (name) => plans.reflected((await namespaces.resolve(name)).id),
+      });
+    },
+  });
+
+  const watchDatabase = async (signal: AbortSignal): Promise<void> => {
+    while (!signal.aborted) {
+      const found = await db
+        .query<{ now: number }>("select (extract(epoch from clock_timestamp()) * 1000)::float8 as now")
+        .catch(() => undefined);
+      if (found?.[0]) clock.observe(found[0].now);
+      health.setDatabase(found !== undefined);
+      await sleep(healthIntervalMs, signal).catch(() => {});
+    }
+  };
+
+  const service = createService("coordinator", {
+    async start(signal) {
+      await migrate(db);
+      stopHealth = new AbortController();
+      void watchDatabase(stopHealth.signal);
+      await carrier.start(engine.listener, signal);
+      await registry.start();
+      engine.start();
+      await listener.start();
+      meters.watch({ engine, registry });
+    },
+    async stop() {
+      health.drain();
+      listener.drain();
+      engine.notices.notifyAll();
+      await registry.sessions.stop();
+      await listener.stop();
+      await engine.stop(drainMs);
+      await registry.stop();
+      await carrier.stop();
+      stopHealth.abort();
+      meters.unwatch();
+      await Promise.all(new Set([db, commits].map((one) => one.close())));
+    },
+  });
+  return { ...facade(service), id, listener, engine, registry, carrier };
+}
+
+/** A batch is one statement over arrays of unknown length, whose plans must go by index whatever the statistics say. */
+const commitSettings = { enable_seqscan: "off", jit: "off", plan_cache_mode: "force_generic_plan" };
+
+function facade(service: Service): Service {
+  return {
+    name: service.name,
+    start: () => service.start(),
+    stop: () => service.stop(),
+    get running() {
+      return service.running;
+    },
+  };
+}
+
+function required(url: string | undefined): string {
+  if (url === undefined) throw new Error("a coordinator needs DATABASE_URL, or a database of its own");
+  return url;
+}

@@ -1,0 +1,132 @@
+/**
+ * Completions from the carrier: decoded, checked, and fed to the pipeline. A delivery is acked once each of its completions is committed or
+ * known to mean nothing; bytes that are no CompletionBatch are terminated and counted.
+ */
+import { type CompleteStep, CompletionBatch } from "@taskmesh/proto";
+import type { CompletionDelivery, Logger } from "@taskmesh/runtime";
+import type { Value } from "../engine/plan.js";
+import type { Outcome } from "../engine/run-event.js";
+import type { Pipeline } from "./pipeline.js";
+import type { Settled } from "./work.js";
+
+export interface CompletionsDeps {
+  pipeline: Pipeline;
+  log: Logger;
+  /** What is wrong with an output that is stored elsewhere; undefined: nothing. Reads the payload. */
+  checkStored(runId: string, stepId: string, value: Value): Promise<string | undefined>;
+  /** Each completion, when it is decided. */
+  settled?(completion: CompleteStep, settled: Settled): void;
+  garbage?(): void;
+}
+
+/** Longest texts that are taken from a worker; the SDK cuts them before. */
+const messageCharsMax = 4_096;
+const detailsBytesMax = 16 * 1024;
+const logsBytesMax = 64 * 1024;
+
+/** Takes one delivery of the carrier. */
+export function takeCompletions(deps: CompletionsDeps, delivery: CompletionDelivery): void {
+  let batch: CompletionBatch;
+  try {
+    batch = CompletionBatch.decode(delivery.bytes);
+  } catch {
+    deps.garbage?.();
+    delivery.terminate();
+    return;
+  }
+  let open = 1;
+  let failed = false;
+  const done = (error?: unknown): void => {
+    if (error !== undefined) failed = true;
+    open -= 1;
+    // A delivery that could not be decided comes again.
+    if (open === 0 && !failed) delivery.ack();
+  };
+  for (const completion of batch.completions) {
+    if (!isPlausible(completion)) {
+      deps.garbage?.();
+      continue;
+    }
+    open += 1;
+    void submitCompletion(deps, delivery.namespaceId, completion).then(() => done(), done);
+  }
+  done();
+}
+
+/** Ids go into array parameters of a batch, so nothing but what we could have sent gets that far. */
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const token = /^[A-Za-z0-9_-]{1,64}$/;
+
+export const isRunId = (text: string): boolean => uuid.test(text);
+
+function isPlausible(completion: CompleteStep): boolean {
+  const { runId, lease, sessionId, stepId, outcome } = completion;
+  return (
+    uuid.test(runId) && token.test(lease) && (sessionId === "" || /^[\w-]{1,64}$/.test(sessionId)) && stepId.length <= 64 && outcome !== undefined
+  );
+}
+
+async function submitCompletion(deps: CompletionsDeps, namespaceId: number, completion: CompleteStep): Promise<void> {
+  const { runId, stepId } = completion;
+  const outcome = await outcomeOf(deps, completion);
+  const { item, attempt, lease, executionMs, sessionId } = completion;
+  const settled = await new Promise<Settled>((settle, fail) => {
+    deps.pipeline.submit({
+      kind: "event",
+      runId,
+      namespaceId,
+      event: { kind: "complete", report: { stepId, item, attempt, lease }, outcome, executionMs, session: sessionId },
+      ...logsOf(completion),
+      fresh: false,
+      tries: 0,
+      bytes: 256 + (outcome.kind === "output" ? (outcome.value.bytes?.length ?? 0) : 0),
+      settle,
+      fail,
+    });
+  });
+  deps.settled?.(completion, settled);
+}
+
+function logsOf(completion: CompleteStep) {
+  const { logs, stepId, item, attempt } = completion;
+  if (logs.length === 0) return {};
+  let bytes = 0;
+  const lines = logs.filter((line) => {
+    bytes += line.message.length + line.fieldsJson.length;
+    return bytes <= logsBytesMax;
+  });
+  return { logs: { stepId, item, attempt, lines } };
+}
+
+async function outcomeOf(deps: CompletionsDeps, completion: CompleteStep): Promise<Outcome> {
+  const { outcome } = completion;
+  switch (outcome?.$case) {
+    case "output": {
+      const { contract, sizeBytes, sha256, data } = outcome.value;
+      const value: Value = { contract, sizeBytes: Number(sizeBytes), sha256 };
+      if (data?.$case !== "reference") {
+        value.bytes = data?.value ?? new Uint8Array(0);
+        value.sizeBytes = value.bytes.length;
+        return { kind: "output", value };
+      }
+      value.reference = data.value;
+      const wrong = await deps.checkStored(completion.runId, completion.stepId, value);
+      if (wrong === undefined) return { kind: "output", value };
+      return { kind: "failure", failure: { reason: "OUTPUT_INVALID", message: wrong, retryable: false, details: [], cause: undefined } };
+    }
+    case "failure": {
+      const { reason, message, retryable, details } = outcome.value;
+      const small = details.reduce((sum, detail) => sum + detail.value.length, 0) <= detailsBytesMax;
+      const failure = {
+        reason: /^[A-Z][A-Z0-9_]{0,63}$/.test(reason) ? reason : "HANDLER_ERROR",
+        message: message.slice(0, messageCharsMax),
+        retryable,
+        details: small ? details : [],
+        cause: undefined,
+      };
+      return { kind: "failure", failure };
+    }
+    default:
+      return { kind: "cancelled", message: outcome?.value.message.slice(0, messageCharsMax) ?? "" };
+  }
+}

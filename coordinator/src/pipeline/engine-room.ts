@@ -1,0 +1,188 @@
+/** The parts that move runs, put together: pipeline, effects, completions, sweeper, refill, evaluator, recovery. */
+import type { CompleteStep } from "@taskmesh/proto";
+import type { Carrier, CarrierListener, DbClock, Logger } from "@taskmesh/runtime";
+import { tracing } from "@taskmesh/runtime";
+import type { RunEvent } from "../engine/run-event.js";
+import type { RunState } from "../engine/run-state.js";
+import type { Database } from "../store/db.js";
+import { loadRuns } from "../store/runs.js";
+import { takeCompletions } from "./completions.js";
+import { performEffects } from "./effects.js";
+import { createEvaluator } from "./evaluator.js";
+import { createIntake } from "./intake.js";
+import { Notices } from "./notices.js";
+import { createPipeline, type Pipeline } from "./pipeline.js";
+import type { Catalogue, Intake, Plans } from "./ports.js";
+import { createRecovery, type Recovery } from "./recovery.js";
+import { createRefill } from "./refill.js";
+import { Results } from "./results.js";
+import { createSweeper } from "./sweeper.js";
+import { Windows } from "./windows.js";
+import type { Settled } from "./work.js";
+
+export interface EngineRoomDeps {
+  /** For the commits: one connection of its own, so that they never wait for reads of people. */
+  commits: Database;
+  db: Database;
+  carrier: Carrier;
+  catalogue: Catalogue;
+  plans: Plans;
+  clock: DbClock;
+  coordinatorId: string;
+  log: Logger;
+  meters: EngineMeters;
+}
+
+/** What is counted; each is called at most once an event. */
+export interface EngineMeters {
+  started(): void;
+  ended(status: number): void;
+  completed(method: string, settled: Settled): void;
+  garbage(): void;
+  batch(batch: { work: number; runs: number; commitMs: number }): void;
+}
+
+export interface EngineRoom {
+  intake: Intake;
+  notices: Notices;
+  results: Results;
+  pipeline: Pipeline;
+  recovery: Recovery;
+  /** What the carrier tells. */
+  listener: CarrierListener;
+  /** Begins to sweep and refill; the carrier and the registry run already. */
+  start(): void;
+  /** Stops sweeping and refilling, and commits what was taken in. */
+  stop(limitMs: number): Promise<void>;
+}
+
+export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
+  const { db, carrier, plans, clock, coordinatorId, log, meters } = deps;
+  const nowMs = (): number => clock.now();
+  const notices = new Notices();
+  const results = new Results();
+  const windows = new Windows(deps.catalogue);
+
+  const submit = (runId: string, event: RunEvent, done: () => void): void => {
+    pipeline.submit({ kind: "event", runId, event, fresh: false, tries: 0, bytes: 64, settle: done, fail: done });
+  };
+  const effects = {
+    carrier,
+    windows,
+    notices,
+    coordinatorId,
+    nowMs,
+    redispatch(run: RunState, report: AttemptReport, why: string, done: () => void) {
+      submit(run.id, { kind: "redispatch", report: { ...report, item: 0 }, why }, done);
+    },
+    refused(run: RunState, report: AttemptReport, why: string, done: () => void) {
+      const failure = { reason: "DATA_ERROR", message: `the start can't be sent: ${why}`, retryable: false, details: [], cause: undefined };
+      const event: RunEvent = {
+        kind: "complete",
+        report: { ...report, item: 0 },
+        outcome: { kind: "failure", failure },
+        executionMs: 0,
+        session: "",
+      };
+      submit(run.id, event, done);
+    },
+    evaluate: (run: RunState, draft: { plan: Parameters<typeof evaluator.evaluate>[1] }, stepId: string, done: () => void) =>
+      evaluator.evaluate(run, draft.plan, stepId, done),
+    ended(draft: Parameters<Results["ended"]>[0]) {
+      results.ended(draft);
+      meters.ended(draft.write.run.status);
+      recordRunSpan(draft.write.run, draft.plan.method);
+    },
+    traceOf: (run: RunState, lease: string) => (tracing.enabled ? tracing.announce(run.trace, lease) : undefined),
+    wakeAt: (ms: number) => sweeper.wakeAt(ms),
+  };
+  const pipeline: Pipeline = createPipeline({
+    db: deps.commits,
+    coordinatorId,
+    clock,
+    plans,
+    windows,
+    log,
+    perform: (draft, confirmed) => performEffects(effects, draft, confirmed),
+    observe: meters.batch,
+  });
+  const evaluator = createEvaluator({ db, pipeline, log });
+  const sweeper = createSweeper({ db, pipeline, log, nowMs });
+  const refill = createRefill({ db, pipeline, catalogue: deps.catalogue, windows, log });
+  const recovery = createRecovery({ db, pipeline, log, nowMs });
+  const intake = createIntake({ db, pipeline, clock, coordinatorId, started: meters.started });
+
+  const completions = {
+    pipeline,
+    log,
+    async checkStored(runId: string, stepId: string, value: Parameters<typeof evaluator.checkStored>[3]) {
+      const found = (await loadRuns(db, [runId])).get(runId);
+      if (!found) return undefined;
+      const plan = await plans.pinned(found.run.namespaceId, found.method, found.chainVersion, found.contract);
+      return evaluator.checkStored(found.run, plan, stepId, value);
+    },
+    settled(completion: CompleteStep, settled: Settled) {
+      meters.completed(completion.stepId, settled);
+      recordAttemptSpan(completion, settled);
+    },
+    garbage: meters.garbage,
+  };
+
+  return {
+    intake,
+    notices,
+    results,
+    pipeline,
+    recovery,
+    listener: {
+      onCompletions: (delivery) => takeCompletions(completions, delivery),
+      onWiped: () => void recovery.wiped(),
+    },
+    start() {
+      sweeper.start();
+      refill.start();
+    },
+    async stop(limitMs) {
+      await Promise.all([sweeper.stop(), refill.stop()]);
+      await pipeline.drain(limitMs);
+      notices.notifyAll();
+    },
+  };
+}
+
+interface AttemptReport {
+  stepId: string;
+  attempt: number;
+  lease: string;
+}
+
+/** One span an attempt, recorded at its end under the id that its worker was told: no span stays open while a step waits. */
+function recordAttemptSpan(completion: CompleteStep, settled: Settled): void {
+  if (!tracing.enabled || settled.verdict !== "changed" || !settled.run.trace) return;
+  const step = settled.run.steps.find((one) => one.lease === completion.lease);
+  if (!step) return;
+  const { runId, stepId, attempt, lease, outcome } = completion;
+  tracing.recordSpan({
+    name: `attempt ${stepId}`,
+    kind: "producer",
+    parent: settled.run.trace,
+    key: lease,
+    startMs: step.attemptAtMs,
+    endMs: settled.run.nowMs,
+    attributes: { "taskmesh.run_id": runId, "taskmesh.step_id": stepId, "taskmesh.attempt": attempt },
+    ...(outcome?.$case === "failure" ? { error: outcome.value.reason } : {}),
+  });
+}
+
+function recordRunSpan(run: RunState, method: string): void {
+  if (!tracing.enabled || !run.trace) return;
+  tracing.recordSpan({
+    name: `run ${method}`,
+    parent: run.trace,
+    startMs: run.acceptedAtMs,
+    endMs: run.endedAtMs,
+    attributes: { "taskmesh.run_id": run.id, "taskmesh.method": method },
+    ...(run.failure ? { error: run.failure.reason } : {}),
+  });
+}
+

@@ -1,0 +1,80 @@
+/**
+ * What others left undone: effects of a lapsed coordinator, starts that a wiped carrier lost, and single starts that were lost in some way that
+ * nobody noticed (the audit).
+ */
+import { type Logger, sleep } from "@taskmesh/runtime";
+import type { Database } from "../store/db.js";
+import { deleteEffectBatch, effectBatchesOf } from "../store/effect-batches.js";
+import { liveRunIds } from "../store/runs.js";
+import type { RunEvent } from "../engine/run-event.js";
+import type { Pipeline } from "./pipeline.js";
+import type { Settled } from "./work.js";
+
+export interface RecoveryDeps {
+  db: Database;
+  pipeline: Pipeline;
+  log: Logger;
+  nowMs(): number;
+}
+
+const pageMax = 500;
+const noRun = "00000000-0000-0000-0000-000000000000";
+
+export interface Recovery {
+  /** Derives the effects that a lapsed coordinator had committed and perhaps not done. */
+  takeOver(coordinatorId: string): Promise<void>;
+  /** The carrier lost its messages: every unbound start is sent again. */
+  wiped(): Promise<void>;
+}
+
+export function createRecovery(deps: RecoveryDeps): Recovery {
+  let wiping: Promise<void> | undefined;
+  let wipedAgain = false;
+
+  const submit = (runId: string, event: RunEvent): Promise<Settled | undefined> =>
+    new Promise((resolve) => {
+      const work = { kind: "event" as const, runId, event, fresh: false, tries: 0, bytes: 64 };
+      deps.pipeline.submit({ ...work, settle: resolve, fail: () => resolve(undefined) });
+    });
+
+  const resend = async (): Promise<void> => {
+    const beforeMs = deps.nowMs();
+    let after = noRun;
+    for (;;) {
+      const page = await liveRunIds(deps.db, after, pageMax);
+      const event: RunEvent = { kind: "redispatch", beforeMs, why: "the carrier lost its messages" };
+      await Promise.all(page.map((runId) => submit(runId, event)));
+      const last = page.at(-1);
+      if (last === undefined || page.length < pageMax) return;
+      after = last;
+    }
+  };
+
+  return {
+    async takeOver(coordinatorId) {
+      deps.log.warn({ coordinatorId }, "a coordinator lapsed; its effects are derived again");
+      for (const batch of await effectBatchesOf(deps.db, coordinatorId)) {
+        const event: RunEvent = { kind: "redispatch", beforeMs: deps.nowMs(), why: `coordinator ${coordinatorId} lapsed` };
+        const settled = await Promise.all(batch.runIds.map((runId) => submit(runId, event)));
+        // A batch of which something could not be decided is taken over again in the next round.
+        if (settled.every((one) => one !== undefined)) await deleteEffectBatch(deps.db, coordinatorId, batch.no);
+      }
+    },
+    async wiped() {
+      wipedAgain = true;
+      wiping ??= (async () => {
+        while (wipedAgain) {
+          wipedAgain = false;
+          await resend().catch(async (error: unknown) => {
+            deps.log.warn({ err: error }, "starts could not be sent again; trying once more");
+            wipedAgain = true;
+            await sleep(500);
+          });
+        }
+      })().finally(() => {
+        wiping = undefined;
+      });
+      await wiping;
+    },
+  };
+}
