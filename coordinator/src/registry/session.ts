@@ -68,6 +68,8 @@ export interface SessionHost {
   log: Logger;
 }
 
+/** A stream that breaks looks closed at first: the gRPC library reports its end a moment before it reports the break. */
+const breakTellMs = 50;
 /** Beats are handled at most this often per beat interval: the rest waits in the worker's socket. */
 const beatsPerInterval = 50;
 /** Attempts listed beyond the slots: starts that wait at the worker's door. */
@@ -164,7 +166,10 @@ export class Session {
     for (;;) {
       const next = await nextOrAbort(messages, this.#abort.signal);
       if (next === "aborted") return false;
-      if (next.done) return !this.stream.cancelled();
+      if (next.done) {
+        await sleep(breakTellMs, this.#abort.signal);
+        return !this.stream.cancelled();
+      }
       const { message } = next.value;
       if (message?.$case !== "beat") throw protocolBroken("every message after Register must be a Beat"); // S1
       const startedMs = performance.now();
