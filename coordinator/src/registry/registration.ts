@@ -9,6 +9,7 @@
 import { createHash } from "node:crypto";
 import type { Register, TransportKind } from "@taskmesh/proto";
 import { type Lane, statusError } from "@taskmesh/runtime";
+import { faultOfRules } from "../contracts/check.js";
 import { type Contract, ContractRefused, isReservedService } from "../contracts/contract.js";
 import { contractsOf, parseDescriptorSet } from "../contracts/descriptors.js";
 import { type Db, sqlState } from "../store/db.js";
@@ -146,6 +147,10 @@ function parseContracts(bytes: Uint8Array, methods: readonly string[], builtins:
       "SERVICE_RESERVED",
       `service ${foreign.service} is in a reserved package; declare it in a package of your own`,
     );
+  }
+  for (const contract of contracts) {
+    const fault = faultOfRules(contract);
+    if (fault !== undefined) throw new ContractRefused("DESCRIPTORS_INVALID", fault);
   }
   return contracts.map(newContract);
 }

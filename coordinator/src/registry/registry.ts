@@ -19,18 +19,20 @@ import {
   serviceGroup,
   statusError,
 } from "@taskmesh/runtime";
-import type { Intake } from "../pipeline/ports.js";
+import type { Intake, Plans } from "../pipeline/ports.js";
 import type { Db } from "../store/db.js";
 import { deleteIncompletePayloads } from "../store/payloads.js";
 import { bumpEpoch } from "../store/registry.js";
 import { openSession, sessionExists, writeSessionLanes } from "../store/sessions.js";
 import { createCatalogue, type LiveCatalogue } from "./catalogue.js";
+import { type ContractCache, createContractCache } from "./contract-cache.js";
 import { type Coordinators, createCoordinators } from "./coordinators.js";
 import { inTime } from "./in-time.js";
 import { defaultIntervals, type RegistryIntervals } from "./intervals.js";
 import { createLapses } from "./lapses.js";
 import { createLoop } from "./loop.js";
 import { createNamespaces, type Namespaces } from "./namespaces.js";
+import { createPlans } from "./plans.js";
 import { builtinContracts, createRegistration, type GrantedLane, sessionFacts } from "./registration.js";
 import type { OpenedSession } from "./session.js";
 import { accessOf, createSessions, type Sessions } from "./sessions.js";
@@ -66,6 +68,8 @@ export interface Registry extends Service {
   readonly catalogue: LiveCatalogue;
   readonly coordinators: Coordinators;
   readonly sessions: Sessions;
+  readonly contracts: ContractCache;
+  readonly plans: Plans;
   readonly intervals: RegistryIntervals;
 }
 
@@ -89,6 +93,8 @@ export function createRegistry(options: RegistryOptions): Registry {
     log,
   });
   const catalogue = createCatalogue({ db, carrier, intervals, coordinators: () => coordinators.live(), log });
+  const contracts = createContractCache(db);
+  const plans = createPlans({ db, contracts, catalogue });
   const sessions = createSessions({
     db,
     carrier,
@@ -117,6 +123,8 @@ export function createRegistry(options: RegistryOptions): Registry {
     catalogue,
     coordinators,
     sessions,
+    contracts,
+    plans,
     intervals,
   };
 }

@@ -272,3 +272,12 @@ export async function readContract(
   );
   return row;
 }
+
+/** Every method of a namespace that has an active implementation, with its kind; at most 10,000. */
+export async function readMethods(db: Db, namespaceId: number): Promise<Map<string, CallableKind>> {
+  const rows = await db.query<{ method: string; kind: CallableKind }>(
+    "select method, kind from callables where namespace_id = $1::int order by method limit 10000",
+    [namespaceId],
+  );
+  return new Map(rows.map((row) => [row.method, row.kind]));
+}

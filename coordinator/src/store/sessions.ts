@@ -315,3 +315,20 @@ export async function retireCoordinators(db: Db, which: { id: string } | { allBu
   const [comparison, id] = "id" in which ? ["=", which.id] : ["<>", which.allBut];
   await db.query(`update coordinators set last_beat_at = '-infinity' where id ${comparison} $1::text`, [id]);
 }
+
+/** The lanes of a live session with their queues' names; undefined: no such session in the namespace. */
+export async function readSessionLanes(
+  db: Db,
+  namespaceId: number,
+  id: string,
+): Promise<(SessionLane & { taskQueue: string })[] | undefined> {
+  const rows = await db.query<SessionLane & { taskQueue: string }>(
+    `select sq.queue_id as "queueId", sq.lane_id as "laneId", sq.slots, q.name as "taskQueue"
+     from sessions s
+     join session_queues sq on sq.session_id = s.id
+     join task_queues q on q.id = sq.queue_id
+     where s.id = $1::text and s.namespace_id = $2::int order by q.name`,
+    [id, namespaceId],
+  );
+  return rows.length > 0 ? rows : undefined;
+}

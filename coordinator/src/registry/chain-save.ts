@@ -1,0 +1,298 @@
+/**
+ * Checks and stores chains.
+ *
+ * K1. A chain is compiled against what is registered now: each callee's preferred revision, and the chain's own contract of its newest
+ *     version, so that field numbers stay.
+ * K2. Saves of one chain take turns: one that was compiled against an older version than the newest is compiled again.
+ * K3. What is stored is the spec with its maps in order, so that writing them in another order is no new version.
+ */
+import { createHash } from "node:crypto";
+import type { DescEnum, DescMessage } from "@bufbuild/protobuf";
+import { ChainInvalid, ChainProblem, ChainSpec, type Expression } from "@taskmesh/proto";
+import { nearestName, type StatusError, statusDetail, statusError } from "@taskmesh/runtime";
+import { type CompiledChain, compileChain } from "../contracts/compile-chain.js";
+import type { Contract } from "../contracts/contract.js";
+import { type ChainRow, insertChainVersion, readChain } from "../store/chains.js";
+import type { Db } from "../store/db.js";
+import { bumpEpoch, claimMethods, insertContracts, readCallable, readMethods } from "../store/registry.js";
+import type { LiveCatalogue } from "./catalogue.js";
+import type { ContractCache } from "./contract-cache.js";
+import { preferredRevision } from "./plans.js";
+import { newContract } from "./registration.js";
+
+/** Tries of a save that meets other saves of the same chain. */
+const triesMax = 10;
+/** Contracts that are searched for a type which no callee has. */
+const searchedMax = 500;
+
+export interface ChainSaveOptions {
+  db: Db;
+  contracts: ContractCache;
+  catalogue: Pick<LiveCatalogue, "slotsOf" | "refresh">;
+}
+
+/** What a check found. */
+export interface CheckedChain {
+  problems: ChainProblem[];
+  /** What works but will surprise. */
+  warnings: ChainProblem[];
+}
+
+export interface ChainSave {
+  /** Checks a chain and stores nothing. */
+  validate(namespaceId: number, spec: ChainSpec): Promise<CheckedChain>;
+  /**
+   * Checks and stores a chain. Rejects: INVALID_ARGUMENT / CHAIN_INVALID, FAILED_PRECONDITION / METHOD_TAKEN, and with
+   * `requireLiveWorkers` FAILED_PRECONDITION / CHAIN_UNSERVABLE.
+   */
+  put(
+    namespaceId: number,
+    spec: ChainSpec,
+    options: { requireLiveWorkers: boolean },
+  ): Promise<{ chain: ChainRow; created: boolean; warnings: ChainProblem[] }>;
+}
+
+/** Makes it. */
+export function createChainSave(options: ChainSaveOptions): ChainSave {
+  const { db, catalogue } = options;
+  return {
+    async validate(namespaceId, spec) {
+      const draft = await compile(options, namespaceId, spec);
+      const name = spec.contract?.name ?? "";
+      const taken = draft.compiled.contract && (await readCallable(db, namespaceId, name)) === "action";
+      const problems = taken
+        ? [
+            ...draft.compiled.problems,
+            problem({ reason: "METHOD_TAKEN", path: "contract.name", message: takenMessage(name) }),
+          ]
+        : draft.compiled.problems;
+      return { problems, warnings: draft.warnings };
+    },
+    async put(namespaceId, spec, { requireLiveWorkers }) {
+      for (let tries = 1; tries <= triesMax; tries += 1) {
+        const draft = await compile(options, namespaceId, spec);
+        const { contract, problems } = draft.compiled;
+        if (problems.length > 0 || !contract) throw invalid(problems);
+        if (requireLiveWorkers && draft.unserved.length > 0) throw unservable(draft.unserved);
+        const stored = await store(db, namespaceId, spec, draft, contract);
+        if (stored === "outdated") continue; // K2
+        if (stored.created) await catalogue.refresh();
+        return { ...stored, warnings: draft.warnings };
+      }
+      throw statusError({ reason: "OVERLOADED", message: "too many saves of this chain at once", retryAfterMs: 500 });
+    },
+  };
+}
+
+interface Draft {
+  compiled: CompiledChain;
+  warnings: ChainProblem[];
+  /** Warnings about steps that no live worker serves. */
+  unserved: ChainProblem[];
+  /** Version and contract that it was compiled against, undefined for a new chain. */
+  previous: ChainRow | undefined;
+}
+
+async function compile(options: ChainSaveOptions, namespaceId: number, spec: ChainSpec): Promise<Draft> {
+  const { db, contracts, catalogue } = options;
+  const name = spec.contract?.name ?? "";
+  const [previous, methods] = await Promise.all([
+    isText(name) ? readChain(db, namespaceId, name, 0) : undefined,
+    readMethods(db, namespaceId),
+  ]);
+  const callees = await loadCallees(options, namespaceId, spec, methods);
+  const own = previous && (await contracts.byFingerprint(namespaceId, previous.contract));
+  const sources = [...callees.values(), ...(own ? [own] : [])];
+  const types = await findTypes(options, namespaceId, spec, sources, methods);
+  const compiled = compileChain(spec, {
+    contractFor: (method) => callees.get(method),
+    chainContract: own,
+    resolveType: (type) => types.get(type),
+    methods: () => [...methods].filter(([, kind]) => kind === "action").map(([method]) => method),
+  });
+  const chains = chainCallees(spec, methods);
+  const unserved = unservedSteps(spec, compiled, catalogue.slotsOf(namespaceId));
+  const problems = compiled.problems.map((one) => chains.get(one.path) ?? one);
+  return { compiled: { ...compiled, problems }, warnings: [...compiled.warnings, ...unserved], unserved, previous };
+}
+
+/** The contract of each action that a step calls. */
+async function loadCallees(
+  { db, contracts, catalogue }: ChainSaveOptions,
+  namespaceId: number,
+  spec: ChainSpec,
+  methods: ReadonlyMap<string, string>,
+): Promise<Map<string, Contract>> {
+  const wanted = [...new Set(spec.steps.map((step) => step.call))].filter((call) => methods.get(call) === "action");
+  const callees = new Map<string, Contract>();
+  for (const method of wanted) {
+    const revision = await preferredRevision(db, catalogue, namespaceId, method);
+    const contract = revision && (await contracts.byFingerprint(namespaceId, revision.fingerprint));
+    if (contract) callees.set(method, contract);
+  }
+  return callees;
+}
+
+/** The types that an inline contract names: from the contracts at hand, else from any registered one. */
+async function findTypes(
+  { db, contracts, catalogue }: ChainSaveOptions,
+  namespaceId: number,
+  spec: ChainSpec,
+  sources: readonly Contract[],
+  methods: ReadonlyMap<string, string>,
+): Promise<Map<string, DescMessage | DescEnum>> {
+  const texts = [...Object.values(spec.contract?.input ?? {}), ...Object.values(spec.contract?.output ?? {})];
+  const names = new Set(texts.flatMap((text) => text.match(/[A-Za-z_][\w]*(?:\.[A-Za-z_]\w*)+/g) ?? []));
+  const found = new Map<string, DescMessage | DescEnum>();
+  const look = (contract: Contract): void => {
+    for (const name of names) {
+      const type = contract.registry.getMessage(name) ?? contract.registry.getEnum(name);
+      if (type && !found.has(name)) found.set(name, type);
+    }
+  };
+  for (const contract of sources) look(contract);
+  const others = [...methods].filter(([, kind]) => kind === "action").slice(0, searchedMax);
+  for (const [method] of others) {
+    if (found.size === names.size) break;
+    const revision = await preferredRevision(db, catalogue, namespaceId, method);
+    const contract = revision && (await contracts.byFingerprint(namespaceId, revision.fingerprint));
+    if (contract) look(contract);
+  }
+  return found;
+}
+
+async function store(
+  db: Db,
+  namespaceId: number,
+  spec: ChainSpec,
+  { compiled, previous }: Draft,
+  contract: Contract,
+): Promise<{ chain: ChainRow; created: boolean } | "outdated"> {
+  const name = contract.method;
+  const bytes = ChainSpec.encode(inOrder(spec)).finish();
+  const hash = createHash("sha256").update(bytes).update(contract.fingerprint);
+  for (const pin of Object.entries(compiled.pins).sort(([a], [b]) => (a < b ? -1 : 1))) hash.update(pin.join("@"));
+  return db.transaction(async (tx) => {
+    const taken = await claimMethods(tx, namespaceId, "chain", [name]);
+    if (taken.length > 0) {
+      throw statusError({ reason: "METHOD_TAKEN", message: takenMessage(name), metadata: { method: name } });
+    }
+    const newest = await readChain(tx, namespaceId, name, 0);
+    if (newest?.version !== previous?.version) return "outdated";
+    await insertContracts(tx, namespaceId, "chain", [newContract(contract)]);
+    const { created } = await insertChainVersion(tx, {
+      namespaceId,
+      name,
+      spec: bytes,
+      specHash: hash.digest("hex"),
+      contract: contract.fingerprint,
+      pins: compiled.pins,
+      edges: compiled.edges,
+    });
+    const chain = created ? await readChain(tx, namespaceId, name, 0) : newest;
+    if (!chain) throw new Error(`chain ${name} vanished within its transaction`);
+    if (created) await bumpEpoch(tx);
+    return { chain, created };
+  });
+}
+
+/** K3: the same chain with the entries of its maps sorted by key. */
+function inOrder(spec: ChainSpec): ChainSpec {
+  const { contract } = spec;
+  return {
+    ...spec,
+    contract: contract && { ...contract, input: sortedMap(contract.input), output: sortedMap(contract.output) },
+    steps: spec.steps.map((step) => ({ ...step, input: sortedMap<Expression>(step.input) })),
+    output: sortedMap<Expression>(spec.output),
+  };
+}
+
+function sortedMap<T>(map: Readonly<Record<string, T>>): Record<string, T> {
+  return Object.fromEntries(Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** By path of the step's `call`: problems of steps that call a chain, which this version can't run as a step. */
+function chainCallees(spec: ChainSpec, methods: ReadonlyMap<string, string>): Map<string, ChainProblem> {
+  const found = new Map<string, ChainProblem>();
+  for (const [index, step] of spec.steps.entries()) {
+    if (methods.get(step.call) !== "chain") continue;
+    const path = `steps[${index}].call`;
+    const message = `${step.call} is a chain; a step can call actions only`;
+    const about = { stepId: step.id, field: "call", expected: "an action", found: step.call };
+    found.set(path, problem({ reason: "UNKNOWN_ACTION", path, message, ...about }));
+  }
+  return found;
+}
+
+function unservedSteps(spec: ChainSpec, compiled: CompiledChain, slots: ReadonlyMap<string, number>): ChainProblem[] {
+  return spec.steps.flatMap((step, index) => {
+    const fingerprint = compiled.pins[step.call];
+    if (fingerprint === undefined || slots.has(`${step.call}@${fingerprint}`)) return [];
+    const message = `no live worker serves ${step.call}; the step waits until one does`;
+    const served = [...slots.keys()].map((callee) => callee.slice(0, callee.lastIndexOf("@")));
+    const suggestion = nearestName(step.call, new Set(served)) ?? "";
+    const path = `steps[${index}].call`;
+    return [problem({ reason: "NO_LIVE_WORKER", path, stepId: step.id, field: "call", message, suggestion })];
+  });
+}
+
+function problem(about: Pick<ChainProblem, "reason" | "path" | "message"> & Partial<ChainProblem>): ChainProblem {
+  return { stepId: "", field: "", expression: "", start: 0, end: 0, expected: "", found: "", suggestion: "", ...about };
+}
+
+const takenMessage = (name: string): string => `${name} is an action; a chain can't have the same name`;
+
+/** Whether a name may be compared with stored ones. */
+const isText = (name: string): boolean => name.length > 0 && name.length <= 512 && !name.includes("\u0000");
+
+function invalid(problems: readonly ChainProblem[]): StatusError {
+  const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : "";
+  const violations = problems.map(({ path, message, reason }) => ({ field: path, description: message, reason }));
+  return statusError({
+    reason: "CHAIN_INVALID",
+    message: `${problems[0]?.path ?? "the chain"}: ${problems[0]?.message ?? "is not valid"}${more}`,
+    fieldViolations: fitting(
+      violations,
+      violationBytesMax,
+      ({ field, description }) => field.length + description.length,
+    ),
+    details: [problemsDetail(problems)],
+  });
+}
+
+function unservable(unserved: readonly ChainProblem[]): StatusError {
+  const [first] = unserved;
+  const others = unserved.length > 1 ? ` and ${unserved.length - 1} more steps call actions` : " calls an action";
+  return statusError({
+    reason: "CHAIN_UNSERVABLE",
+    message: `step ${first?.stepId ?? ""}${others} that no live worker serves`,
+    details: [problemsDetail(unserved)],
+  });
+}
+
+/** Trailers are small (8 KiB of details), and a detail that does not fit is left out whole: the first problems must get through. */
+const violationBytesMax = 2_048;
+const problemBytesMax = 5_120;
+/** Characters of an expression or message within a detail. */
+const textMax = 1_024;
+
+function problemsDetail(problems: readonly ChainProblem[]): ReturnType<typeof statusDetail> {
+  const short = problems.map((one) => ({
+    ...one,
+    // A part of an expression would make the offsets lie.
+    expression: one.expression.length <= textMax ? one.expression : "",
+    message: one.message.slice(0, textMax),
+    found: one.found.slice(0, textMax),
+  }));
+  const shown = fitting(short, problemBytesMax, (one) => ChainProblem.encode(one).finish().length);
+  return statusDetail("taskmesh.v1.ChainInvalid", ChainInvalid, { problems: shown });
+}
+
+/** The first items that are not larger than `max` together. */
+function fitting<T>(items: readonly T[], max: number, sizeOf: (item: T) => number): T[] {
+  let room = max;
+  return items.filter((item) => {
+    room -= sizeOf(item) + 8;
+    return room >= 0;
+  });
+}
