@@ -1,0 +1,100 @@
+/** From plain numbers to Prometheus text: the OpenTelemetry data model and its Prometheus serializer. Loaded on demand. */
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import { type HrTime, ValueType } from "@opentelemetry/api";
+import { PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
+import { resourceFromAttributes } from "@opentelemetry/resources";
+import { AggregationTemporality, type DataPoint, DataPointType, type MetricData } from "@opentelemetry/sdk-metrics";
+import { type AnyMetric, Counter, Gauge, type Histogram } from "./metric-values.js";
+import type { MetricsExport } from "./metrics.js";
+
+/** Ten times a second is enough to see a blocked loop, and few enough wake-ups to cost nothing while idle. */
+const loopResolutionMs = 100;
+
+const delay = new Gauge("taskmesh_event_loop_delay_seconds", "Delay of the event loop since the last scrape.", [
+  "quantile",
+]);
+const memory = new Gauge("taskmesh_process_memory_bytes", "Memory of the process.", ["kind"]);
+const cpu = new Counter("taskmesh_process_cpu_seconds", "Processor time that the process has used.", ["mode"]);
+
+/** Serves these metrics and those of the process. */
+export function createExport(metrics: readonly AnyMetric[]): MetricsExport {
+  const loop = monitorEventLoopDelay({ resolution: loopResolutionMs });
+  loop.enable();
+  const startTime = hrTime();
+  const serializer = new PrometheusSerializer("", false, undefined, true, true);
+  const all = [...metrics, delay, memory, cpu];
+
+  return {
+    contentType: "text/plain; version=0.0.4; charset=utf-8",
+    async render() {
+      readProcess(loop);
+      const endTime = hrTime();
+      const data = all.map((metric) => {
+        if (metric.kind === "gauge") metric.refresh();
+        return toMetricData(metric, startTime, endTime);
+      });
+      // A metric without a series has nothing to say yet.
+      const present = data.filter(({ dataPoints }) => dataPoints.length > 0);
+      return serializer.serialize({
+        resource: resourceFromAttributes({}),
+        scopeMetrics: [{ scope: { name: "taskmesh" }, metrics: present }],
+      });
+    },
+    async stop() {
+      loop.disable();
+    },
+  };
+}
+
+function readProcess(loop: ReturnType<typeof monitorEventLoopDelay>): void {
+  // The histogram holds whole intervals: what is above the resolution is delay.
+  const late = (nanos: number): number => Math.max(0, nanos / 1e9 - loopResolutionMs / 1e3) || 0;
+  delay.set(late(loop.percentile(50)), "0.5");
+  delay.set(late(loop.percentile(99)), "0.99");
+  delay.set(late(loop.max), "1");
+  loop.reset();
+  const { rss, heapUsed, external } = process.memoryUsage();
+  memory.set(rss, "resident");
+  memory.set(heapUsed, "heap");
+  memory.set(external, "external");
+  const { user, system } = process.cpuUsage();
+  cpu.series.set("user", user / 1e6);
+  cpu.series.set("system", system / 1e6);
+}
+
+function toMetricData(metric: AnyMetric, startTime: HrTime, endTime: HrTime): MetricData {
+  const base = {
+    descriptor: { name: metric.name, description: metric.help, unit: "", valueType: ValueType.DOUBLE },
+    aggregationTemporality: AggregationTemporality.CUMULATIVE,
+  };
+  const point = <V>(key: string, value: V): DataPoint<V> => {
+    return { startTime, endTime, attributes: metric.attributesOf(key), value };
+  };
+  switch (metric.kind) {
+    case "counter": {
+      const dataPoints = [...metric.series].map(([key, value]) => point(key, value));
+      // A counter that never counted is 0, not absent: rates need a beginning.
+      if (dataPoints.length === 0 && metric.labels.length === 0) dataPoints.push(point("", 0));
+      return { ...base, dataPointType: DataPointType.SUM, isMonotonic: true, dataPoints };
+    }
+    case "gauge": {
+      const dataPoints = [...metric.series].map(([key, value]) => point(key, value));
+      return { ...base, dataPointType: DataPointType.GAUGE, dataPoints };
+    }
+    case "histogram":
+      return { ...base, dataPointType: DataPointType.HISTOGRAM, dataPoints: histogramPoints(metric, point) };
+  }
+}
+
+type HistogramPoints = Extract<MetricData, { dataPointType: DataPointType.HISTOGRAM }>["dataPoints"];
+
+function histogramPoints(metric: Histogram, point: <V>(key: string, value: V) => DataPoint<V>): HistogramPoints {
+  return [...metric.series].map(([key, { buckets, sum, count }]) =>
+    point(key, { buckets: { boundaries: [...metric.bounds], counts: [...buckets] }, sum, count }),
+  );
+}
+
+function hrTime(): HrTime {
+  const ms = Date.now();
+  return [Math.floor(ms / 1000), (ms % 1000) * 1e6];
+}
