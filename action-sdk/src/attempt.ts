@@ -33,6 +33,8 @@ const idleTicksMax = 10;
 /** What attempts need from the worker. */
 export interface AttemptPorts {
   namespace: string;
+  /** Attempts in flight, those that wait for confirmation included, above which a slot stays taken until its completion is stored. */
+  attemptsMax: number;
   actions: ReadonlyMap<string, ServedAction>;
   sessionId(): string;
   /** Turns a redelivered start into a current one; undefined if it must be left to another worker. `drop`: it means nothing any more. */
@@ -245,6 +247,8 @@ export class Attempts {
 
   /** The handler has returned, or never began. */
   #finish(attempt: Attempt, outcome: Outcome): void {
+    // A thenable that is no promise may answer twice.
+    if (attempt.returned) return;
     attempt.returned = true;
     attempt.trace?.span?.end(outcome.kind === "failure" ? outcome.failure.reason : undefined);
     if (attempt.reported) {
@@ -290,7 +294,7 @@ export class Attempts {
     const completion = toCompletion(attempt, outcome, this.#ports.sessionId());
     completions.add(attempt.start.reportTo, completion, bytes, () => this.#stored(attempt));
     // A2, unless so much waits for confirmation that taking more work would only pile it up.
-    if (attempt.returned && !completions.crowded) this.#free(attempt);
+    if (attempt.returned && !completions.crowded && this.#byLease.size <= this.#ports.attemptsMax) this.#free(attempt);
   }
 
   #stored(attempt: Attempt): void {

@@ -1,9 +1,9 @@
 /**
  * gRPC clients of one coordinator.
  *
- * Control (session, claims, relay) and bulk (payloads) have a connection each: a payload of 64 MiB must not hold up a beat.
+ * Control (session, claims) and bulk (payloads) have a connection each; the relay brings its own: a payload of 64 MiB must not hold up a beat.
  */
-import { PayloadServiceClient, RegistryServiceClient, RelayServiceClient } from "@taskmesh/proto";
+import { PayloadServiceClient, RegistryServiceClient } from "@taskmesh/proto";
 import { type Address, type ClientConfig, createClient, formatAddress } from "@taskmesh/runtime";
 
 /** The clients of one coordinator. */
@@ -11,7 +11,6 @@ export interface Dialled {
   /** `host:port`. */
   address: string;
   registry: RegistryServiceClient;
-  relay: RelayServiceClient;
   /** On a connection of its own, made when it is first used. */
   payload(): PayloadServiceClient;
   close(): void;
@@ -24,15 +23,10 @@ const ownConnection = { "grpc.use_local_subchannel_pool": 1 };
 export function dial(address: Address, config: Pick<ClientConfig, "token" | "tls">): Dialled {
   const channel = { ...config, addresses: [address] };
   const registry = createClient(RegistryServiceClient, channel, { streams: true, options: ownConnection });
-  const relay = createClient(RelayServiceClient, channel, {
-    streams: true,
-    options: { channelOverride: registry.getChannel() },
-  });
   let payload: PayloadServiceClient | undefined;
   return {
     address: formatAddress(address),
     registry,
-    relay,
     payload() {
       payload ??= createClient(PayloadServiceClient, channel, { streams: true, options: ownConnection });
       return payload;

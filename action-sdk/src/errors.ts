@@ -133,7 +133,7 @@ export function failureOf(reason: string, message: string, retryable: boolean): 
 /** Text for people about anything that can be thrown. */
 export function describe(thrown: unknown): string {
   try {
-    if (thrown instanceof Error) return thrown.message === "" ? thrown.name : thrown.message;
+    if (thrown instanceof Error) return String(thrown.message) || String(thrown.name);
     return typeof thrown === "string" ? thrown : `handler threw ${String(thrown)}`;
   } catch {
     return "handler threw a value that can't be shown";

@@ -43,12 +43,15 @@ export function perform(
   let answer: unknown;
   try {
     answer = action.handler(input.value, context);
+    if (isThenable(answer)) {
+      answer.then(settle, reject);
+      return;
+    }
   } catch (error) {
     reject(error);
     return;
   }
-  if (isThenable(answer)) answer.then(settle, reject);
-  else settle(answer);
+  settle(answer);
 }
 
 function decodeInput(action: AnyAction, check: Check, bytes: Uint8Array): { value: unknown } | { fault: string } {
@@ -62,6 +65,9 @@ function decodeInput(action: AnyAction, check: Check, bytes: Uint8Array): { valu
 }
 
 function encodeOutput(action: AnyAction, check: Check, answer: unknown): Outcome {
+  if (typeof answer !== "object" || answer === null) {
+    return refused("OUTPUT_INVALID", `${action.method} answered with ${String(answer)}, not with a message`);
+  }
   let bytes: Uint8Array;
   try {
     bytes = action.entry.responseSerialize(answer);

@@ -1,20 +1,36 @@
 /** Opens the transport that a registration names. */
 import { type Registered, TransportKind } from "@taskmesh/proto";
-import type { Carrier, WorkTransport } from "@taskmesh/runtime";
+import {
+  type Carrier,
+  type ClientConfig,
+  openJetStreamWork,
+  openRelayWork,
+  parseAddress,
+  type WorkTransport,
+} from "@taskmesh/runtime";
 import type { Dialled } from "./dial.js";
 
 /** What a transport is made of. */
 export interface TransportParts {
   registered: Registered;
   dialled: Dialled;
-  namespace: string;
+  client: ClientConfig;
+  /** The mesh in this process, if there is one. */
   carrier: Carrier | undefined;
 }
 
 /** The worker's side of the transport, not yet open. Throws an Error if the coordinator names one that can't be opened here. */
-export function createTransport(parts: TransportParts): WorkTransport {
-  const { registered, carrier } = parts;
-  const { namespaceId, sessionId, transport } = registered;
-  if (carrier) return carrier.workTransport({ namespaceId, sessionId });
-  throw new Error(`the coordinator assigned transport ${TransportKind[transport]}, which this worker does not speak`);
+export function createTransport({ registered, dialled, client, carrier }: TransportParts): WorkTransport {
+  const { namespaceId, sessionId, transport, jetstream } = registered;
+  if (transport === TransportKind.TRANSPORT_KIND_MEMORY && carrier) {
+    return carrier.workTransport({ namespaceId, sessionId });
+  }
+  if (transport === TransportKind.TRANSPORT_KIND_JETSTREAM && jetstream) return openJetStreamWork(jetstream);
+  if (transport === TransportKind.TRANSPORT_KIND_RELAY) {
+    // The coordinator that holds the session: its cache knows it, and both streams then stand or fall together.
+    const address = parseAddress(dialled.address);
+    const channel = { ...client, addresses: address ? [address] : client.addresses };
+    return openRelayWork({ channel, namespace: client.namespace, sessionId });
+  }
+  throw new Error(`the coordinator assigned transport ${TransportKind[transport]}, which can't be opened here`);
 }

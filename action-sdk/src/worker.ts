@@ -34,10 +34,15 @@ const claimTimeoutMs = 5_000;
 const claimGiveUpMs = 60_000;
 const claimRetry = { initialMs: 100, capMs: 3_000 };
 const transportRetry = { initialMs: 200, capMs: 5_000 };
+/** A transport that lasted this long was a good one. */
+const goodTransportMs = 5_000;
 /** Time for the last completions after the last attempt ended. */
 const flushTimeoutMs = 5_000;
 /** Share of the beat interval below which an attempt is too young to be listed. */
 const youngShare = 0.1;
+
+/** Attempts beyond the slots that may wait for confirmation; a coordinator accepts beats that list a few more. */
+const unconfirmedSlack = 32;
 
 /** Name and version that coordinators show. */
 export const sdkName = "taskmesh-action-sdk-node/0.1.0";
@@ -71,6 +76,12 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   return worker;
 }
 
+/** The registration that holds, and the coordinator that holds it. */
+interface Session {
+  registered: Registered;
+  dialled: Dialled;
+}
+
 class RunningWorker implements Worker, SessionListener {
   readonly done: Promise<void>;
   readonly #config: WorkerConfig;
@@ -84,7 +95,10 @@ class RunningWorker implements Worker, SessionListener {
   #transport: WorkTransport | undefined;
   /** Grows with each change of the transport: what belongs to an older one is void. */
   #generation = 0;
-  #session: { registered: Registered; dialled: Dialled } | undefined;
+  /** When the present transport was opened: one that closes again at once is not reopened at once. */
+  #openedAtMs = 0;
+  #earlyCloses = 0;
+  #session: Session | undefined;
   #nonce = "";
   #draining = false;
   #stopped: Promise<void> | undefined;
@@ -108,6 +122,7 @@ class RunningWorker implements Worker, SessionListener {
     const store = { client: () => this.#connection.dialled?.payload(), namespace: config.client.namespace };
     this.#attempts = new Attempts({
       namespace: config.client.namespace,
+      attemptsMax: config.slots * config.queues.length + unconfirmedSlack,
       actions: config.actions,
       sessionId: () => this.#connection.sessionId,
       claim: (start, signal) => this.#claim(start, signal),
@@ -193,7 +208,7 @@ class RunningWorker implements Worker, SessionListener {
     );
     const before = this.#session;
     this.#session = { registered, dialled };
-    const kept = before !== undefined && this.#transport !== undefined && keepsTransport(before.registered, registered);
+    const kept = before !== undefined && this.#transport !== undefined && keepsTransport(before, this.#session);
     if (!kept) void this.#openTransport();
     else if (registered.jetstream) this.#transport?.renew?.(registered.jetstream);
   }
@@ -228,12 +243,14 @@ class RunningWorker implements Worker, SessionListener {
   readonly #onAbort = (): void => void this.stop();
 
   /** Opens the transport of the present session until it holds, another takes its place, or the worker drains. */
-  async #openTransport(): Promise<void> {
+  async #openTransport(earlyCloses = 0): Promise<void> {
     const generation = ++this.#generation;
+    this.#nonce = "";
     const old = this.#transport;
     this.#transport = undefined;
     this.#completions.use(undefined);
     void old?.close();
+    if (earlyCloses > 0) await sleep(fullJitter(earlyCloses, transportRetry), this.#stopping.signal);
     for (let tries = 1; generation === this.#generation && !this.#draining; tries++) {
       const { registered, dialled } = this.#session!;
       let transport: WorkTransport | undefined;
@@ -241,7 +258,7 @@ class RunningWorker implements Worker, SessionListener {
         transport = createTransport({
           registered,
           dialled,
-          namespace: this.#config.client.namespace,
+          client: this.#config.client,
           carrier: this.#config.carrier,
         });
         await transport.open(registered.lanes, this.#workListener(generation));
@@ -250,6 +267,7 @@ class RunningWorker implements Worker, SessionListener {
           return;
         }
         this.#transport = transport;
+        this.#openedAtMs = performance.now();
         this.#completions.use(transport);
         if (this.#draining) transport.drain();
         this.#opened();
@@ -274,8 +292,8 @@ class RunningWorker implements Worker, SessionListener {
       onClosed: (error?: Error): void => {
         if (generation !== this.#generation || this.#stopping.signal.aborted) return;
         this.#log.warn({ err: error }, "the work transport closed; opening it again");
-        this.#nonce = "";
-        void this.#openTransport();
+        this.#earlyCloses = performance.now() - this.#openedAtMs < goodTransportMs ? this.#earlyCloses + 1 : 0;
+        void this.#openTransport(this.#earlyCloses);
       },
     };
   }
@@ -329,11 +347,13 @@ class RunningWorker implements Worker, SessionListener {
   }
 }
 
-/** Whether an open transport serves a renewed registration: the same session, lanes and servers. The relay rides on the broken connection. */
-function keepsTransport(before: Registered, after: Registered): boolean {
-  if (after.transport === TransportKind.TRANSPORT_KIND_RELAY) return false;
-  const essence = ({ sessionId, transport, lanes, jetstream }: Registered): string =>
-    JSON.stringify([sessionId, transport, lanes, jetstream?.servers, jetstream?.donePrefix]);
+/** Whether an open transport serves a renewed registration: the same session, lanes and servers, and for the relay the same coordinator. */
+function keepsTransport(before: Session, after: Session): boolean {
+  const essence = ({ registered, dialled }: Session): string => {
+    const { sessionId, transport, lanes, jetstream } = registered;
+    const relayed = transport === TransportKind.TRANSPORT_KIND_RELAY ? dialled.address : "";
+    return JSON.stringify([sessionId, transport, lanes, jetstream?.servers, jetstream?.donePrefix, relayed]);
+  };
   return essence(before) === essence(after);
 }
 

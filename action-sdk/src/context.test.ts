@@ -1,0 +1,72 @@
+import { describe, expect, it } from "vitest";
+import { AttemptContext, type AttemptFacts } from "./context.js";
+import { AttemptAborted } from "./errors.js";
+
+const facts: AttemptFacts = {
+  attempt: 2,
+  lease: "L",
+  runId: "r",
+  stepId: "s",
+  item: 0,
+  method: "a.B/C",
+  namespace: "n",
+  deadlineAtMs: Number.POSITIVE_INFINITY,
+};
+const context = (more: Partial<AttemptFacts> = {}) => new AttemptContext({ ...facts, ...more }, {});
+
+describe("the context of an attempt", () => {
+  it("can be destructured", () => {
+    const { signal, log, progress, heartbeat, remainingMs, trace } = context();
+    log.info("hi");
+    progress(5, "five");
+    heartbeat();
+    expect(signal.aborted).toBe(false);
+    expect(remainingMs()).toBe(Number.POSITIVE_INFINITY);
+    expect(trace.headers()).toEqual({});
+  });
+
+  it("has one idempotency key over all attempts, with the item of a fan-out", () => {
+    expect(context({ attempt: 1 }).idempotencyKey).toBe("r/s");
+    expect(context({ attempt: 9, lease: "other" }).idempotencyKey).toBe("r/s");
+    expect(context({ item: 7 }).idempotencyKey).toBe("r/s/7");
+  });
+
+  it("knows its deadline and what is left of it", () => {
+    const bounded = context({ deadlineAtMs: performance.now() + 60_000 });
+    expect(bounded.remainingMs()).toBeGreaterThan(50_000);
+    expect(bounded.deadline!.getTime()).toBeGreaterThan(Date.now() + 50_000);
+    expect(context({ deadlineAtMs: performance.now() - 1 }).remainingMs()).toBe(0);
+    expect(context().deadline).toBeUndefined();
+  });
+
+  it("aborts with a typed reason, whether the signal was asked for before or after", () => {
+    const early = context();
+    const { signal } = early;
+    early.abort("TIMED_OUT");
+    expect(signal.reason).toBeInstanceOf(AttemptAborted);
+    expect((signal.reason as AttemptAborted).code).toBe("TIMED_OUT");
+    const late = context();
+    late.abort("CANCELLED");
+    expect((late.signal.reason as AttemptAborted).code).toBe("CANCELLED");
+  });
+
+  it("keeps the first reason, but a lost lease replaces any", () => {
+    const one = context();
+    one.abort("CANCELLED");
+    one.abort("TIMED_OUT");
+    expect(one.abortCode).toBe("CANCELLED");
+    one.abort("LEASE_LOST");
+    expect(one.abortCode).toBe("LEASE_LOST");
+  });
+
+  it("bounds progress and keeps the newest", () => {
+    const one = context();
+    one.progress(-5);
+    expect(one.reported).toEqual({ percent: 0, message: "" });
+    one.progress(Number.NaN, "m".repeat(10_000));
+    expect(one.reported?.percent).toBe(0);
+    expect(Buffer.byteLength(one.reported!.message)).toBeLessThanOrEqual(1_024);
+    one.progress(150, "done");
+    expect(one.reported).toEqual({ percent: 100, message: "done" });
+  });
+});
