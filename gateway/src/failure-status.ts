@@ -8,7 +8,9 @@ import type { FailureReason } from "@taskmesh/runtime";
 export function failureHttpStatus(failure: Failure): number {
   // A failed step says nothing by itself; what failed in it does.
   if (failure.reason === "STEP_FAILED" && failure.cause !== undefined) return failureHttpStatus(failure.cause);
-  return (statusByReason as Readonly<Record<string, number>>)[failure.reason] ?? ACTION_REPORTED;
+  return Object.hasOwn(statusByReason, failure.reason)
+    ? statusByReason[failure.reason as FailureReason]
+    : ACTION_REPORTED;
 }
 
 const ACTION_REPORTED = 422;

@@ -20,6 +20,8 @@ export interface Gateway {
   stop(): Promise<void>;
 }
 
+const IDLE_CHECK_MS = 50;
+
 /**
  * Starts a gateway. It serves as soon as it listens; while no coordinator can be reached, requests are answered with 503.
  * Rejects when the address can't be bound.
@@ -45,10 +47,16 @@ export async function startGateway(config: GatewayConfig, deps: GatewayDeps = {}
   let stopped: Promise<void> | undefined;
   const stop = async () => {
     stopping.abort();
+    // A connection whose last answer ends during the stop is idle only then.
+    const idle = setInterval(() => app.server.closeIdleConnections(), IDLE_CHECK_MS);
     const late = setTimeout(() => app.server.closeAllConnections(), config.stopTimeoutMs);
-    await app.close();
-    clearTimeout(late);
-    upstream.close();
+    try {
+      await app.close();
+    } finally {
+      clearInterval(idle);
+      clearTimeout(late);
+      upstream.close();
+    }
   };
   return {
     address,

@@ -6,7 +6,7 @@ import { type JsonValue, type Message, toBinary } from "@bufbuild/protobuf";
 import { type Payload, PayloadServiceService, type PutPayloadRequest } from "@taskmesh/proto";
 import { bytesToJson, fromServiceError, statusError } from "@taskmesh/runtime";
 import type { Contract } from "./contracts.js";
-import type { CallOptions, Upstream } from "./upstream.js";
+import { type CallOptions, isAway, type Upstream } from "./upstream.js";
 
 /** Largest message that travels in its envelope. */
 export const INLINE_BYTES_MAX = 128 * 1024;
@@ -90,7 +90,7 @@ async function download(
     }
   } catch (cause) {
     const error = fromServiceError(cause);
-    if (error.retryable) failed(error);
+    if (isAway(error)) failed(error);
     throw error;
   } finally {
     clearTimeout(timer);
@@ -107,7 +107,7 @@ async function repeat<T>(options: CallOptions, transfer: () => Promise<T>): Prom
       return await transfer();
     } catch (cause) {
       const error = fromServiceError(cause);
-      if (tries >= transferTriesMax || !error.retryable || options.signal.aborted) throw error;
+      if (tries >= transferTriesMax || !isAway(error) || options.signal.aborted) throw error;
     }
   }
 }

@@ -23,20 +23,22 @@ export interface Problem extends JsonObject {
 export const problemMediaType = "application/problem+json; charset=utf-8";
 
 /** Where HTTP has a status that says more than the one of the gRPC code. */
-const statusByReason: Partial<Record<string, number>> = {
-  CONTENT_TYPE_UNSUPPORTED: 415,
-  HTTP_METHOD_NOT_ALLOWED: 405,
-  PAYLOAD_TOO_LARGE: 413,
-  MESSAGE_TOO_LARGE: 413,
-  RUN_CANCELLED: 409,
-};
+const statusByReason: ReadonlyMap<string, number> = new Map(
+  Object.entries({
+    CONTENT_TYPE_UNSUPPORTED: 415,
+    HTTP_METHOD_NOT_ALLOWED: 405,
+    PAYLOAD_TOO_LARGE: 413,
+    MESSAGE_TOO_LARGE: 413,
+    RUN_CANCELLED: 409,
+  } satisfies Partial<Record<Reason, number>>),
+);
 
 /** The problem document of a status. */
 export function problemOf(error: StatusError): Problem {
   const problem: Problem = {
     type: `urn:taskmesh:error:${error.reason}`,
     title: titleOf(error.reason),
-    status: statusByReason[error.reason] ?? toHttpStatus(error.code),
+    status: statusByReason.get(error.reason) ?? toHttpStatus(error.code),
     detail: error.message,
     reason: error.reason,
   };

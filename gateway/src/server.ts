@@ -1,7 +1,6 @@
 /** The HTTP server: limits, headers, hooks and errors; what it serves is in routes/. */
 import { randomUUID } from "node:crypto";
 import { setMaxListeners } from "node:events";
-import type { SecureServerOptions } from "node:http2";
 import type { Socket } from "node:net";
 import {
   type GatewayConfig,
@@ -29,6 +28,7 @@ const BODY_BYTES_MAX = 1024 * 1024;
 const CONNECTIONS_MAX = 5_000;
 /** A client that sends its headers slower than this holds a connection for nothing. */
 const HEADERS_TIMEOUT_MS = 10_000;
+const SLOW_CHECK_MS = 2_000;
 /** The largest body over a line of 5 Mbit/s. */
 const REQUEST_TIMEOUT_MS = 120_000;
 /** Longer than a parameter of ours can be; longer ones are no route. */
@@ -48,7 +48,7 @@ export function createServer(context: GatewayContext): FastifyInstance {
     clientErrorHandler,
     // What fails before any hook: an undecodable path.
     frameworkErrors: (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
-      void answerError(context, error, request, reply);
+      void answerError(context, error, request, reply.headers(securityHeaders));
     },
     exposeHeadRoutes: false,
   } as object) as unknown as FastifyInstance;
@@ -68,11 +68,13 @@ export function createServer(context: GatewayContext): FastifyInstance {
   return app;
 }
 
-function transportOptions({ tls }: GatewayConfig): { https?: SecureServerOptions } {
-  if (tls === undefined) return {};
+function transportOptions({ tls }: GatewayConfig): object {
+  // node:http looks for slow clients only now and then; its default is every 30 s.
+  const server = { connectionsCheckingInterval: SLOW_CHECK_MS };
+  if (tls === undefined) return { http: server };
   const { cert, key, clientCa } = tls;
   const client = clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
-  return { https: { cert, key, minVersion: "TLSv1.2", ...client } };
+  return { https: { ...server, cert, key, minVersion: "TLSv1.2", ...client } };
 }
 
 const securityHeaders = {

@@ -95,16 +95,33 @@ function joinPath(prefix: string, path: string): string {
   return path.startsWith("[") ? prefix + path : `${prefix}.${path}`;
 }
 
-/** The run's result, or its present status when the wait is over first. */
-export function waitForResult(
+/**
+ * The run's result, or its present status when the wait is over first. A gateway that stops ends the wait: the run goes on, and its
+ * id is worth more to the caller than a broken connection.
+ */
+export async function waitForResult(
   context: GatewayContext,
   namespace: string,
   runId: string,
   waitMs: number,
   options: CallOptions,
 ): Promise<GetResultResponse> {
-  const request = { namespace, runId, wait: durationOf(Math.min(waitMs, WAIT_MS_MAX)) };
-  return context.upstream.call(RunServiceService.getResult, request, { ...options, timeoutMs: waitMs + WAIT_SLACK_MS });
+  const { stopping, upstream } = context;
+  const given = new AbortController();
+  const giveUp = () => given.abort();
+  for (const signal of [options.signal, stopping]) signal.addEventListener("abort", giveUp, { once: true });
+  try {
+    if (waitMs > 0 && !stopping.aborted) {
+      const request = { namespace, runId, wait: durationOf(Math.min(waitMs, WAIT_MS_MAX)) };
+      const waiting = { ...options, signal: given.signal, timeoutMs: waitMs + WAIT_SLACK_MS };
+      return await upstream.call(RunServiceService.getResult, request, waiting);
+    }
+  } catch (error) {
+    if (!stopping.aborted || options.signal.aborted) throw error;
+  } finally {
+    for (const signal of [options.signal, stopping]) signal.removeEventListener("abort", giveUp);
+  }
+  return upstream.call(RunServiceService.getResult, { namespace, runId, wait: undefined }, options);
 }
 
 function durationOf(ms: number): Duration {

@@ -1,7 +1,7 @@
 /**
- * Calls to the coordinators: spread over all of them, and carried over to the next one when one is away.
+ * Calls to the coordinators: spread over all of them, and carried over to another one when one is away.
  *
- * U1. Coordinators are equal, so a call that finds one unavailable is made again at the next. Every call of the gateway can be
+ * U1. Coordinators are equal, so a call that finds one away is made again at another. Every call of the gateway can be
  *     repeated: reads change nothing, starts carry an idempotency key, chains and cancels are the same the second time.
  * U2. A call ends within its timeout; with no coordinator at all it ends after `patienceMs` as COORDINATOR_UNAVAILABLE.
  * U3. One channel per address for the life of the gateway; grpc-js reconnects it.
@@ -67,7 +67,6 @@ interface Peer {
 export class Upstream {
   private readonly peers: Peer[];
   private readonly patienceMs: number;
-  private next = 0;
 
   constructor(
     config: UpstreamConfig,
@@ -107,7 +106,7 @@ export class Upstream {
     }
   }
 
-  /** Opens a server stream at the next coordinator. Errors come from the stream; the caller reopens it. */
+  /** Opens a server stream at one coordinator. Errors come from the stream; the caller reopens it. */
   stream<Req, Res>(
     method: RpcMethod<Req, Res>,
     request: Req,
@@ -201,18 +200,12 @@ export class Upstream {
     });
   }
 
-  /** The next address in turn that is not resting; if all are, the next in turn. */
+  /** Any address that is not resting; if all are, any. By chance rather than in turn: calls come in patterns. */
   private pick(): Peer {
     const nowMs = performance.now();
-    const { peers } = this;
-    for (let offset = 0; offset < peers.length; offset++) {
-      const peer = peers[(this.next + offset) % peers.length]!;
-      if (peer.restingUntilMs > nowMs) continue;
-      this.next = (this.next + offset + 1) % peers.length;
-      return peer;
-    }
-    this.next = (this.next + 1) % peers.length;
-    return peers[this.next]!;
+    const awake = this.peers.filter((peer) => peer.restingUntilMs <= nowMs);
+    const choice = awake.length > 0 ? awake : this.peers;
+    return choice[Math.floor(Math.random() * choice.length)]!;
   }
 
   private rest(peer: Peer, path: string, error: StatusError): void {
@@ -225,14 +218,18 @@ export class Upstream {
   }
 }
 
-/** Whether another coordinator may do better. */
+/**
+ * Whether another coordinator may do better. A process that dies does not say so: its calls end as cancelled or, from the library, as
+ * internal errors of the connection.
+ */
 export function isAway(error: StatusError): boolean {
-  return error.code === status.UNAVAILABLE;
+  if (error.code === status.UNAVAILABLE || error.code === status.CANCELLED) return true;
+  return error.code === status.INTERNAL && /RST_STREAM|ECONNRESET|GOAWAY/.test(error.message);
 }
 
 /** What the caller is told: the addresses and sockets behind it are in the log. */
 function noneAnswers(error: StatusError): StatusError {
-  if (error.reason !== "COORDINATOR_UNAVAILABLE") return error;
+  if (error.code === status.UNAVAILABLE && error.reason !== "COORDINATOR_UNAVAILABLE") return error;
   const message = "no coordinator can be reached at the moment";
   return statusError({ reason: "COORDINATOR_UNAVAILABLE", message, retryAfterMs, cause: error });
 }
