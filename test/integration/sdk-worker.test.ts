@@ -117,7 +117,7 @@ describe("a worker's registration", () => {
       descriptors: pageDescriptors,
       actions: [score],
       address: mesh.address,
-      quiet: true,
+      logger: createLogger("worker", { level: "silent" }),
     });
     await expect(starting).rejects.toMatchObject({ reason: "METHOD_TAKEN", message: "Score belongs to a chain" });
   });
