@@ -38,7 +38,7 @@ describe("problems of a chain", () => {
   });
 
   it("are told without a place where there is none, and can't send codes to the terminal", () => {
-    expect(show([{ path: "gone", message: "a cycle\u001b[2J" }])).toEqual(["chain.yaml a cycle\\x1b[2J"]);
+    expect(show([{ message: "a cycle\u001b[2J" }])).toEqual(["chain.yaml a cycle\\x1b[2J"]);
   });
 
   it("end a command with code 1 and all problems at once", () => {

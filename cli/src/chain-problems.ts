@@ -1,4 +1,5 @@
 /** What is wrong with a chain, said where its author wrote it: "chain.yaml:17:38 step score, text: ...". */
+import { describeChainProblem } from "@taskmesh/runtime";
 import type { ChainFile } from "./chain-file.js";
 import { CliError, exitCode } from "./exit.js";
 import { type JsonObject, objects, text } from "./json.js";
@@ -24,12 +25,15 @@ export function placeProblems(file: ChainFile, problems: JsonObject[]): PlacedPr
 /** One problem as one line. */
 export function describeProblem(file: ChainFile, problem: PlacedProblem): string {
   const place = problem.line === undefined ? "" : `:${problem.line}:${problem.column}`;
-  const step = text(problem.stepId) === "" ? "" : `step ${text(problem.stepId)}`;
-  const where = [step, text(problem.field)].filter((part) => part !== "").join(", ");
   const message = text(problem.message);
-  const suggestion = text(problem.suggestion);
-  const ask = suggestion === "" || message.includes("did you mean") ? "" : `; did you mean "${suggestion}"?`;
-  return plain(`${file.name}${place} ${where === "" ? "" : `${where}: `}${message}${ask}`);
+  const said = describeChainProblem({
+    stepId: text(problem.stepId),
+    field: text(problem.field),
+    path: text(problem.path),
+    message,
+    suggestion: message.includes("did you mean") ? "" : text(problem.suggestion),
+  });
+  return plain(`${file.name}${place} ${said}`);
 }
 
 /** The problems in a refusal of the mesh; undefined: it was refused for something else. */

@@ -95,18 +95,22 @@ export interface TerminalFacts {
   live: boolean;
   /** Columns; undefined: not a terminal, so lines are never cut. */
   width: number | undefined;
+  /** Rows; undefined: not a terminal. */
+  height: number | undefined;
 }
 
 /** What the terminal behind `stream` can show; honours NO_COLOR, FORCE_COLOR and TERM=dumb. */
 export function terminalFacts(
-  stream: { isTTY?: boolean; columns?: number } = process.stdout,
+  stream: { isTTY?: boolean; columns?: number; rows?: number } = process.stdout,
   env: Environment = process.env,
 ): TerminalFacts {
   const terminal = stream.isTTY === true;
   const dumb = env.TERM === "dumb";
   const force = set(env.FORCE_COLOR);
   const color = set(env.NO_COLOR) === undefined && (force === undefined ? terminal && !dumb : force !== "0");
-  return { color, live: terminal && !dumb, width: terminal ? (stream.columns ?? 80) : undefined };
+  // A terminal that does not know its size reports 0.
+  const size = (given: number | undefined, usual: number) => (terminal ? given || usual : undefined);
+  return { color, live: terminal && !dumb, width: size(stream.columns, 80), height: size(stream.rows, 24) };
 }
 
 /** The environment for a child process. */

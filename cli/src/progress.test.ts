@@ -1,6 +1,6 @@
 import pc from "picocolors";
 import { describe, expect, it } from "vitest";
-import { applyEvent, describeEvent, drawProgress, progressOfRun } from "./progress.js";
+import { applyEvent, applyReports, describeEvent, drawProgress, progressOfRun } from "./progress.js";
 
 const colors = pc.createColors(false);
 const at = (second: number) => new Date(Date.UTC(2026, 0, 1, 0, 0, second)).toISOString();
@@ -69,7 +69,33 @@ describe("the progress of a run", () => {
   it("never draws a line wider than the terminal", () => {
     const progress = fresh();
     applyEvent(progress, { kind: "EVENT_KIND_STEP_FAILED", stepId: "fetch", failure: { message: "x".repeat(300) } });
-    for (const line of drawProgress(progress, 0, colors, 40)) expect(line.length).toBeLessThanOrEqual(40);
+    for (const line of drawProgress(progress, 0, colors, { width: 40 })) expect(line.length).toBeLessThanOrEqual(40);
+  });
+
+  it("never draws more rows than the terminal has, and keeps what is under way", () => {
+    const steps = Array.from({ length: 60 }, (_, index) => ({
+      stepId: `s${index}`,
+      status: index === 50 ? "STEP_STATUS_RUNNING" : index < 50 ? "STEP_STATUS_SUCCEEDED" : "STEP_STATUS_PENDING",
+    }));
+    const progress = progressOfRun({ run: { runId: "r", status: "RUN_STATUS_RUNNING" }, steps });
+    const lines = drawProgress(progress, 0, colors, { width: 80, height: 12 });
+    expect(lines.length).toBeLessThan(12);
+    expect(lines.join("\n")).toContain("s50");
+    expect(lines.at(-1)).toMatch(/and \d+ more steps/);
+  });
+
+  it("shows what a handler reports while it runs, and no longer", () => {
+    const progress = fresh();
+    const report = {
+      stepId: "fetch",
+      status: "STEP_STATUS_DISPATCHED",
+      progress: { percent: 40.4, message: "half-way" },
+    };
+    applyReports(progress, { steps: [report] });
+    expect(drawProgress(progress, 0, colors)[1]).toContain("40 % half-way");
+    applyEvent(progress, story[3] ?? {});
+    applyReports(progress, { steps: [report] });
+    expect(drawProgress(progress, 0, colors)[1]).not.toContain("half-way");
   });
 
   it("tells one event in one line, whatever the message holds", () => {

@@ -16,6 +16,8 @@ export interface StepProgress {
   startedAtMs?: number;
   endedAtMs?: number;
   failure: string;
+  /** What the handler reported last, while it runs: "40 % half-way". */
+  report: string;
 }
 
 export interface RunProgress {
@@ -41,6 +43,19 @@ function assignTimes(target: { startedAtMs?: number; endedAtMs?: number }, start
   if (ended !== undefined) target.endedAtMs = ended;
 }
 
+function showReport(value: Json | undefined): string {
+  const { percent, message } = object(value);
+  return [Number(percent) > 0 ? `${Math.round(Number(percent))} %` : "", plain(text(message))].join(" ").trim();
+}
+
+/** Takes over what handlers reported: reports are no events, so a watcher asks for them now and then. */
+export function applyReports(progress: RunProgress, answer: JsonObject): void {
+  for (const one of objects(answer.steps)) {
+    const step = progress.steps.get(text(one.stepId));
+    if (step && step.status === bareStatus(one.status)) step.report = showReport(one.progress);
+  }
+}
+
 /** The picture that GET /api/v1/runs/{id} gives. */
 export function progressOfRun(answer: JsonObject): RunProgress {
   const run = object(answer.run ?? answer);
@@ -63,6 +78,7 @@ export function progressOfRun(answer: JsonObject): RunProgress {
       status: bareStatus(one.status),
       attempt: number(one.attempt),
       failure: showFailure(one.failure),
+      report: showReport(one.progress),
     };
     assignTimes(step, instant(one.startedAt), instant(one.endedAt));
     progress.steps.set(step.id, step);
@@ -89,8 +105,9 @@ const statusOfKind: Record<string, string> = {
 const stepFinal = /^(SUCCEEDED|FAILED|SKIPPED|CANCELLED|EXPIRED)$/;
 
 function moveStep(progress: RunProgress, id: string, status: string, attempt: number, atMs: number | undefined): void {
-  const step = progress.steps.get(id) ?? { id, method: "", status: "PENDING", attempt: 0, failure: "" };
+  const step = progress.steps.get(id) ?? { id, method: "", status: "PENDING", attempt: 0, failure: "", report: "" };
   progress.steps.set(id, step);
+  if (step.status !== status) step.report = "";
   step.status = status;
   if (attempt > 0) step.attempt = attempt;
   if (atMs === undefined) return;
@@ -149,32 +166,58 @@ const cut = (line: string, width: number | undefined): string =>
 const paintLine = (line: string, status: string, colors: Colors): string =>
   line.replace(status, paintStatus(status, colors));
 
-/** The picture as lines: the run first, then a line a step. Lines never exceed `width`, or redrawing in place would scatter. */
-export function drawProgress(progress: RunProgress, nowMs: number, colors: Colors, width?: number): string[] {
-  const done = [...progress.steps.values()].filter((step) => stepFinal.test(step.status)).length;
-  const took = (from: number | undefined, to: number | undefined): string =>
-    from === undefined ? "" : showDuration((to ?? nowMs) - from);
+/** Steps that fit into `rows`: those that are under way or went wrong before those that wait, and those before what is done. */
+function selectSteps(steps: StepProgress[], rows: number): StepProgress[] {
+  if (steps.length <= rows) return steps;
+  const rank = ({ status }: StepProgress): number => {
+    if (/^(SUCCEEDED|SKIPPED)$/.test(status)) return 2;
+    return /^(PENDING|READY)$/.test(status) ? 1 : 0;
+  };
+  const chosen = new Set([...steps].sort((a, b) => rank(a) - rank(b)).slice(0, Math.max(0, rows - 1)));
+  return steps.filter((step) => chosen.has(step));
+}
+
+const took = (from: number | undefined, to: number): string => (from === undefined ? "" : showDuration(to - from));
+
+function drawStep(step: StepProgress, idWidth: number, nowMs: number): string {
+  const parts = [
+    ` ${sign(step.status)} ${plain(step.id).padEnd(idWidth)}`,
+    step.status.padEnd(10),
+    took(step.startedAtMs, step.endedAtMs ?? nowMs).padEnd(8),
+    step.attempt > 1 ? `attempt ${step.attempt}` : "",
+    step.failure || step.report,
+  ];
+  return parts.join("  ").trimEnd();
+}
+
+/**
+ * The picture as lines: the run first, then a line a step. It never exceeds `size`: redrawn in place, a line or row too many would
+ * scatter it over the terminal.
+ */
+export function drawProgress(
+  progress: RunProgress,
+  nowMs: number,
+  colors: Colors,
+  size: { width?: number | undefined; height?: number | undefined } = {},
+): string[] {
+  const { width, height } = size;
+  const steps = [...progress.steps.values()];
+  const done = steps.filter((step) => stepFinal.test(step.status)).length;
   const head = [
     progress.method,
     progress.runId,
     progress.status,
-    took(progress.acceptedAtMs, progress.endedAtMs),
-    progress.steps.size > 0 ? `${done}/${progress.steps.size} steps` : "",
+    took(progress.acceptedAtMs, progress.endedAtMs ?? nowMs),
+    steps.length > 0 ? `${done}/${steps.length} steps` : "",
   ].filter((part) => part !== "");
-  const lines = [paintLine(cut(head.join("  "), width), progress.status, colors)];
-  const idWidth = Math.max(0, ...[...progress.steps.keys()].map((id) => id.length));
-  for (const step of progress.steps.values()) {
-    const parts = [
-      ` ${sign(step.status)} ${plain(step.id).padEnd(idWidth)}`,
-      step.status.padEnd(10),
-      took(step.startedAtMs, step.endedAtMs).padEnd(8),
-      step.attempt > 1 ? `attempt ${step.attempt}` : "",
-      step.failure,
-    ];
-    lines.push(paintLine(cut(parts.join("  ").trimEnd(), width), step.status, colors));
-  }
-  if (progress.failure !== "") lines.push(colors.red(cut(`  ${progress.failure}`, width)));
-  return lines;
+  const lines = [paintLine(cut(plain(head.join("  ")), width), progress.status, colors)];
+  const tail = progress.failure === "" ? [] : [colors.red(cut(`  ${progress.failure}`, width))];
+  // One row stays free: the cursor rests on it.
+  const shown = height === undefined ? steps : selectSteps(steps, Math.max(1, height - 2 - tail.length));
+  const idWidth = Math.max(0, ...shown.map((step) => step.id.length));
+  for (const step of shown) lines.push(paintLine(cut(drawStep(step, idWidth, nowMs), width), step.status, colors));
+  if (shown.length < steps.length) lines.push(colors.dim(`   and ${steps.length - shown.length} more steps`));
+  return [...lines, ...tail];
 }
 
 /** One event as one line, for pipes and logs. */

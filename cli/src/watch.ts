@@ -4,8 +4,7 @@
 import { problemError } from "./api.js";
 import { CliError, exitCode } from "./exit.js";
 import type { JsonObject } from "./json.js";
-import type { Output } from "./output.js";
-import { applyEvent, describeEvent, drawProgress, progressOfRun, type RunProgress } from "./progress.js";
+import { applyEvent, applyReports, describeEvent, drawProgress, progressOfRun, type RunProgress } from "./progress.js";
 import type { Session } from "./session.js";
 import { isFinal } from "./show.js";
 
@@ -13,6 +12,10 @@ import { isFinal } from "./show.js";
 const redrawMs = 200;
 /** A stream that ends while its run goes on is opened again after this long. */
 const reopenMs = 500;
+/** What handlers report is asked for this often. */
+const reportsMs = 1_000;
+/** Exit code of a program that Ctrl-C ended, as shells have it. */
+const interruptedCode = 130;
 
 /** Draws lines over the ones drawn before. */
 export interface LivePicture {
@@ -53,51 +56,79 @@ function streamProblem(data: string, { api }: Session): CliError {
   return problemError(Number(problem.status ?? 503), problem, api.connection);
 }
 
+interface Reporter {
+  event(event: JsonObject): void;
+  end(): void;
+}
+
 /** Prints the picture as `out` allows: live, as lines, or as JSON documents. */
-function reporter(out: Output, progress: RunProgress) {
-  const { live, width } = out.terminal;
-  if (out.json) return { event: (event: JsonObject) => out.document(event), end: () => {} };
-  if (!live) return { event: (event: JsonObject) => out.line(describeEvent(event)), end: () => {} };
+function createReporter({ api, out }: Session, path: string, progress: RunProgress): Reporter {
+  if (out.json) return { event: (event) => out.document(event), end: () => {} };
+  if (!out.terminal.live) return { event: (event) => out.line(describeEvent(event)), end: () => {} };
   const picture = createLivePicture(out.raw);
-  const draw = () => picture.draw(drawProgress(progress, Date.now(), out.colors, width));
+  const draw = () => picture.draw(drawProgress(progress, Date.now(), out.colors, out.terminal));
   draw();
-  const timer = setInterval(draw, redrawMs);
+  const drawing = setInterval(draw, redrawMs);
+  const asking = setInterval(() => {
+    // What handlers report is decoration: a call that fails costs nothing but a stale line.
+    api.call("GET", path, { query: { omitPayloads: true } }).then(
+      (answer) => applyReports(progress, answer),
+      () => {},
+    );
+  }, reportsMs);
   return {
     event: () => {},
     end: () => {
-      clearInterval(timer);
+      clearInterval(drawing);
+      clearInterval(asking);
       draw();
       picture.finish();
     },
   };
 }
 
+/** Folds events in until the run ends; opens the stream again when the mesh closes it before. */
+async function follow(
+  session: Session,
+  path: string,
+  progress: RunProgress,
+  onEvent: (event: JsonObject) => void,
+): Promise<void> {
+  const endedBefore = isFinal(progress.status);
+  for (;;) {
+    const from = progress.seq === "0" ? {} : { after: progress.seq };
+    for await (const event of session.api.events(`${path}/events`, from)) {
+      if (event.event === "problem") throw streamProblem(event.data, session);
+      const parsed = parseEvent(event.data);
+      if (parsed.kind === undefined) continue;
+      const ended = applyEvent(progress, parsed);
+      onEvent(parsed);
+      if (ended) return;
+    }
+    if (endedBefore) return;
+    await new Promise((resolve) => setTimeout(resolve, reopenMs));
+  }
+}
+
 /**
- * Watches a run to its end and returns how it ended.
+ * Watches a run to its end and returns how it ended. Ctrl-C ends the program, not the run.
  * @throws CliError (notFound) for an unknown run; (unreachable) when the mesh stays away.
  */
-export async function watchRun(session: Session, runId: string, signal?: AbortSignal): Promise<RunProgress> {
-  const { api, out } = session;
+export async function watchRun(session: Session, runId: string): Promise<RunProgress> {
   const path = `/api/v1/runs/${encodeURIComponent(runId)}`;
-  const progress = progressOfRun(await api.call("GET", path, { query: { omitPayloads: true } }));
-  const endedBefore = isFinal(progress.status);
-  const report = reporter(out, progress);
+  const progress = progressOfRun(await session.api.call("GET", path, { query: { omitPayloads: true } }));
+  const reporter = createReporter(session, path, progress);
+  const leave = () => {
+    reporter.end();
+    session.out.note(`The run goes on. See it again with: taskmesh runs watch ${runId}`);
+    process.exit(interruptedCode);
+  };
+  process.once("SIGINT", leave);
   try {
-    for (let ended = false; !ended && !signal?.aborted; ) {
-      const from = progress.seq === "0" ? {} : { after: progress.seq };
-      for await (const event of api.events(`${path}/events`, signal ? { ...from, signal } : from)) {
-        if (event.event === "problem") throw streamProblem(event.data, session);
-        const parsed = parseEvent(event.data);
-        if (parsed.kind === undefined) continue;
-        ended = applyEvent(progress, parsed);
-        report.event(parsed);
-        if (ended) break;
-      }
-      if (ended || endedBefore) break;
-      await new Promise((resolve) => setTimeout(resolve, reopenMs));
-    }
+    await follow(session, path, progress, reporter.event);
   } finally {
-    report.end();
+    process.off("SIGINT", leave);
+    reporter.end();
   }
   return progress;
 }

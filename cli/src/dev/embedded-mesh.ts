@@ -8,16 +8,16 @@
 import { join } from "node:path";
 import { type AnyAction, startWorker, type Worker } from "@taskmesh/action-sdk";
 import { builtinActions, builtinConfig, builtinDescriptors } from "@taskmesh/actions";
-import { type Coordinator, openPglite, startCoordinator } from "@taskmesh/coordinator";
+import { type Coordinator, createCoordinator, type Database, openPglite } from "@taskmesh/coordinator";
 import { type Gateway, startGateway } from "@taskmesh/gateway";
 import {
+  type Address,
   coordinatorConfig,
   createService,
   type Environment,
   formatAddress,
   gatewayConfig,
   MemoryBus,
-  parseAddress,
   type Service,
   serviceGroup,
   setLogLevel,
@@ -43,11 +43,10 @@ export interface EmbeddedMesh extends Service {
 }
 
 /** An address that this machine can dial for one that it listens on. */
-function dialable(address: string): string {
-  const { host, port } = parseAddress(address) ?? { host: "127.0.0.1", port: 0 };
-  const local = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host;
-  return formatAddress({ host: local, port });
-}
+const dialable = ({ host, port }: Address): Address => {
+  if (host === "0.0.0.0") return { host: "127.0.0.1", port };
+  return { host: host === "::" ? "::1" : host, port };
+};
 
 /**
  * The mesh, not started yet.
@@ -56,10 +55,8 @@ function dialable(address: string): string {
 export function createEmbeddedMesh({ data, env }: EmbeddedMeshOptions): EmbeddedMesh {
   const config = coordinatorConfig(env, { embedded: true });
   const ownGateway = gatewayConfig(env);
-  const carrier = new MemoryBus().carrier();
-  const running: { unlock?: () => void; db?: Awaited<ReturnType<typeof openPglite>>; workers: Worker[] } = {
-    workers: [],
-  };
+  const bus = new MemoryBus();
+  const running: { unlock?: () => void; database?: Database; workers: Worker[] } = { workers: [] };
   let coordinator: Coordinator | undefined;
   let gateway: Gateway | undefined;
   let builtinActionCount = 0;
@@ -73,41 +70,47 @@ export function createEmbeddedMesh({ data, env }: EmbeddedMeshOptions): Embedded
   });
   const database = createService("database", {
     start: async () => {
-      running.db = await openPglite(join(data, "postgres"));
+      running.database = await openPglite(join(data, "postgres"));
     },
-    stop: () => running.db?.close(),
+    stop: () => running.database?.close(),
   });
   const coordinating = createService("coordinator", {
     start: async () => {
-      coordinator = await startCoordinator(config, { carrier, ...(running.db ? { db: running.db } : {}) });
+      coordinator = createCoordinator(config, {
+        ...(running.database ? { database: running.database } : {}),
+        carrier: (id) => bus.carrier(id),
+        exclusive: true, // by the lock of the folder
+        builtins: builtinDescriptors,
+      });
+      await coordinator.start();
     },
     stop: () => coordinator?.stop(),
   });
-  const grpcAddress = () => dialable(coordinator?.address ?? formatAddress(config.grpcAddress));
+  const grpc = () => dialable(coordinator?.listener.address ?? config.grpcAddress);
   const serving = createService("gateway", {
     start: async () => {
-      const address = parseAddress(grpcAddress());
-      const coordinators = { ...ownGateway.coordinator, ...(address ? { addresses: [address] } : {}) };
-      gateway = await startGateway({ ...ownGateway, coordinator: coordinators });
+      const toCoordinator = { ...ownGateway.coordinator, addresses: [grpc()] };
+      gateway = await startGateway({ ...ownGateway, coordinator: toCoordinator });
     },
     stop: () => gateway?.stop(),
   });
   const builtins = createService("built-in actions", {
     start: async (signal) => {
       for (const namespace of config.namespaces) {
-        const own = { ...env, TASKMESH_NAMESPACE: namespace, TASKMESH_ADDRESS: grpcAddress() };
+        const address = formatAddress(grpc());
+        const own = { ...env, TASKMESH_NAMESPACE: namespace, TASKMESH_ADDRESS: address };
         const actions: AnyAction[] = builtinActions(builtinConfig(own));
         builtinActionCount = actions.length;
         const worker = await startWorker({
           descriptors: builtinDescriptors,
           actions,
           namespace,
-          address: grpcAddress(),
+          address,
           slots: builtinSlots,
           labels: { builtin: "true" },
           handleSignals: false,
           quiet: true,
-          carrier,
+          ...(coordinator ? { carrier: coordinator.carrier } : {}),
           signal,
         });
         running.workers.push(worker);
@@ -119,7 +122,7 @@ export function createEmbeddedMesh({ data, env }: EmbeddedMeshOptions): Embedded
   });
   const group = serviceGroup("mesh", [lock, database, coordinating, serving, builtins]);
   return Object.create(group, {
-    grpcAddress: { get: grpcAddress },
+    grpcAddress: { get: () => formatAddress(grpc()) },
     url: { get: () => gateway?.url ?? "" },
     builtinActionCount: { get: () => builtinActionCount },
     stopTimeoutMs: { get: () => config.stopTimeoutMs },
