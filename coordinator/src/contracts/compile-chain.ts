@@ -11,17 +11,16 @@ import { createRegistry, type DescEnum, type DescMessage } from "@bufbuild/proto
 import { EmptySchema } from "@bufbuild/protobuf/wkt";
 import type { ChainEdge, ChainProblem, ChainSpec, StepSpec } from "@taskmesh/proto";
 import { nearestName } from "@taskmesh/runtime";
-import type { ChainPlan, Evaluated, Scope, StepPlan } from "../engine/plan.js";
+import type { ChainPlan, Evaluated, StepPlan } from "../engine/plan.js";
 import { compileBinding, compileCondition } from "./cel/bind.js";
 import type { CheckedExpression } from "./cel/check.js";
+import { guardsOf } from "./cel/paths.js";
 import { createScopeTypes, type ScopeTypes, type StepOutput } from "./cel/scope-types.js";
-import { guardsOf } from "./cel/syntax.js";
 import { findCycle, neededBy } from "./chain-graph.js";
-import { checkMessage, describeViolations } from "./check.js";
 import { type CheckedMessage, checkCel, checkMapping, type Report } from "./compile-message.js";
 import { type Contract, splitMethod } from "./contract.js";
 import { declareContract } from "./declare.js";
-import { hasRules } from "./fingerprint.js";
+import { checkedBinding, stepBase } from "./plan-parts.js";
 import {
   durationMs,
   runTimeoutMsDefault,
@@ -360,37 +359,6 @@ function planStep(step: StepDraft, users: readonly number[], types: ScopeTypes, 
       ? {}
       : { condition: compileCondition(condition, types, { ...options, label: `${label}, when` }) }),
     bindInput: checkedBinding(bind, contract, "input"),
-  };
-}
-
-function stepBase(
-  contract: Contract,
-  settings: StepSettings,
-  place: Pick<StepPlan, "index" | "id" | "needs" | "neededBy">,
-): Omit<StepPlan, "bindInput" | "condition"> {
-  const check = checkMessage(contract, "output");
-  return {
-    ...place,
-    method: contract.method,
-    contract: contract.fingerprint,
-    ...settings,
-    checkOutput: (bytes) => describeViolations(check(bytes)),
-  };
-}
-
-type Binding = (scope: Scope) => Evaluated<Uint8Array>;
-
-/** Types are right by construction; rules are about values, so only types with rules are checked again. */
-function checkedBinding(bind: Binding, contract: Contract, side: "input" | "output"): Binding {
-  if (!hasRules(contract[side])) return bind;
-  const check = checkMessage(contract, side);
-  return (scope) => {
-    const bound = bind(scope);
-    if (bound.kind !== "value") return bound;
-    const fault = describeViolations(check(bound.value));
-    if (fault === undefined) return bound;
-    const message = `the ${side} of ${contract.method} breaks its contract: ${fault}`;
-    return { kind: "failed", error: { reason: "EXPRESSION_FAILED", message } };
   };
 }
 
