@@ -71,6 +71,8 @@ export function selectHtml(request: SelectRequest): SelectResponse {
 }
 
 function findAll(page: Page, css: string): Element[] {
+  // The library takes these for markup to make, or for nothing to look for.
+  if (/^\s*(<|$)/.test(css)) throw new TaskFailure("CSS_INVALID", "the selector cannot be parsed: it selects nothing");
   try {
     return page.root().find(css).toArray();
   } catch (cause) {

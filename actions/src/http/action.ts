@@ -4,14 +4,7 @@
  * What goes out is built in outgoing.ts, where it may go is decided in egress.ts, exchange.ts talks, incoming.ts reads the answer.
  * This file has the limits of the connection, the deadline, and what each error means to a retry policy.
  */
-import {
-  type ActionContext,
-  type ActionFailure,
-  type AnyAction,
-  defineAction,
-  detail,
-  fail,
-} from "@taskmesh/action-sdk";
+import { type ActionContext, ActionFailure, type AnyAction, defineAction, detail, fail } from "@taskmesh/action-sdk";
 import { errorDetails } from "@taskmesh/proto";
 import { Agent, type Dispatcher } from "undici";
 import {
@@ -119,6 +112,7 @@ const protocolCodes = /^(UND_ERR_SOCKET|UND_ERR_RES_CONTENT_LENGTH_MISMATCH|UND_
 
 /** What an error of the exchange means. Addresses are not repeated beyond the host: their query may hold secrets. */
 function toFailure(error: unknown, host: string): Error {
+  if (error instanceof ActionFailure) return error;
   if (error instanceof EgressRefused) return fail.final("EGRESS_REFUSED", error.message, { cause: error });
   if (error instanceof BodyTooLarge) return fail.final("HTTP_TOO_LARGE", `${host}: ${error.message}`, { cause: error });
   if (error instanceof BodyBroken)
@@ -148,6 +142,7 @@ function codeOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
   const { code } = error as { code?: unknown };
   if (typeof code === "string") return code;
+  if (error.name === "HTTPParserError") return "HPE_INVALID";
   if (error instanceof AggregateError) return codeOf(error.errors[0]);
   return codeOf(error.cause);
 }

@@ -5,12 +5,13 @@
  *
  * Credentials, cookies and a Host header written for one origin never reach another one that a redirect names.
  */
+import { isUtf8 } from "node:buffer";
 import type { Readable } from "node:stream";
 import { fail } from "@taskmesh/action-sdk";
 import { type Dispatcher, request } from "undici";
 import { RedirectPolicy, type RequestRequest, type RequestResponse } from "../gen/taskmesh/http/v1/http.js";
 import { checkTextSize, decodeText, parseContentType, readBody } from "./incoming.js";
-import { type Outgoing, parseHttpUrl } from "./outgoing.js";
+import { type Outgoing, parseHttpUrl, safeMethods } from "./outgoing.js";
 
 /** Redirects that are followed. */
 export const redirectsMax = 5;
@@ -36,7 +37,7 @@ export async function exchange(
 ): Promise<RequestResponse> {
   let outgoing = first;
   for (let redirectCount = 0; ; redirectCount++) {
-    const hop = await send(outgoing, options);
+    const hop = await sendSafely(outgoing, options);
     try {
       const next = input.redirects === RedirectPolicy.REDIRECT_POLICY_NONE ? undefined : redirected(outgoing, hop);
       if (next === undefined) return await toResponse(input, outgoing, hop, redirectCount);
@@ -53,6 +54,21 @@ export async function exchange(
 
 // A destroyed body reports its destruction; whoever destroyed it knows.
 const ignore = (): void => undefined;
+
+/**
+ * A connection that was kept may be closed by its server at the very moment when it is used again. For methods that change nothing
+ * the request is sent once more, on another connection; for others the step's retry policy decides.
+ */
+async function sendSafely(outgoing: Outgoing, options: { dispatcher: Dispatcher; signal: AbortSignal }): Promise<Hop> {
+  try {
+    return await send(outgoing, options);
+  } catch (error) {
+    const { code } = error as { code?: unknown };
+    const closed = code === "UND_ERR_SOCKET" || code === "ECONNRESET" || code === "EPIPE";
+    if (!closed || !safeMethods.has(outgoing.method) || options.signal.aborted) throw error;
+    return send(outgoing, options);
+  }
+}
 
 async function send(
   outgoing: Outgoing,
@@ -74,8 +90,7 @@ function redirected(from: Outgoing, hop: Hop): Outgoing | undefined {
   if (![301, 302, 303, 307, 308].includes(hop.status) || location === undefined) return undefined;
   let url: URL;
   try {
-    // Node reads header bytes as Latin-1; servers that put raw UTF-8 there mean UTF-8.
-    url = parseHttpUrl(Buffer.from(location, "latin1").toString("utf8"), from.url);
+    url = parseHttpUrl(asUtf8(location), from.url);
   } catch (cause) {
     throw fail.final("HTTP_REDIRECT", `${from.url.host} redirects to an address that is not allowed`, { cause });
   }
@@ -88,6 +103,12 @@ function redirected(from: Outgoing, hop: Hop): Outgoing | undefined {
   if (!toGet) return { method: from.method, url, headers, body: from.body };
   for (const name of headers.keys()) if (name.startsWith("content-")) headers.delete(name);
   return { method: "GET", url, headers, body: undefined };
+}
+
+/** Node reads header bytes as Latin-1; a server that puts raw UTF-8 there means UTF-8. */
+function asUtf8(header: string): string {
+  const bytes = Buffer.from(header, "latin1");
+  return isUtf8(bytes) ? bytes.toString("utf8") : header;
 }
 
 async function toResponse(

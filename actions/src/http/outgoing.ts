@@ -25,12 +25,12 @@ const ownHeaders = new Set([
   "transfer-encoding",
   "upgrade",
 ]);
-/** Methods that are safe to send twice by their definition and need no key. */
-const safeMethods = new Set(["GET", "HEAD", "OPTIONS"]);
+/** Methods that change nothing by their definition: safe to send twice, no key needed. */
+export const safeMethods = new Set(["GET", "HEAD", "OPTIONS"]);
 /** CONNECT opens a tunnel past the egress rules; TRACE and TRACK echo credentials. */
 const refusedMethods = new Set(["CONNECT", "TRACE", "TRACK"]);
 
-/** Builds the first request. Throws METHOD_INVALID, URL_INVALID, HEADER_INVALID, BODY_INVALID. */
+/** Builds the first request. Throws METHOD_INVALID, URL_INVALID, HEADER_INVALID. */
 export function buildRequest(input: RequestRequest, ctx: ActionContext): Outgoing {
   const method = methodOf(input.method);
   const url = parseHttpUrl(input.url);
@@ -123,18 +123,8 @@ function bodyOf({ body }: RequestRequest): { body: Buffer | undefined; contentTy
         contentType: "application/x-www-form-urlencoded",
       };
     case "json":
-      return { body: Buffer.from(jsonOf(body.value)), contentType: "application/json" };
+      return { body: Buffer.from(JSON.stringify(body.value ?? null)), contentType: "application/json" };
   }
-}
-
-function jsonOf(value: unknown): string {
-  const text = JSON.stringify(value ?? null, (_key, part: unknown) => {
-    if (typeof part === "number" && !Number.isFinite(part)) {
-      throw fail.final("BODY_INVALID", `JSON has no ${part}`);
-    }
-    return part;
-  });
-  return text;
 }
 
 function setAuth({ auth }: RequestRequest, headers: Map<string, string>): void {

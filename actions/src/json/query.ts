@@ -50,8 +50,7 @@ function measure(found: unknown): void {
     if (depth > resultDepthMax) {
       throw new TaskFailure("OUTPUT_TOO_LARGE", `the result is nested deeper than ${resultDepthMax} levels`);
     }
-    if (typeof value === "string") return meter(value);
-    meter("");
+    meter(typeof value === "string" ? value : "");
     if (Array.isArray(value)) {
       for (const item of value) visit(item, depth + 1);
     } else if (typeof value === "object" && value !== null) {

@@ -1467,8 +1467,8 @@ export const HttpActionsService = {
    * configuration of the worker allows them. A request other than GET, HEAD and OPTIONS carries an `Idempotency-Key`
    * header that stays the same over the attempts of a step.
    *
-   * Final failures: URL_INVALID, HEADER_INVALID, METHOD_INVALID, BODY_INVALID, EGRESS_REFUSED, HTTP_TOO_LARGE,
-   * HTTP_REDIRECT, HTTP_STATUS (4xx). Retryable: HTTP_STATUS (408, 425, 429, 5xx), HTTP_TIMEOUT, HTTP_CONNECT, HTTP_PROTOCOL.
+   * Final failures: URL_INVALID, HEADER_INVALID, METHOD_INVALID, EGRESS_REFUSED, HTTP_TOO_LARGE, HTTP_REDIRECT,
+   * HTTP_STATUS (4xx). Retryable: HTTP_STATUS (408, 425, 429, 5xx), HTTP_TIMEOUT, HTTP_CONNECT, HTTP_PROTOCOL.
    */
   request: {
     path: "/taskmesh.http.v1.HttpActions/Request" as const,
@@ -1489,8 +1489,8 @@ export interface HttpActionsServer extends UntypedServiceImplementation {
    * configuration of the worker allows them. A request other than GET, HEAD and OPTIONS carries an `Idempotency-Key`
    * header that stays the same over the attempts of a step.
    *
-   * Final failures: URL_INVALID, HEADER_INVALID, METHOD_INVALID, BODY_INVALID, EGRESS_REFUSED, HTTP_TOO_LARGE,
-   * HTTP_REDIRECT, HTTP_STATUS (4xx). Retryable: HTTP_STATUS (408, 425, 429, 5xx), HTTP_TIMEOUT, HTTP_CONNECT, HTTP_PROTOCOL.
+   * Final failures: URL_INVALID, HEADER_INVALID, METHOD_INVALID, EGRESS_REFUSED, HTTP_TOO_LARGE, HTTP_REDIRECT,
+   * HTTP_STATUS (4xx). Retryable: HTTP_STATUS (408, 425, 429, 5xx), HTTP_TIMEOUT, HTTP_CONNECT, HTTP_PROTOCOL.
    */
   request: handleUnaryCall<RequestRequest, RequestResponse>;
 }
@@ -1503,8 +1503,8 @@ export interface HttpActionsClient extends Client {
    * configuration of the worker allows them. A request other than GET, HEAD and OPTIONS carries an `Idempotency-Key`
    * header that stays the same over the attempts of a step.
    *
-   * Final failures: URL_INVALID, HEADER_INVALID, METHOD_INVALID, BODY_INVALID, EGRESS_REFUSED, HTTP_TOO_LARGE,
-   * HTTP_REDIRECT, HTTP_STATUS (4xx). Retryable: HTTP_STATUS (408, 425, 429, 5xx), HTTP_TIMEOUT, HTTP_CONNECT, HTTP_PROTOCOL.
+   * Final failures: URL_INVALID, HEADER_INVALID, METHOD_INVALID, EGRESS_REFUSED, HTTP_TOO_LARGE, HTTP_REDIRECT,
+   * HTTP_STATUS (4xx). Retryable: HTTP_STATUS (408, 425, 429, 5xx), HTTP_TIMEOUT, HTTP_CONNECT, HTTP_PROTOCOL.
    */
   request(
     request: RequestRequest,
