@@ -1,5 +1,5 @@
 import { TransportKind } from "@taskmesh/proto";
-import { statusError } from "@taskmesh/runtime";
+import { status, unaryCall } from "@taskmesh/runtime";
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
 import { loadContract } from "../contracts/descriptors.js";
 import { readContract, readRevisions } from "../store/registry.js";
@@ -9,15 +9,14 @@ import {
   openTestDatabase,
   registration,
   startTestCoordinator,
-  stopPostgres,
+  stopDatabases,
   type TestCoordinator,
   type TestDatabase,
   type TestService,
   TestWorker,
 } from "./registry-fixture.js";
-import { unaryOf } from "./unary-fixture.js";
 
-afterAll(stopPostgres);
+afterAll(stopDatabases);
 
 describe.each(["pglite", "postgres"] as const)("registration on %s", (kind) => {
   let database: TestDatabase;
@@ -70,7 +69,7 @@ describe.each(["pglite", "postgres"] as const)("registration on %s", (kind) => {
     await coordinator.connect().register(registration([service]));
     const revisions = await readRevisions(database.db, 1, methodOf(service));
     expect(revisions.map((row) => row.revision)).toEqual([1, 2]);
-    const listed = await unaryOf(coordinator.client.listActions.bind(coordinator.client), { namespace: "default" });
+    const listed = await unaryCall(coordinator.client, coordinator.client.listActions, { namespace: "default" });
     expect(listed.actions.map((action) => [action.method, action.revision, action.contract])).toEqual([
       [methodOf(service), 2, revisions[1]?.fingerprint],
     ]);
@@ -88,7 +87,7 @@ describe.each(["pglite", "postgres"] as const)("registration on %s", (kind) => {
       [one, 1],
       [two, 2],
     ] as const) {
-      const answer = await unaryOf(coordinator.client.getContract.bind(coordinator.client), {
+      const answer = await unaryCall(coordinator.client, coordinator.client.getContract, {
         namespace: "default",
         contract: "",
         method: methodOf(team),
@@ -117,7 +116,7 @@ describe.each(["pglite", "postgres"] as const)("registration on %s", (kind) => {
     const refused = coordinator.connect().register(registration([other, service]));
     await expect(refused).rejects.toMatchObject({
       reason: "METHOD_TAKEN",
-      code: statusError({ reason: "METHOD_TAKEN", message: "" }).code,
+      code: status.FAILED_PRECONDITION,
     });
     expect(await counts()).toEqual(before);
   });
@@ -165,7 +164,7 @@ describe.each(["pglite", "postgres"] as const)("registration on %s", (kind) => {
     const message = registration([service], 1, "a.*.> b");
     const answer = await coordinator.connect().register({ ...message, host: "a\u0000b", labels: { k: "\u0000" } });
     expect(answer.lanes[0]?.subject).toMatch(/^start\.\d+\.\d+\.\d+$/);
-    const { workers } = await unaryOf(coordinator.client.listWorkers.bind(coordinator.client), {
+    const { workers } = await unaryCall(coordinator.client, coordinator.client.listWorkers, {
       namespace: "default",
     });
     expect(workers[0]?.host).toBe("a\ufffdb");
@@ -175,20 +174,20 @@ describe.each(["pglite", "postgres"] as const)("registration on %s", (kind) => {
   it("refuses an unknown namespace in every call", async () => {
     const refused = coordinator.connect().register({ ...registration([service]), namespace: "nobody" });
     await expect(refused).rejects.toMatchObject({ reason: "NAMESPACE_NOT_FOUND" });
-    const listed = unaryOf(coordinator.client.listActions.bind(coordinator.client), { namespace: "nobody" });
+    const listed = unaryCall(coordinator.client, coordinator.client.listActions, { namespace: "nobody" });
     await expect(listed).rejects.toMatchObject({ reason: "NAMESPACE_NOT_FOUND" });
   });
 
   it("describes an action with its complete descriptors and its live workers", async () => {
     const worker = await TestWorker.start(coordinator, registration([service], 4));
-    const answer = await unaryOf(coordinator.client.describeAction.bind(coordinator.client), {
+    const answer = await unaryCall(coordinator.client, coordinator.client.describeAction, {
       namespace: "default",
       method: methodOf(service),
     });
     expect(answer.action).toMatchObject({ servable: true, workers: 1, slots: 4, taskQueues: ["queue"] });
     expect(answer.workers.map((one) => one.sessionId)).toEqual([worker.sessionId]);
     expect(loadContract(answer.descriptorSet, methodOf(service)).fingerprint).toBe(answer.action?.contract);
-    const unknown = unaryOf(coordinator.client.describeAction.bind(coordinator.client), {
+    const unknown = unaryCall(coordinator.client, coordinator.client.describeAction, {
       namespace: "",
       method: "a/B",
     });

@@ -1,17 +1,11 @@
 /** For tests: registries over a real database, real gRPC on loopback, the memory transport, and workers that speak plain stubs. */
-import { create, toBinary } from "@bufbuild/protobuf";
-import {
-  FieldDescriptorProto_Label,
-  FieldDescriptorProto_Type,
-  type FileDescriptorProto,
-  FileDescriptorProtoSchema,
-  FileDescriptorSetSchema,
-} from "@bufbuild/protobuf/wkt";
 import { type ClientDuplexStream, credentials } from "@grpc/grpc-js";
 import {
   type AttemptBeat,
   Beat,
   type BeatReply,
+  ChainServiceClient,
+  ChainServiceService,
   type ConnectRequest,
   type ConnectResponse,
   PayloadServiceClient,
@@ -26,6 +20,7 @@ import { createLogger, fromServiceError, MemoryBus, type StatusError, type WorkT
 import { type PostgresFixture, startPostgres } from "../../../test/fixtures/postgres.js";
 import { waitFor } from "../../../test/fixtures/process.js";
 import type { AttemptRef, BindVerdict, Intake } from "../pipeline/ports.js";
+import { createChainService } from "../rpc/chain-service.js";
 import { createListener, type Listener } from "../rpc/listener.js";
 import { createPayloadService } from "../rpc/payload-service.js";
 import { createRegistryService } from "../rpc/registry-service.js";
@@ -33,10 +28,11 @@ import type { Database, Db } from "../store/db.js";
 import { migrate } from "../store/migrate.js";
 import { openPglite } from "../store/pglite.js";
 import { openPostgres } from "../store/postgres.js";
+import { descriptorSet, methodOf, type TestService } from "./descriptors-fixture.js";
 import type { RegistryIntervals } from "./intervals.js";
 import { createRegistry, type Registry, type RegistryOptions } from "./registry.js";
 
-export { waitFor };
+export { descriptorSet, methodOf, type TestService, waitFor };
 
 /** Times at which everything that takes seconds in the product happens within a second. */
 export const shortIntervals: Partial<RegistryIntervals> = {
@@ -66,13 +62,18 @@ export interface TestDatabase {
 }
 
 let cluster: Promise<PostgresFixture> | undefined;
+let embedded: Promise<Database> | undefined;
 
-/** Opens an empty database. The Postgres cluster is shared within a test file; stop it with `stopPostgres`. */
+/** Opens an empty database. The server (or PGlite) is shared within a test file; stop it with `stopDatabases`. */
 export async function openTestDatabase(kind: Db["kind"]): Promise<TestDatabase> {
   if (kind === "pglite") {
-    const db = await openPglite();
-    await migrate(db);
-    return { db, another: () => db, dispose: () => db.close() };
+    embedded ??= openPglite().then(async (db) => {
+      await migrate(db);
+      return db;
+    });
+    const db = await embedded;
+    await db.query("truncate namespaces, coordinators, registry_epoch, bindings restart identity cascade");
+    return { db, another: () => db, dispose: async () => {} };
   }
   cluster ??= startPostgres();
   const url = await (await cluster).createDatabase();
@@ -87,10 +88,12 @@ export async function openTestDatabase(kind: Db["kind"]): Promise<TestDatabase> 
   return { db, another: open, dispose: async () => void (await Promise.all(opened.map((one) => one.close()))) };
 }
 
-export async function stopPostgres(): Promise<void> {
-  const started = cluster;
+export async function stopDatabases(): Promise<void> {
+  const started = [cluster, embedded] as const;
   cluster = undefined;
-  await (await started)?.dispose();
+  embedded = undefined;
+  await (await started[0])?.dispose();
+  await (await started[1])?.close();
 }
 
 /** An intake that keeps bindings in the database like the pipeline does, and remembers what it was told. */
@@ -140,6 +143,7 @@ export interface TestCoordinator {
   listener: Listener;
   client: RegistryServiceClient;
   payloads: PayloadServiceClient;
+  chains: ChainServiceClient;
   bus: MemoryBus;
   connect(): TestStream;
   stop(): Promise<void>;
@@ -175,6 +179,7 @@ export async function startTestCoordinator(
     graceMs: 1_000,
     services(self) {
       self.addService(RegistryServiceService, createRegistryService({ db, registry, intake }));
+      self.addService(ChainServiceService, createChainService({ db, registry }));
       self.addService(PayloadServiceService, createPayloadService({ db, namespaces: registry.namespaces }));
     },
   });
@@ -184,15 +189,27 @@ export async function startTestCoordinator(
   const own = { "grpc.use_local_subchannel_pool": 1 };
   const client = new RegistryServiceClient(address, credentials.createInsecure(), own);
   const payloads = new PayloadServiceClient(address, credentials.createInsecure(), own);
+  const chains = new ChainServiceClient(address, credentials.createInsecure(), own);
   const stop = async (): Promise<void> => {
     await registry.sessions.drain();
     client.close();
     payloads.close();
+    chains.close();
     await listener.stop();
     await registry.stop();
     await carrier.stop();
   };
-  return { registry, intake, listener, client, payloads, bus, connect: () => new TestStream(client.connect()), stop };
+  return {
+    registry,
+    intake,
+    listener,
+    client,
+    payloads,
+    chains,
+    bus,
+    connect: () => new TestStream(client.connect()),
+    stop,
+  };
 }
 
 /** A worker's end of a Connect stream. */
@@ -328,87 +345,12 @@ export function attemptBeat(lease: string): AttemptBeat {
   };
 }
 
-/** A service `<package>.<Name>Actions` with one method `Run`, in a file of the given name. */
-export interface TestService {
-  package: string;
-  service?: string;
-  file?: string;
-  /** Fields of the input besides `text`, in order. */
-  inputFields?: string[];
-  imports?: TestImport[];
-}
-
-/** An imported file with one message `Shared`, used by the input. */
-export interface TestImport {
-  file: string;
-  package: string;
-  fields: string[];
-}
-
-/** Encoded FileDescriptorSet of services. */
-export function descriptorSet(...services: TestService[]): Buffer {
-  const files = new Map<string, FileDescriptorProto>();
-  for (const service of services) {
-    for (const imported of service.imports ?? []) {
-      const message = { name: "Shared", field: imported.fields.map(stringField) };
-      files.set(imported.file, create(FileDescriptorProtoSchema, { ...fileOf(imported), messageType: [message] }));
-    }
-    const file = serviceFile(service);
-    files.set(file.name, file);
-  }
-  return Buffer.from(toBinary(FileDescriptorSetSchema, create(FileDescriptorSetSchema, { file: [...files.values()] })));
-}
-
-/** Full name of the method of a test service. */
-export const methodOf = (service: TestService): string => `${service.package}.${service.service ?? "TestActions"}/Run`;
-
 /** A Register message for services on one queue. */
 export function registration(services: TestService[], slots = 10, taskQueue = "queue"): Partial<Register> {
   return {
     descriptorSet: descriptorSet(...services),
     queues: [{ taskQueue, methods: services.map(methodOf), slots }],
   };
-}
-
-const fileOf = (file: { file: string; package: string }) => ({
-  name: file.file,
-  package: file.package,
-  syntax: "proto3",
-});
-
-const stringField = (name: string, index: number) => ({
-  name,
-  number: index + 1,
-  label: FieldDescriptorProto_Label.OPTIONAL,
-  type: FieldDescriptorProto_Type.STRING,
-});
-
-function serviceFile(service: TestService): FileDescriptorProto {
-  const name = service.file ?? `${service.package.replaceAll(".", "/")}/actions.proto`;
-  const fields = ["text", ...(service.inputFields ?? [])].map(stringField);
-  const shared = (service.imports ?? []).map((imported, index) => ({
-    name: `shared_${index}`,
-    number: fields.length + index + 1,
-    label: FieldDescriptorProto_Label.OPTIONAL,
-    type: FieldDescriptorProto_Type.MESSAGE,
-    typeName: `.${imported.package}.Shared`,
-  }));
-  return create(FileDescriptorProtoSchema, {
-    ...fileOf({ file: name, package: service.package }),
-    dependency: (service.imports ?? []).map((imported) => imported.file),
-    messageType: [
-      { name: "RunRequest", field: [...fields, ...shared] },
-      { name: "RunResponse", field: [stringField("text", 0)] },
-    ],
-    service: [
-      {
-        name: service.service ?? "TestActions",
-        method: [
-          { name: "Run", inputType: `.${service.package}.RunRequest`, outputType: `.${service.package}.RunResponse` },
-        ],
-      },
-    ],
-  });
 }
 
 function registerMessage(message: Partial<Register>): Register {
