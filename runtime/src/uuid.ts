@@ -41,11 +41,19 @@ export function uuidv7(nowMs: number = Date.now()): string {
   return format(lastMs, counter, random);
 }
 
+let timeOfMs = -1;
+let time = "";
+
 function format(ms: number, count: number, random: Buffer): string {
-  const time = ms.toString(16).padStart(12, "0");
+  if (ms !== timeOfMs) {
+    // Numbers above 32 bits are slow to print, and most ids share their millisecond with others.
+    timeOfMs = ms;
+    time = ms.toString(16).padStart(12, "0");
+    time = `${time.slice(0, 8)}-${time.slice(8)}`;
+  }
   const high = (0x7000 | (count >>> 14)).toString(16);
   const low = (0x8000 | (count & 0x3fff)).toString(16);
-  return `${time.slice(0, 8)}-${time.slice(8)}-${high}-${low}-${random.toString("hex", 0, 6)}`;
+  return `${time}-${high}-${low}-${random.toString("hex", 0, 6)}`;
 }
 
 /** Milliseconds since 1970 at which a UUIDv7 was made; undefined if `id` is none. */
