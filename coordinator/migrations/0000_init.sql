@@ -224,6 +224,22 @@ CREATE TABLE "runs" (
 	CONSTRAINT "runs_status_known" CHECK (status between 1 and 7)
 ) PARTITION BY RANGE ("id");
 --> statement-breakpoint
+CREATE TABLE "seen_keys" (
+	"set_id" integer NOT NULL,
+	"key_hash" "bytea" NOT NULL,
+	"owner" text NOT NULL,
+	"seen_at" timestamp with time zone DEFAULT now() NOT NULL,
+	CONSTRAINT "seen_keys_set_id_key_hash_pk" PRIMARY KEY("set_id","key_hash")
+);
+--> statement-breakpoint
+CREATE TABLE "seen_sets" (
+	"id" integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY (sequence name "seen_sets_id_seq" INCREMENT BY 1 MINVALUE 1 MAXVALUE 2147483647 START WITH 1 CACHE 1),
+	"namespace_id" integer NOT NULL,
+	"method" text NOT NULL,
+	"name" text NOT NULL,
+	CONSTRAINT "seen_sets_key" UNIQUE("namespace_id","method","name")
+);
+--> statement-breakpoint
 ALTER TABLE "callables" ADD CONSTRAINT "callables_namespace_id_namespaces_id_fk" FOREIGN KEY ("namespace_id") REFERENCES "public"."namespaces"("id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "chain_versions" ADD CONSTRAINT "chain_versions_chain_id_chains_id_fk" FOREIGN KEY ("chain_id") REFERENCES "public"."chains"("id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "chains" ADD CONSTRAINT "chains_namespace_id_namespaces_id_fk" FOREIGN KEY ("namespace_id") REFERENCES "public"."namespaces"("id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint

@@ -25,9 +25,9 @@ import {
   type Service,
   sleep,
 } from "@taskmesh/runtime";
+import type { Contract } from "./contracts/contract.js";
 import { createMeters } from "./meters.js";
 import { createEngineRoom, type EngineRoom } from "./pipeline/engine-room.js";
-import { createPlans } from "./registry/plans.js";
 import { createRegistry, type Registry } from "./registry/registry.js";
 import { createChainService } from "./rpc/chain-service.js";
 import { createHealth } from "./rpc/health.js";
@@ -41,6 +41,7 @@ import { createSeenService } from "./rpc/seen-service.js";
 import type { Database } from "./store/db.js";
 import { migrate } from "./store/migrate.js";
 import { openPostgres } from "./store/postgres.js";
+import { readAllContracts } from "./store/registry.js";
 
 /** What an embedding process brings along instead of servers. */
 export interface CoordinatorParts {
@@ -69,16 +70,26 @@ const healthIntervalMs = 1_000;
 /** Commits in flight at the end. */
 const drainMs = 5_000;
 
-const services = ["taskmesh.v1.RunService", "taskmesh.v1.ChainService", "taskmesh.v1.RegistryService", "taskmesh.v1.PayloadService"];
+const services = [
+  "taskmesh.v1.RunService",
+  "taskmesh.v1.ChainService",
+  "taskmesh.v1.RegistryService",
+  "taskmesh.v1.PayloadService",
+];
 
 /** Makes a coordinator; `start` it. Rejects at start with the reason when the database or the carrier can't be used. */
 export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorParts = {}): Coordinator {
   // The first character is a letter and all are safe in a NATS subject.
-  const id = `c${randomToken().replace(/[^A-Za-z0-9]/g, "").slice(0, 16)}`;
+  const id = `c${randomToken()
+    .replace(/[^A-Za-z0-9]/g, "")
+    .slice(0, 16)}`;
   const log = createLogger("coordinator");
   const db = parts.database ?? openPostgres({ url: required(config.databaseUrl), connectionsMax: 8 });
-  const commits = parts.database ?? openPostgres({ url: required(config.databaseUrl), connectionsMax: 1, settings: commitSettings });
-  const carrier = parts.carrier?.(id) ?? createJetStreamCarrier({ coordinatorId: id, ...config.nats, servers: config.nats?.servers ?? [] });
+  const commits =
+    parts.database ?? openPostgres({ url: required(config.databaseUrl), connectionsMax: 1, settings: commitSettings });
+  const carrier =
+    parts.carrier?.(id) ??
+    createJetStreamCarrier({ coordinatorId: id, ...config.nats, servers: config.nats?.servers ?? [] });
   const clock = new DbClock();
   const meters = createMeters();
   const health = createHealth(services);
@@ -97,7 +108,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     ...(parts.intervals ? { intervals: parts.intervals } : {}),
     log,
   });
-  const plans = createPlans({ db });
+  const { contracts, plans } = registry;
   const engine = createEngineRoom({
     commits,
     db,
@@ -126,22 +137,35 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
           notices: engine.notices,
           results: engine.results,
           namespaces,
-          contractOf: plans.contractOf,
+          contractOf: contracts.byFingerprint,
           draining: () => server.draining,
         }),
       );
       server.addService(RegistryServiceService, createRegistryService({ db, registry, intake: engine.intake }));
-      server.addService(ChainServiceService, createChainService({ db, registry, plans }));
+      server.addService(ChainServiceService, createChainService({ db, registry }));
       server.addService(PayloadServiceService, createPayloadService({ db, namespaces }));
-      server.addService(RelayServiceService, createRelayService({ db, registry, carrier }));
+      server.addService(
+        RelayServiceService,
+        createRelayService({ db, namespaces, carrier, draining: () => server.draining }),
+      );
       server.addService(SeenServiceService, createSeenService({ db, namespaces }));
       health.addTo(server.server);
       addReflection(server, {
         defaultNamespace: "default",
-        contracts: async (name) => plans.reflected((await namespaces.resolve(name)).id),
+        contracts: async (name) => liveContracts((await namespaces.resolve(name)).id),
       });
     },
   });
+
+  /** The newest revision of every callable of a namespace. */
+  const liveContracts = async (namespaceId: number): Promise<Contract[]> => {
+    const newest = new Map<string, string>();
+    for (const { method, fingerprint } of await readAllContracts(db, namespaceId)) {
+      if (!newest.has(method)) newest.set(method, fingerprint);
+    }
+    const found = await Promise.all([...newest.values()].map((one) => contracts.byFingerprint(namespaceId, one)));
+    return found.filter((contract) => contract !== undefined);
+  };
 
   const watchDatabase = async (signal: AbortSignal): Promise<void> => {
     while (!signal.aborted) {
@@ -163,7 +187,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       await registry.start();
       engine.start();
       await listener.start();
-      meters.watch({ engine, registry });
+      meters.watch(engine);
     },
     async stop() {
       health.drain();

@@ -247,7 +247,15 @@ function claim(turn: Turn, index: number, event: Extract<RunEvent, { kind: "clai
   if (typeof input === "string") return changed(turn);
   if (plan.exclusive) {
     const { attempt, lease } = turn.run.steps[index]!;
-    turn.effects.push({ kind: "dispatch", runMethod: turn.plan.method, step: plan, attempt, lease, input, claimed: true });
+    turn.effects.push({
+      kind: "dispatch",
+      runMethod: turn.plan.method,
+      step: plan,
+      attempt,
+      lease,
+      input,
+      claimed: true,
+    });
     hold(turn, index, event.session, turn.nowMs);
     return changed(turn);
   }
@@ -284,8 +292,7 @@ function redispatch(turn: Turn, event: Extract<RunEvent, { kind: "redispatch" }>
 function admit(turn: Turn, index: number): Advance {
   const step = turn.run.steps[index];
   if (!step) return unchanged(turn.run, "unknown-step");
-  if (step.status !== StepStatus.STEP_STATUS_READY || turn.run.cancel)
-    return unchanged(turn.run, "not-ready");
+  if (step.status !== StepStatus.STEP_STATUS_READY || turn.run.cancel) return unchanged(turn.run, "not-ready");
   const plan = turn.plan.steps[index]!;
   const before = turn.records.length;
   const sent = offerStep(turn, plan, true);

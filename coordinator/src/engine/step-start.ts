@@ -94,7 +94,15 @@ export function giveLease(
   step.attemptAtMs = turn.nowMs;
   step.startedAtMs = 0;
   step.session = "";
-  turn.effects.push({ kind: "dispatch", runMethod: turn.plan.method, step: plan, attempt: step.attempt, lease, input, claimed });
+  turn.effects.push({
+    kind: "dispatch",
+    runMethod: turn.plan.method,
+    step: plan,
+    attempt: step.attempt,
+    lease,
+    input,
+    claimed,
+  });
   if (turn.records.length === 0)
     record(turn, EventKind.EVENT_KIND_STEP_DISPATCHED, { step: plan.index, attempt: step.attempt });
   move(turn, plan.index, step.status, step.attempt);

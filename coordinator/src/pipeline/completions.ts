@@ -62,7 +62,11 @@ export const isRunId = (text: string): boolean => uuid.test(text);
 function isPlausible(completion: CompleteStep): boolean {
   const { runId, lease, sessionId, stepId, outcome } = completion;
   return (
-    uuid.test(runId) && token.test(lease) && (sessionId === "" || /^[\w-]{1,64}$/.test(sessionId)) && stepId.length <= 64 && outcome !== undefined
+    uuid.test(runId) &&
+    token.test(lease) &&
+    (sessionId === "" || /^[\w-]{1,64}$/.test(sessionId)) &&
+    stepId.length <= 64 &&
+    outcome !== undefined
   );
 }
 
@@ -112,7 +116,10 @@ async function outcomeOf(deps: CompletionsDeps, completion: CompleteStep): Promi
       value.reference = data.value;
       const wrong = await deps.checkStored(completion.runId, completion.stepId, value);
       if (wrong === undefined) return { kind: "output", value };
-      return { kind: "failure", failure: { reason: "OUTPUT_INVALID", message: wrong, retryable: false, details: [], cause: undefined } };
+      return {
+        kind: "failure",
+        failure: { reason: "OUTPUT_INVALID", message: wrong, retryable: false, details: [], cause: undefined },
+      };
     }
     case "failure": {
       const { reason, message, retryable, details } = outcome.value;

@@ -15,9 +15,19 @@ export interface EffectsDeps {
   coordinatorId: string;
   nowMs(): number;
   /** The start may or may not be out: give the attempt a new lease. Calls `done` when that is committed. */
-  redispatch(run: RunState, report: { stepId: string; attempt: number; lease: string }, why: string, done: () => void): void;
+  redispatch(
+    run: RunState,
+    report: { stepId: string; attempt: number; lease: string },
+    why: string,
+    done: () => void,
+  ): void;
   /** The start can't be sent at all. */
-  refused(run: RunState, report: { stepId: string; attempt: number; lease: string }, why: string, done: () => void): void;
+  refused(
+    run: RunState,
+    report: { stepId: string; attempt: number; lease: string },
+    why: string,
+    done: () => void,
+  ): void;
   evaluate(run: RunState, draft: Draft, stepId: string, done: () => void): void;
   ended(draft: Draft): void;
   /** W3C trace context of an attempt; undefined: tracing is off, or the run has none. */

@@ -2,6 +2,7 @@
 import type { CompleteStep } from "@taskmesh/proto";
 import type { Carrier, CarrierListener, DbClock, Logger } from "@taskmesh/runtime";
 import { tracing } from "@taskmesh/runtime";
+import { stepIndex } from "../engine/advance.js";
 import type { RunEvent } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import type { Database } from "../store/db.js";
@@ -9,6 +10,7 @@ import { loadRuns } from "../store/runs.js";
 import { takeCompletions } from "./completions.js";
 import { performEffects } from "./effects.js";
 import { createEvaluator } from "./evaluator.js";
+import type { Draft } from "./fold.js";
 import { createIntake } from "./intake.js";
 import { Notices } from "./notices.js";
 import { createPipeline, type Pipeline } from "./pipeline.js";
@@ -36,10 +38,12 @@ export interface EngineRoomDeps {
 /** What is counted; each is called at most once an event. */
 export interface EngineMeters {
   started(): void;
-  ended(status: number): void;
-  completed(method: string, settled: Settled): void;
+  ended(run: RunState): void;
+  settled(completion: { settled: Settled; executionMs: number; method: string }): void;
   garbage(): void;
-  batch(batch: { work: number; runs: number; commitMs: number }): void;
+  /** Runs that lost their compare-and-set. */
+  conflicts(runs: number): void;
+  batch(batch: { work: number; commitMs: number; drafts: readonly Draft[] }): void;
 }
 
 export interface EngineRoom {
@@ -48,6 +52,8 @@ export interface EngineRoom {
   results: Results;
   pipeline: Pipeline;
   recovery: Recovery;
+  /** Attempts of this coordinator that are under way. */
+  dispatched(): number;
   /** What the carrier tells. */
   listener: CarrierListener;
   /** Begins to sweep and refill; the carrier and the registry run already. */
@@ -76,7 +82,13 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       submit(run.id, { kind: "redispatch", report: { ...report, item: 0 }, why }, done);
     },
     refused(run: RunState, report: AttemptReport, why: string, done: () => void) {
-      const failure = { reason: "DATA_ERROR", message: `the start can't be sent: ${why}`, retryable: false, details: [], cause: undefined };
+      const failure = {
+        reason: "DATA_ERROR",
+        message: `the start can't be sent: ${why}`,
+        retryable: false,
+        details: [],
+        cause: undefined,
+      };
       const event: RunEvent = {
         kind: "complete",
         report: { ...report, item: 0 },
@@ -86,11 +98,15 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       };
       submit(run.id, event, done);
     },
-    evaluate: (run: RunState, draft: { plan: Parameters<typeof evaluator.evaluate>[1] }, stepId: string, done: () => void) =>
-      evaluator.evaluate(run, draft.plan, stepId, done),
+    evaluate: (
+      run: RunState,
+      draft: { plan: Parameters<typeof evaluator.evaluate>[1] },
+      stepId: string,
+      done: () => void,
+    ) => evaluator.evaluate(run, draft.plan, stepId, done),
     ended(draft: Parameters<Results["ended"]>[0]) {
       results.ended(draft);
-      meters.ended(draft.write.run.status);
+      meters.ended(draft.write.run);
       recordRunSpan(draft.write.run, draft.plan.method);
     },
     traceOf: (run: RunState, lease: string) => (tracing.enabled ? tracing.announce(run.trace, lease) : undefined),
@@ -105,6 +121,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     log,
     perform: (draft, confirmed) => performEffects(effects, draft, confirmed),
     observe: meters.batch,
+    conflicts: meters.conflicts,
   });
   const evaluator = createEvaluator({ db, pipeline, log });
   const sweeper = createSweeper({ db, pipeline, log, nowMs });
@@ -122,7 +139,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       return evaluator.checkStored(found.run, plan, stepId, value);
     },
     settled(completion: CompleteStep, settled: Settled) {
-      meters.completed(completion.stepId, settled);
+      meters.settled({ settled, executionMs: completion.executionMs, method: methodOf(settled, completion.stepId) });
       recordAttemptSpan(completion, settled);
     },
     garbage: meters.garbage,
@@ -134,6 +151,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     results,
     pipeline,
     recovery,
+    dispatched: () => windows.size,
     listener: {
       onCompletions: (delivery) => takeCompletions(completions, delivery),
       onWiped: () => void recovery.wiped(),
@@ -148,6 +166,12 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       notices.notifyAll();
     },
   };
+}
+
+/** The callee of the step that an event was about, where it moved it on. */
+function methodOf(settled: Settled, stepId: string): string {
+  if (settled.verdict !== "changed") return "";
+  return settled.plan.steps[stepIndex(settled.plan, stepId) ?? -1]?.method ?? "";
 }
 
 interface AttemptReport {
@@ -185,4 +209,3 @@ function recordRunSpan(run: RunState, method: string): void {
     ...(run.failure ? { error: run.failure.reason } : {}),
   });
 }
-

@@ -3,9 +3,9 @@
  * comes back as an event; nothing is lost if this process dies in between, since the run says that it waits for it.
  */
 import { type Logger, payloadBytesMax, sha256, sleep } from "@taskmesh/runtime";
+import { stepIndex } from "../engine/advance.js";
 import type { ChainPlan, Evaluated, Scope, Value } from "../engine/plan.js";
 import type { Evaluation } from "../engine/run-event.js";
-import { stepIndex } from "../engine/advance.js";
 import type { RunState } from "../engine/run-state.js";
 import type { Database } from "../store/db.js";
 import { getPayload, putPayload } from "../store/payloads.js";
@@ -68,13 +68,20 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
     if (condition?.kind === "value" && !condition.value) return { kind: "skip" };
     const bound: Evaluated<Uint8Array> = step ? step.bindInput(scope) : plan.bindOutput(scope);
     if (bound.kind === "failed") return failed(bound.error);
-    if (bound.kind === "deferred") return failed({ reason: "EXPRESSION_FAILED", message: "the expression costs too much" });
+    if (bound.kind === "deferred")
+      return failed({ reason: "EXPRESSION_FAILED", message: "the expression costs too much" });
     if (bound.value.length > payloadBytesMax) {
-      return failed({ reason: "EXPRESSION_FAILED", message: `the message has ${bound.value.length} bytes; at most ${payloadBytesMax} are kept` });
+      return failed({
+        reason: "EXPRESSION_FAILED",
+        message: `the message has ${bound.value.length} bytes; at most ${payloadBytesMax} are kept`,
+      });
     }
     const reference = await putPayload(deps.db, run.namespaceId, bound.value);
     const contract = step ? step.contract : plan.outputContract;
-    return { kind: "value", value: { contract, sizeBytes: bound.value.length, sha256: sha256(bound.value), reference } };
+    return {
+      kind: "value",
+      value: { contract, sizeBytes: bound.value.length, sha256: sha256(bound.value), reference },
+    };
   };
 
   const attempt = async (run: RunState, plan: ChainPlan, stepId: string): Promise<void> => {
@@ -84,7 +91,8 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
         await report(run.id, stepId, evaluation);
         return;
       } catch (error) {
-        if (error instanceof Missing) return report(run.id, stepId, failed({ reason: "PAYLOAD_UNREADABLE", message: error.message }));
+        if (error instanceof Missing)
+          return report(run.id, stepId, failed({ reason: "PAYLOAD_UNREADABLE", message: error.message }));
         deps.log.warn({ err: error, runId: run.id, stepId }, "an evaluation failed; trying again");
         await sleep(200 * 2 ** Math.min(tries, 5));
       }
@@ -95,7 +103,16 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
     new Promise((resolve) => {
       const done = (): void => resolve();
       const event = { kind: "evaluated" as const, stepId, evaluation };
-      deps.pipeline.submit({ kind: "event", runId, event, fresh: false, tries: 0, bytes: 512, settle: done, fail: done });
+      deps.pipeline.submit({
+        kind: "event",
+        runId,
+        event,
+        fresh: false,
+        tries: 0,
+        bytes: 512,
+        settle: done,
+        fail: done,
+      });
     });
 
   return {
@@ -108,7 +125,8 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
       if (index === undefined) return undefined;
       const bytes = await getPayload(deps.db, run.namespaceId, value.reference ?? "");
       if (!bytes) return `the output refers to payload ${JSON.stringify(value.reference)}, which is not stored`;
-      if (bytes.length !== value.sizeBytes) return `the stored output has ${bytes.length} bytes, announced were ${value.sizeBytes}`;
+      if (bytes.length !== value.sizeBytes)
+        return `the stored output has ${bytes.length} bytes, announced were ${value.sizeBytes}`;
       return plan.steps[index]!.checkOutput(bytes);
     },
   };

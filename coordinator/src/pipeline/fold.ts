@@ -8,8 +8,8 @@ import type { Advance, Context, Effect, RunRecord } from "../engine/run-event.js
 import type { RunState } from "../engine/run-state.js";
 import type { RunWrite } from "../store/commit.js";
 import type { RunCache } from "./run-cache.js";
-import type { EventWork, Settled, StartWork, Work } from "./work.js";
 import type { Windows } from "./windows.js";
+import type { EventWork, Settled, StartWork, Work } from "./work.js";
 
 /** A run as the batch leaves it, before the commit says whether it counts. */
 export interface Draft {
@@ -103,7 +103,7 @@ function foldEvent(item: EventWork, folded: Folded, context: FoldContext): void 
   if (draft) mergeWrite(draft.write, result);
   else folded.drafts.set(item.runId, into);
   into.taken.push(...taken);
-  into.work.push({ item, settled: { verdict: "changed", run: result.run, effects: result.effects } });
+  into.work.push({ item, settled: { verdict: "changed", run: result.run, plan, effects: result.effects } });
   addLogs(into.write, plan, item);
 }
 

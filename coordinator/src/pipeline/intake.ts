@@ -1,7 +1,7 @@
 /** The calls of the rpc services as work for the pipeline. */
 import { createHash } from "node:crypto";
 import { IdempotencyKeyReused, RunEnded, RunStatus, type StartStep } from "@taskmesh/proto";
-import { status, statusDetail, statusError, uuidv7, type DbClock } from "@taskmesh/runtime";
+import { type DbClock, status, statusDetail, statusError, uuidv7 } from "@taskmesh/runtime";
 import type { Effect, RunEvent } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import type { Database } from "../store/db.js";
@@ -50,7 +50,13 @@ export function createIntake(deps: IntakeDeps): Intake {
     },
 
     async bind(ref, sessionId, startedAtMs, sinceReportMs): Promise<BindVerdict> {
-      const settled = await event(ref.runId, { kind: "bind", report: ref, session: sessionId, startedAtMs, sinceReportMs });
+      const settled = await event(ref.runId, {
+        kind: "bind",
+        report: ref,
+        session: sessionId,
+        startedAtMs,
+        sinceReportMs,
+      });
       if (settled.verdict === "unknown-run") return "stale";
       if (settled.verdict === "unchanged" && settled.why === "cancelling") return "cancelling";
       if (settled.verdict === "unchanged" && settled.why !== "already-bound") return "stale";
@@ -123,14 +129,12 @@ function hashRequest(command: StartCommand): Uint8Array {
 
 type Dispatch = Extract<Effect, { kind: "dispatch" }>;
 
-function claimAnswer(
-  deps: IntakeDeps,
-  ref: AttemptRef,
-  settled: Settled,
-): { start: StartStep } | { drop: string } {
+function claimAnswer(deps: IntakeDeps, ref: AttemptRef, settled: Settled): { start: StartStep } | { drop: string } {
   if (settled.verdict === "unknown-run") return { drop: "no such run" };
   if (settled.verdict === "unchanged") return { drop: dropMessage(settled) };
-  const given = settled.effects.find((e): e is Dispatch => e.kind === "dispatch" && e.claimed && e.step.id === ref.stepId);
+  const given = settled.effects.find(
+    (e): e is Dispatch => e.kind === "dispatch" && e.claimed && e.step.id === ref.stepId,
+  );
   const { run } = settled;
   if (!given || run.steps[given.step.index]?.lease !== given.lease) return { drop: "the step has ended" };
   return { start: toStartStep(run, given, deps.coordinatorId, deps.clock.now()) };
@@ -151,7 +155,11 @@ function dropMessage(settled: Extract<Settled, { verdict: "unchanged" }>): strin
 
 /** NOT_FOUND for a run that is not in the caller's namespace. */
 export function runNotFound(runId: string) {
-  return statusError({ code: status.NOT_FOUND, reason: "RUN_NOT_FOUND", message: `there is no run ${printable(runId)} in the namespace` });
+  return statusError({
+    code: status.NOT_FOUND,
+    reason: "RUN_NOT_FOUND",
+    message: `there is no run ${printable(runId)} in the namespace`,
+  });
 }
 
 function runEnded(run: RunState) {

@@ -11,7 +11,7 @@
  * P4. A commit of unknown outcome is read back before anything of it is tried again.
  * P5. One bad value never fails strangers: a batch that the database refuses is split until the culprit is alone.
  */
-import { type DbClock, type Logger, sleep, statusError, status } from "@taskmesh/runtime";
+import { type DbClock, type Logger, sleep, status, statusError } from "@taskmesh/runtime";
 import { encodeRunState } from "../engine/run-codec.js";
 import { isFinal } from "../engine/run-state.js";
 import { type CommitResult, commitBatch } from "../store/commit.js";
@@ -32,8 +32,10 @@ export interface PipelineDeps {
   log: Logger;
   /** Performs what a committed draft set in motion; `confirmed` is called when none of it can be lost any more. */
   perform(draft: Draft, confirmed: () => void): void;
-  /** After each commit: how many runs it wrote, how long it took. */
-  observe?(batch: { work: number; runs: number; commitMs: number }): void;
+  /** After each commit. */
+  observe(batch: { work: number; commitMs: number; drafts: readonly Draft[] }): void;
+  /** Runs lost their compare-and-set. */
+  conflicts(runs: number): void;
 }
 
 export interface Pipeline {
@@ -59,7 +61,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
   let draining = false;
   let inBatch = 0;
   let batchNo = 0;
-  let confirmed: number[] = [];
+  const confirmed: number[] = [];
   let idleTimer: NodeJS.Timeout | undefined;
 
   const schedule = (): void => {
@@ -147,7 +149,8 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
       return afterError(drafts, error);
     }
     deps.clock.observe(result.nowMs);
-    deps.observe?.({ work: inBatch, runs: drafts.length, commitMs: performance.now() - startedAt });
+    deps.observe({ work: inBatch, commitMs: performance.now() - startedAt, drafts });
+    if (result.written.size < drafts.length) deps.conflicts(drafts.length - result.written.size);
     finish(drafts, result.written, no, pending.length > 0);
   };
 
@@ -232,7 +235,13 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
 
   const requeue = (item: Work): void => {
     if (item.tries >= workTriesMax) {
-      item.fail(statusError({ code: status.RESOURCE_EXHAUSTED, reason: "OVERLOADED", message: "the run is changed by others all the time" }));
+      item.fail(
+        statusError({
+          code: status.RESOURCE_EXHAUSTED,
+          reason: "OVERLOADED",
+          message: "the run is changed by others all the time",
+        }),
+      );
       return;
     }
     queue.push(item);
@@ -247,7 +256,14 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     for (const { item } of draft.work) {
       const failed = item.kind === "event" ? asDataError(item, message) : undefined;
       if (failed) requeue(failed);
-      else item.fail(statusError({ code: status.INVALID_ARGUMENT, reason: "ARGUMENT_INVALID", message: `can't be stored: ${message}` }));
+      else
+        item.fail(
+          statusError({
+            code: status.INVALID_ARGUMENT,
+            reason: "ARGUMENT_INVALID",
+            message: `can't be stored: ${message}`,
+          }),
+        );
     }
   };
 
@@ -259,7 +275,13 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
         return;
       }
       if (draining && work.kind === "start") {
-        work.fail(statusError({ code: status.UNAVAILABLE, reason: "DRAINING", message: "the coordinator is going away; try another" }));
+        work.fail(
+          statusError({
+            code: status.UNAVAILABLE,
+            reason: "DRAINING",
+            message: "the coordinator is going away; try another",
+          }),
+        );
         return;
       }
       queue.push(work);
@@ -297,8 +319,15 @@ function hasOutsideEffects(draft: Draft): boolean {
 /** A completion whose output the database refuses becomes a failed attempt, once. */
 function asDataError(item: EventWork, message: string): EventWork | undefined {
   const { event } = item;
-  if (event.kind !== "complete" || (event.outcome.kind === "failure" && event.outcome.failure.reason === "DATA_ERROR")) return undefined;
-  const failure = { reason: "ARGUMENT_INVALID", message: `can't be stored: ${message}`, retryable: false, details: [], cause: undefined };
+  if (event.kind !== "complete" || (event.outcome.kind === "failure" && event.outcome.failure.reason === "DATA_ERROR"))
+    return undefined;
+  const failure = {
+    reason: "ARGUMENT_INVALID",
+    message: `can't be stored: ${message}`,
+    retryable: false,
+    details: [],
+    cause: undefined,
+  };
   const { logs: _, ...rest } = item;
   return { ...rest, fresh: true, event: { ...event, outcome: { kind: "failure", failure } } };
 }
@@ -310,5 +339,11 @@ function isUnavailable(error: unknown): boolean {
 }
 
 function asUnavailable(cause: unknown): Error {
-  return statusError({ code: status.UNAVAILABLE, reason: "DATABASE_UNAVAILABLE", message: "the run can't be read now", retryAfterMs: 500, cause });
+  return statusError({
+    code: status.UNAVAILABLE,
+    reason: "DATABASE_UNAVAILABLE",
+    message: "the run can't be read now",
+    retryAfterMs: 500,
+    cause,
+  });
 }

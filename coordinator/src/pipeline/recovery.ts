@@ -3,10 +3,10 @@
  * nobody noticed (the audit).
  */
 import { type Logger, sleep } from "@taskmesh/runtime";
+import type { RunEvent } from "../engine/run-event.js";
 import type { Database } from "../store/db.js";
 import { deleteEffectBatch, effectBatchesOf } from "../store/effect-batches.js";
 import { liveRunIds } from "../store/runs.js";
-import type { RunEvent } from "../engine/run-event.js";
 import type { Pipeline } from "./pipeline.js";
 import type { Settled } from "./work.js";
 
@@ -54,7 +54,11 @@ export function createRecovery(deps: RecoveryDeps): Recovery {
     async takeOver(coordinatorId) {
       deps.log.warn({ coordinatorId }, "a coordinator lapsed; its effects are derived again");
       for (const batch of await effectBatchesOf(deps.db, coordinatorId)) {
-        const event: RunEvent = { kind: "redispatch", beforeMs: deps.nowMs(), why: `coordinator ${coordinatorId} lapsed` };
+        const event: RunEvent = {
+          kind: "redispatch",
+          beforeMs: deps.nowMs(),
+          why: `coordinator ${coordinatorId} lapsed`,
+        };
         const settled = await Promise.all(batch.runIds.map((runId) => submit(runId, event)));
         // A batch of which something could not be decided is taken over again in the next round.
         if (settled.every((one) => one !== undefined)) await deleteEffectBatch(deps.db, coordinatorId, batch.no);

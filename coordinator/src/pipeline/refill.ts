@@ -67,7 +67,16 @@ export function createRefill(deps: RefillDeps): Refill {
     new Promise((resolve) => {
       const done = (): void => resolve();
       const event = { kind: "admit" as const, step };
-      deps.pipeline.submit({ kind: "event", runId, event, fresh: false, tries: 0, bytes: 64, settle: done, fail: done });
+      deps.pipeline.submit({
+        kind: "event",
+        runId,
+        event,
+        fresh: false,
+        tries: 0,
+        bytes: 64,
+        settle: done,
+        fail: done,
+      });
     });
 
   return {

@@ -65,7 +65,16 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
     const done = (): void => {
       waking -= 1;
     };
-    deps.pipeline.submit({ kind: "event", runId, event: { kind: "wake" }, fresh: false, tries: 0, bytes: 64, settle: done, fail: done });
+    deps.pipeline.submit({
+      kind: "event",
+      runId,
+      event: { kind: "wake" },
+      fresh: false,
+      tries: 0,
+      bytes: 64,
+      settle: done,
+      fail: done,
+    });
   };
 
   return {

@@ -5,8 +5,8 @@
  * priority, fairness and limits are decided in Postgres. Counts are this coordinator's own and may be lost with it: they only pace.
  */
 import type { Lane } from "@taskmesh/runtime";
-import type { Catalogue, LaneState } from "./ports.js";
 import type { StepPlan } from "../engine/plan.js";
+import type { Catalogue, LaneState } from "./ports.js";
 
 interface Place {
   lane: Lane;
@@ -30,7 +30,13 @@ export class Windows {
   }
 
   /** Takes a place for the lease; undefined if no live worker serves the step, its lane is full, or (unless `fromQueue`) others wait. */
-  take(run: { id: string; namespaceId: number }, step: StepPlan, lease: string, fromQueue: boolean, nowMs: number): LaneState | undefined {
+  take(
+    run: { id: string; namespaceId: number },
+    step: StepPlan,
+    lease: string,
+    fromQueue: boolean,
+    nowMs: number,
+  ): LaneState | undefined {
     const { taskQueue, method, contract } = step;
     const state = this.catalogue.laneFor({ namespaceId: run.namespaceId, taskQueue, method, contract });
     const key = queueKey(run.namespaceId, taskQueue);
@@ -82,7 +88,12 @@ export class Windows {
     return this.#waiting.size > 0;
   }
 
-  /** Attempts under way, for the audit. */
+  /** Attempts under way. */
+  get size(): number {
+    return this.#places.size;
+  }
+
+  /** The same, each, for the audit. */
   places(): IterableIterator<[lease: string, place: Readonly<Place>]> {
     return this.#places.entries();
   }

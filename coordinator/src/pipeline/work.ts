@@ -1,13 +1,13 @@
 /** What waits for the next batch: runs to accept, and events for runs that exist. */
 import type { AttemptLogs } from "@taskmesh/proto";
-import type { RunEvent, Unchanged } from "../engine/run-event.js";
-import type { Effect } from "../engine/run-event.js";
+import type { ChainPlan } from "../engine/plan.js";
+import type { Effect, RunEvent, Unchanged } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import type { StartCommand } from "./ports.js";
 
 /** How an event ended: what the run is now, and what the event itself set in motion. */
 export type Settled =
-  | { verdict: "changed"; run: RunState; effects: readonly Effect[] }
+  | { verdict: "changed"; run: RunState; plan: ChainPlan; effects: readonly Effect[] }
   | { verdict: "unchanged"; why: Unchanged; run: RunState }
   | { verdict: "unknown-run" };
 

@@ -225,7 +225,11 @@ async function getRun(deps: RunServiceDeps, request: GetRunRequest): Promise<Get
   return describeRun(found, events, { output: end?.payload, payloads: !request.omitPayloads });
 }
 
-async function getResult(deps: RunServiceDeps, request: GetResultRequest, context: CallContext): Promise<GetResultResponse> {
+async function getResult(
+  deps: RunServiceDeps,
+  request: GetResultRequest,
+  context: CallContext,
+): Promise<GetResultResponse> {
   const { id } = await deps.namespaces.resolve(request.namespace);
   const { wait, runId } = request;
   const waitMs = Math.min(waitMsMax, wait ? Number(wait.seconds) * 1000 + wait.nanos / 1e6 : 0);
@@ -245,7 +249,8 @@ async function getResult(deps: RunServiceDeps, request: GetResultRequest, contex
       const left = endAt - performance.now();
       if (left <= 0 || context.signal.aborted || deps.draining().aborted) return found;
       await deps.notices.pause(AbortSignal.any([context.signal, deps.draining(), given.signal]), left);
-      if (ended) return { status: ended.status, output: ended.output && toPayload(ended.output), failure: ended.failure };
+      if (ended)
+        return { status: ended.status, output: ended.output && toPayload(ended.output), failure: ended.failure };
     }
   } finally {
     stop();

@@ -11,7 +11,7 @@ export interface ReadyStep {
 export async function waitingQueues(db: Db): Promise<{ namespaceId: number; taskQueue: string }[]> {
   return db.query(
     `select distinct namespace_id as "namespaceId", task_queue as "taskQueue" from (
-      select namespace_id, task_queue from ready_steps limit 10000) as some`,
+      select namespace_id, task_queue from ready_steps limit 10000) as waiting`,
   );
 }
 

@@ -1,8 +1,8 @@
 /** Reads for people: lists of runs, histories, logs. */
 import { AttemptLogs, EventKind, type RunStatus } from "@taskmesh/proto";
-import { type EventBody, decodeEventBody } from "./event-body.js";
 import type { Value } from "../engine/plan.js";
 import { arrayOf, type Db } from "./db.js";
+import { decodeEventBody, type EventBody } from "./event-body.js";
 import { toValue } from "./runs.js";
 
 /** One history row, read. */
@@ -106,11 +106,15 @@ export async function listRuns(db: Db, filter: RunFilter): Promise<RunSummary[]>
   if (filter.statuses.length > 0) add((p) => `status = any(${p}::smallint[])`, arrayOf(filter.statuses));
   if (filter.method !== undefined) add((p) => `method = ${p}::text`, filter.method);
   if (Object.keys(filter.labels).length > 0) add((p) => `labels @> ${p}::text::jsonb`, JSON.stringify(filter.labels));
-  if (filter.acceptedAfterMs !== undefined) add((p) => `accepted_at > to_timestamp(${p}::float8 / 1000)`, filter.acceptedAfterMs);
-  if (filter.acceptedBeforeMs !== undefined) add((p) => `accepted_at < to_timestamp(${p}::float8 / 1000)`, filter.acceptedBeforeMs);
+  if (filter.acceptedAfterMs !== undefined)
+    add((p) => `accepted_at > to_timestamp(${p}::float8 / 1000)`, filter.acceptedAfterMs);
+  if (filter.acceptedBeforeMs !== undefined)
+    add((p) => `accepted_at < to_timestamp(${p}::float8 / 1000)`, filter.acceptedBeforeMs);
   params.push(filter.limit);
   const ms = (column: string): string => `(extract(epoch from ${column}) * 1000)::float8`;
-  const rows = await db.query<Omit<RunSummary, "labels" | "endedAtMs"> & { labels: RunSummary["labels"] | null; endedAtMs: number | null }>(
+  const rows = await db.query<
+    Omit<RunSummary, "labels" | "endedAtMs"> & { labels: RunSummary["labels"] | null; endedAtMs: number | null }
+  >(
     `select id::text as id, method, chain_version as "chainVersion", contract, status, priority, labels, ${ms("accepted_at")} as "acceptedAtMs",
       ${ms("ended_at")} as "endedAtMs", ${ms("deadline_at")} as "deadlineAtMs", last_seq as "lastSeq"
     from runs where ${where.join(" and ")} order by id desc limit $${params.length}::int`,

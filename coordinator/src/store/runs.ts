@@ -1,7 +1,7 @@
 /** Reads of runs: what the pipeline needs to go on with them, and what people ask for. */
 import { EventKind, Payload, type RunStatus } from "@taskmesh/proto";
-import { decodeRunState } from "../engine/run-codec.js";
 import type { Value } from "../engine/plan.js";
+import { decodeRunState } from "../engine/run-codec.js";
 import type { RunState } from "../engine/run-state.js";
 import { arrayOf, type Db } from "./db.js";
 
@@ -107,7 +107,10 @@ export async function findByKey(
 }
 
 /** For runs whose commit has an unknown outcome: the bytes that are stored now. */
-export async function storedStates(db: Db, ids: readonly string[]): Promise<Map<string, { version: number; state: string }>> {
+export async function storedStates(
+  db: Db,
+  ids: readonly string[],
+): Promise<Map<string, { version: number; state: string }>> {
   const rows = await db.query<{ id: string; version: number; state: Uint8Array }>(
     "select r.id::text as id, r.version, r.state from unnest($1::uuid[]) as t(id) join runs r on r.id = t.id",
     [arrayOf(ids)],
