@@ -136,7 +136,7 @@ export function settingsHelp(settings: Settings): string {
 export function settingsMarkdown(settings: Settings): string {
   const rows = Object.values(settings).map((setting) => {
     const names = setting.secret ? `\`${setting.variable}\`, \`${setting.variable}_FILE\`` : `\`${setting.variable}\``;
-    const cells = [names, setting.form, describeDefault(setting), setting.doc];
+    const cells = [names, setting.form, setting.fallback ?? describeDefault(setting), setting.doc];
     return `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   });
   return ["| variable | value | default | what it does |", "|---|---|---|---|", ...rows].join("\n");
