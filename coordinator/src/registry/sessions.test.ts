@@ -1,0 +1,291 @@
+import { CancelReason, type Worker } from "@taskmesh/proto";
+import { MemoryBus, unaryCall } from "@taskmesh/runtime";
+import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
+import {
+  attemptBeat,
+  openTestDatabase,
+  registration,
+  startTestCoordinator,
+  stopDatabases,
+  type TestCoordinator,
+  type TestDatabase,
+  type TestService,
+  TestWorker,
+  waitFor,
+} from "./registry-fixture.js";
+
+afterAll(stopDatabases);
+
+const service: TestService = { package: "acme.pages.v1" };
+
+describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
+  let database: TestDatabase;
+  let coordinator: TestCoordinator;
+  const others: TestCoordinator[] = [];
+
+  beforeEach(async () => {
+    database = await openTestDatabase(kind);
+    coordinator = await startTestCoordinator(database.db);
+  });
+  afterEach(async () => {
+    await Promise.all(others.splice(0).map((other) => other.stop()));
+    await coordinator.stop();
+    await database.dispose();
+  });
+
+  const workers = async (from = coordinator): Promise<Worker[]> =>
+    (await unaryCall(from.client, from.client.listWorkers, { namespace: "default" })).workers;
+  const worker = async (id: string): Promise<Worker | undefined> =>
+    (await workers()).find((one) => one.sessionId === id);
+  const liveSlots = (from = coordinator): number =>
+    [...from.registry.catalogue.slotsOf(1).values()].reduce((sum, slots) => sum + slots, 0);
+  const second = async (bus = coordinator.bus): Promise<TestCoordinator> => {
+    const other = await startTestCoordinator(database.another(), { bus, coordinatorId: "c2" });
+    others.push(other);
+    return other;
+  };
+
+  it("answers beats, binds what they list, and shows it in the list of workers", async () => {
+    const one = await TestWorker.start(coordinator, registration([service], 4), 30);
+    one.attempts = [attemptBeat("lease1"), attemptBeat("lease2")];
+    await waitFor("both bindings", () => one.stream.replies.some((reply) => reply.boundLeases.length === 2));
+    await waitFor("the count", async () => (await worker(one.sessionId))?.queues[0] !== undefined);
+    expect(await worker(one.sessionId)).toMatchObject({ host: "test", draining: false, assignable: true });
+    expect(liveSlots()).toBe(4);
+    await one.leave();
+  });
+
+  it("cancels what the intake calls stale or cancelling, and what has no valid name", async () => {
+    const one = await TestWorker.start(coordinator, registration([service], 4), 30);
+    coordinator.intake.verdicts.set("gone11", "stale").set("stop22", "cancelling");
+    const nameless = { ...attemptBeat("name33"), runId: "no uuid" };
+    one.attempts = [attemptBeat("gone11"), attemptBeat("stop22"), nameless];
+    await waitFor("cancels", () => one.stream.replies.some((reply) => reply.cancels.length === 3));
+    const reply = one.stream.replies.find((found) => found.cancels.length === 3);
+    expect(Object.fromEntries((reply?.cancels ?? []).map((cancel) => [cancel.lease, cancel.reason]))).toEqual({
+      gone11: CancelReason.CANCEL_REASON_LEASE_LOST,
+      name33: CancelReason.CANCEL_REASON_LEASE_LOST,
+      stop22: CancelReason.CANCEL_REASON_CANCELLED,
+    });
+    expect(reply?.boundLeases).toEqual(["stop22"]);
+    await one.leave();
+  });
+
+  it("gives up a bound attempt that its worker no longer lists, and not one that it lists", async () => {
+    const one = await TestWorker.start(coordinator, registration([service], 4), 30);
+    one.attempts = [attemptBeat("kept11"), attemptBeat("lost22")];
+    await waitFor("both bindings", () => new Set(coordinator.intake.bound).size === 2);
+    one.attempts = [attemptBeat("kept11")];
+    await waitFor("the loss", () => coordinator.intake.lost.length > 0);
+    await waitFor("more beats", () => one.stream.replies.length > 40);
+    expect(coordinator.intake.lost.map((loss) => loss.lease)).toEqual(["lost22"]);
+    await one.leave();
+  });
+
+  it("ends a silent session, gives up its attempts and takes its lanes from the list", async () => {
+    const one = await TestWorker.start(coordinator, registration([service], 4), 30);
+    one.attempts = [attemptBeat("lease1")];
+    await waitFor("the binding", () => coordinator.intake.bound.length > 0);
+    await waitFor("the lane", () => liveSlots() === 4);
+    await one.die();
+    expect(await worker(one.sessionId)).toBeDefined();
+    await waitFor("the lapse", () => liveSlots() === 0);
+    await waitFor("the loss", () => coordinator.intake.lost.length > 0);
+    expect(coordinator.intake.lost).toEqual([{ lease: "lease1", why: "its worker went silent" }]);
+    expect(await worker(one.sessionId)).toBeUndefined();
+  });
+
+  it("cuts off a worker that keeps its stream but does not beat", async () => {
+    const one = await TestWorker.start(coordinator, registration([service]), 30);
+    one.silence();
+    expect(await one.stream.ended()).toMatchObject({ reason: "SESSION_NOT_FOUND" });
+    await waitFor("the lapse", async () => (await workers()).length === 0);
+  });
+
+  it("ends a session at once when its worker closes the stream", async () => {
+    const one = await TestWorker.start(coordinator, registration([service]), 30);
+    one.attempts = [attemptBeat("lease1")];
+    await waitFor("the binding", () => coordinator.intake.bound.length > 0);
+    await one.leave();
+    await waitFor("the end", async () => (await workers()).length === 0, 1_000);
+    await waitFor("the loss", () => coordinator.intake.lost.length > 0);
+    expect(coordinator.intake.lost).toEqual([{ lease: "lease1", why: "its worker left" }]);
+  });
+
+  it("gives up attempts whose session is gone without a trace", async () => {
+    await coordinator.intake.bind({ ...attemptBeat("orphan"), attempt: 1 }, "session-that-never-was");
+    await waitFor("the loss", () => coordinator.intake.lost.length > 0);
+    expect(coordinator.intake.lost).toEqual([{ lease: "orphan", why: "its worker is gone" }]);
+  });
+
+  it("gives no new work to a worker whose nonces don't come back, asks it to reopen, and takes it back", async () => {
+    const one = await TestWorker.start(coordinator, registration([service], 4), 30);
+    one.attempts = [attemptBeat("lease1")];
+    await waitFor("the lane", () => liveSlots() === 4);
+    one.echo = false;
+    await waitFor("the lane to go", () => liveSlots() === 0);
+    await waitFor("the request to reopen", () => one.stream.replies.some((reply) => reply.reopenTransport));
+    await waitFor("the flag", async () => (await worker(one.sessionId))?.assignable === false);
+    expect(coordinator.intake.lost).toEqual([]);
+    expect(one.stream.status).toBeUndefined();
+    one.echo = true;
+    await waitFor("the lane to come back", () => liveSlots() === 4);
+    await one.leave();
+  });
+
+  it("gives no new work to a draining worker and keeps what it runs", async () => {
+    const one = await TestWorker.start(coordinator, registration([service], 4), 30);
+    one.attempts = [attemptBeat("lease1")];
+    await waitFor("the lane", () => liveSlots() === 4);
+    one.draining = true;
+    await waitFor("the lane to go", () => liveSlots() === 0);
+    expect(await worker(one.sessionId)).toMatchObject({ draining: true });
+    await waitFor("more beats", () => one.stream.replies.length > 20);
+    expect(coordinator.intake.lost).toEqual([]);
+    one.attempts = [];
+    await one.leave();
+    await waitFor("the end", async () => (await workers()).length === 0);
+  });
+
+  it("resumes a session after its stream broke: same id, nothing lost", async () => {
+    const one = await TestWorker.start(coordinator, registration([service], 4), 30);
+    one.attempts = [attemptBeat("lease1")];
+    await waitFor("the binding", () => coordinator.intake.bound.length > 0);
+    await one.die();
+    const again = await TestWorker.start(coordinator, { ...registration([service], 4), sessionId: one.sessionId }, 30);
+    again.attempts = [attemptBeat("lease1")];
+    expect(again.sessionId).toBe(one.sessionId);
+    await waitFor("beats", () => again.stream.replies.length > 60);
+    expect(coordinator.intake.lost).toEqual([]);
+    expect(await workers()).toHaveLength(1);
+    await again.leave();
+  });
+
+  it("lets the newer of two streams of one session fence the older", async () => {
+    const one = await TestWorker.start(coordinator, registration([service]), 30);
+    const two = await TestWorker.start(coordinator, { ...registration([service]), sessionId: one.sessionId }, 30);
+    expect(two.sessionId).toBe(one.sessionId);
+    expect(await one.stream.ended()).toMatchObject({ reason: "SESSION_NOT_FOUND" });
+    await two.stream.beat();
+    expect(await workers()).toHaveLength(1);
+    await two.leave();
+  });
+
+  it("moves a session to another coordinator with what it runs, and fences the stream that it had before", async () => {
+    const other = await second();
+    const one = await TestWorker.start(coordinator, registration([service], 4), 30);
+    one.attempts = [attemptBeat("lease1")];
+    await waitFor("the binding", () => coordinator.intake.bound.length > 0);
+    const two = await TestWorker.start(other, { ...registration([service], 4), sessionId: one.sessionId }, 30);
+    two.attempts = [attemptBeat("lease1")];
+    expect(two.sessionId).toBe(one.sessionId);
+    expect(await one.stream.ended()).toMatchObject({ reason: "SESSION_NOT_FOUND" });
+    await waitFor("beats", () => two.stream.replies.length > 60);
+    expect([...coordinator.intake.lost, ...other.intake.lost]).toEqual([]);
+    expect(await workers()).toHaveLength(1);
+    await two.leave();
+    await waitFor("the end everywhere", () => liveSlots() === 0 && liveSlots(other) === 0);
+  });
+
+  it("shows a worker at every coordinator and shares its slots among them", async () => {
+    const other = await second();
+    await waitFor("each other", () =>
+      [coordinator, other].every((one) => one.registry.coordinators.live().length === 2),
+    );
+    const one = await TestWorker.start(coordinator, registration([service], 5), 30);
+    await waitFor("both", () => liveSlots() === 5 && liveSlots(other) === 5);
+    const windows = [coordinator, other].map((from) => from.registry.catalogue.liveLanes()[0]?.state.window);
+    expect(windows).toEqual([5, 5]);
+    await one.leave();
+  });
+
+  it("sends its workers to another coordinator when it drains, and keeps their sessions", async () => {
+    const other = await second();
+    const one = await TestWorker.start(coordinator, registration([service], 4), 30);
+    await coordinator.registry.sessions.drain();
+    await waitFor("the word", () => one.stream.replies.some((reply) => reply.drain));
+    expect(await one.stream.ended()).toBeNull();
+    await expect(coordinator.connect().register(registration([service]))).rejects.toMatchObject({ reason: "DRAINING" });
+    const two = await TestWorker.start(other, { ...registration([service], 4), sessionId: one.sessionId }, 30);
+    expect(two.sessionId).toBe(one.sessionId);
+    await two.leave();
+  });
+
+  it("hands the completions of a lapsed coordinator to exactly one survivor and forgets it in the end", async () => {
+    const adopted: string[] = [];
+    const bus = new MemoryBus();
+    const start = async (coordinatorId: string): Promise<void> => {
+      const onCoordinatorLapsed = async (id: string): Promise<void> => void adopted.push(`${id} by ${coordinatorId}`);
+      others.push(await startTestCoordinator(database.another(), { bus, coordinatorId, onCoordinatorLapsed }));
+    };
+    await database.db.query(
+      "insert into coordinators (id, address, last_beat_at) values ('dead', '', now() - interval '1 hour')",
+    );
+    await start("c3");
+    await start("c4");
+    await waitFor("the adoption", () => adopted.some((entry) => entry.startsWith("dead")));
+    await waitFor("the end of it", async () => {
+      const rows = await database.db.query<{ id: string }>("select id from coordinators order by id");
+      return !rows.some((row) => row.id === "dead");
+    });
+    expect(adopted.filter((entry) => entry.startsWith("dead"))).toHaveLength(1);
+  });
+
+  it("ends a stream that begins with a beat, registers twice, or says nothing", async () => {
+    const beating = coordinator.connect();
+    await expect(beating.beat()).rejects.toMatchObject({ reason: "ARGUMENT_INVALID" });
+    const twice = coordinator.connect();
+    await twice.register(registration([service]));
+    twice.send(registration([service]));
+    expect(await twice.ended()).toMatchObject({ reason: "ARGUMENT_INVALID" });
+    const silent = coordinator.connect();
+    silent.call.end();
+    expect(await silent.ended()).toBeNull();
+  });
+
+  it("refuses a beat that lists more attempts than the worker can run", async () => {
+    const stream = coordinator.connect();
+    await stream.register(registration([service], 1));
+    const attempts = Array.from({ length: 1_000 }, (_, index) => attemptBeat(`${index}`));
+    await expect(stream.beat({ attempts })).rejects.toMatchObject({ reason: "ARGUMENT_INVALID" });
+  });
+
+  it("holds back a worker that floods it with beats, and answers all of them in order", async () => {
+    const stream = coordinator.connect();
+    await stream.register(registration([service], 1));
+    await Promise.all(Array.from({ length: 200 }, () => stream.beat()));
+    const numbers = stream.replies.map((reply) => reply.number);
+    expect(numbers).toEqual([...numbers].sort((a, b) => Number(a - b)));
+    expect(numbers).toHaveLength(200);
+    stream.call.end();
+  });
+});
+
+describe("a slow reader", () => {
+  it("is cut off, and others are served meanwhile", async () => {
+    const database = await openTestDatabase("pglite");
+    const coordinator = await startTestCoordinator(database.db, { intervals: { patienceMs: 500, beatMs: 50 } });
+    const stream = coordinator.connect();
+    await stream.register(registration([service], 10_000));
+    stream.call.pause();
+    // Each reply names every lease: a few megabytes fill the windows of stream and socket.
+    const attempts = Array.from({ length: 5_000 }, (_, index) => ({
+      ...attemptBeat("x"),
+      lease: `${index}`.padEnd(120, "x"),
+    }));
+    for (const attempt of attempts) coordinator.intake.verdicts.set(attempt.lease, "stale");
+    const flood = setInterval(() => void stream.beat({ attempts }).catch(() => {}), 20);
+    const other = await TestWorker.start(coordinator, registration([service]), 30);
+    await waitFor(
+      "the end of the slow one",
+      () => coordinator.registry.sessions.find(stream.registered?.sessionId ?? "") === undefined,
+      30_000,
+    );
+    clearInterval(flood);
+    const before = other.stream.replies.length;
+    await waitFor("replies to the other", () => other.stream.replies.length > before + 3);
+    stream.call.cancel();
+    await other.leave();
+    await coordinator.stop();
+  });
+});
