@@ -181,7 +181,13 @@ function entryShape(field: DescField & { fieldKind: "map" }, known: Map<string, 
     value.wire = wireTypeOf(field.scalar);
     value.text = field.scalar === ScalarType.STRING;
   }
-  return { dense: [undefined, key, value], sparse: undefined, required: [], range: undefined };
+  const required: FieldShape[] = [];
+  if (field.message?.typeName === "google.protobuf.Value") {
+    // An entry without its value holds a default one, and a default Value has no JSON form.
+    value.required = 1;
+    required.push(value);
+  }
+  return { dense: [undefined, key, value], sparse: undefined, required, range: undefined };
 }
 
 /** Where the last varint or field ended. Module state instead of a returned pair: the checks are synchronous, and pairs cost. */
