@@ -5,7 +5,7 @@
  * `details` are the typed messages of the status as canonical protobuf JSON.
  */
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
-import { type Reason, reasons, type StatusError, statusError, toHttpStatus } from "@taskmesh/runtime";
+import { httpStatusOf, type Reason, reasons, type StatusError, statusError } from "@taskmesh/runtime";
 import type { FastifyReply } from "fastify";
 import { anyToJson } from "./render.js";
 
@@ -22,23 +22,12 @@ export interface Problem extends JsonObject {
 /** Media type of problem documents. */
 export const problemMediaType = "application/problem+json; charset=utf-8";
 
-/** Where HTTP has a status that says more than the one of the gRPC code. */
-const statusByReason: ReadonlyMap<string, number> = new Map(
-  Object.entries({
-    CONTENT_TYPE_UNSUPPORTED: 415,
-    HTTP_METHOD_NOT_ALLOWED: 405,
-    PAYLOAD_TOO_LARGE: 413,
-    MESSAGE_TOO_LARGE: 413,
-    RUN_CANCELLED: 409,
-  } satisfies Partial<Record<Reason, number>>),
-);
-
 /** The problem document of a status. */
 export function problemOf(error: StatusError): Problem {
   const problem: Problem = {
     type: `urn:taskmesh:error:${error.reason}`,
     title: titleOf(error.reason),
-    status: statusByReason.get(error.reason) ?? toHttpStatus(error.code),
+    status: httpStatusOf(error),
     detail: error.message,
     reason: error.reason,
   };

@@ -22,7 +22,7 @@ function errorsMarkdown(): string {
   const sections = codes.map((code) => {
     const rows = Object.entries(table)
       .filter(([, entry]) => entry.code === code)
-      .map(([name, { meaning, fix }]) => row(`\`${name}\``, meaning, fix));
+      .map(([name, { http, meaning, fix }]) => row(`\`${name}\`${http ? ` (HTTP ${http})` : ""}`, meaning, fix));
     const head = `### ${codeName(code)} (gRPC ${code}, HTTP ${toHttpStatus(code)})`;
     return [head, "", "| reason | what happened | what to do |", "|---|---|---|", ...rows, ""].join("\n");
   });

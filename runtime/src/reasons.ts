@@ -10,6 +10,8 @@ import { status } from "@grpc/grpc-js";
 export interface ReasonEntry {
   /** gRPC status code that it comes with. */
   code: status;
+  /** HTTP status, where HTTP has one that says more than the code's. */
+  http?: number;
   /** What happened. */
   meaning: string;
   /** What the caller can do. */
@@ -137,11 +139,13 @@ export const reasons = {
   },
   HTTP_METHOD_NOT_ALLOWED: {
     code: UNIMPLEMENTED,
+    http: 405,
     meaning: "The gateway's route does not take this HTTP method; the header Allow lists those that it takes.",
     fix: "Use one of the methods in Allow.",
   },
   CONTENT_TYPE_UNSUPPORTED: {
     code: INVALID_ARGUMENT,
+    http: 415,
     meaning: "The body has a content type that the route does not take.",
     fix: "Send JSON with `Content-Type: application/json` (curl: --json).",
   },
@@ -203,6 +207,7 @@ export const reasons = {
   },
   RUN_CANCELLED: {
     code: CANCELLED,
+    http: 409,
     meaning: "The run that the call waited for was cancelled.",
     fix: "Start it again if it is still wanted.",
   },
@@ -223,11 +228,13 @@ export const reasons = {
   },
   PAYLOAD_TOO_LARGE: {
     code: RESOURCE_EXHAUSTED,
+    http: 413,
     meaning: "A payload is over 64 MiB, or over 128 KiB where it must travel inline.",
     fix: "Pass less, store it with PutPayload, or pass a link to it.",
   },
   MESSAGE_TOO_LARGE: {
     code: RESOURCE_EXHAUSTED,
+    http: 413,
     meaning: "A request is over the 4 MiB that one message may have.",
     fix: "Send large inputs through PutPayload.",
   },

@@ -7,7 +7,7 @@
  */
 import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { type Any, errorDetails, rpcStatus } from "@taskmesh/proto";
-import { type Reason, reasons } from "./reasons.js";
+import { type Reason, type ReasonEntry, reasons } from "./reasons.js";
 
 /** gRPC status codes. */
 export { status } from "@grpc/grpc-js";
@@ -187,7 +187,12 @@ export function fromServiceError(error: unknown): StatusError {
   return new StatusError({ code: error.code, reason, message, cause: error });
 }
 
-/** gRPC code to the HTTP status of a problem+json answer. */
+/** HTTP status of a problem+json answer: the reason's own where it has one, else the code's. */
+export function httpStatusOf(error: { code: status; reason: string }): number {
+  return (reasons as Readonly<Record<string, ReasonEntry | undefined>>)[error.reason]?.http ?? toHttpStatus(error.code);
+}
+
+/** HTTP status that comes nearest to a gRPC code. */
 export function toHttpStatus(code: status): number {
   return httpStatuses[code] ?? 500;
 }
