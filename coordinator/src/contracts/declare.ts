@@ -220,10 +220,7 @@ function addField(proto: wkt.DescriptorProto, name: string, type: FieldType): vo
   proto.nestedType.push(
     create(wkt.DescriptorProtoSchema, {
       name: entry,
-      field: [
-        { ...fieldProto("key", type.key, false), number: 1 },
-        { ...fieldProto("value", type.base, false), number: 2 },
-      ],
+      field: [fieldProto("key", type.key, false, 1), fieldProto("value", type.base, false, 2)],
       options: { mapEntry: true },
     }),
   );
@@ -233,9 +230,9 @@ function addField(proto: wkt.DescriptorProto, name: string, type: FieldType): vo
   proto.field.push(field);
 }
 
-function fieldProto(name: string, base: FieldType["base"], repeated: boolean): wkt.FieldDescriptorProto {
+function fieldProto(name: string, base: FieldType["base"], repeated: boolean, number = 0): wkt.FieldDescriptorProto {
   const label = repeated ? wkt.FieldDescriptorProto_Label.REPEATED : wkt.FieldDescriptorProto_Label.OPTIONAL;
-  const field = create(wkt.FieldDescriptorProtoSchema, { name, jsonName: jsonNameOf(name), label });
+  const field = create(wkt.FieldDescriptorProtoSchema, { name, number, jsonName: jsonNameOf(name), label });
   // The numbers of ScalarType are those of FieldDescriptorProto.Type.
   if (typeof base === "number") field.type = base as number as wkt.FieldDescriptorProto_Type;
   else {
