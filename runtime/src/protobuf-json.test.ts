@@ -196,6 +196,15 @@ describe("protobuf JSON", () => {
     expect(faults(parse(text))).toHaveLength(JSON_VIOLATIONS_MAX);
   });
 
+  it("renders large bytes like small ones, wherever they are", () => {
+    const photo = Buffer.alloc(100_000, 0xfb).toString("base64");
+    const text = JSON.stringify({ items: [{ sku: "a" }, { photo }], parent: { items: [{ photo }] }, count: 3 });
+    const result = parse(text);
+    if (!result.ok) throw new Error("refused");
+    const json = bytesToJson(order, toBinary(order, result.message), { registry });
+    expect(json).toEqual(messageToJson(order, result.message, { registry }));
+  });
+
   it("masks sensitive fields, also inside other messages", () => {
     const result = parse('{"password":"hunter2","parent":{"password":"swordfish"}}');
     if (!result.ok) throw new Error("refused");

@@ -18,6 +18,7 @@ import {
 } from "@bufbuild/protobuf";
 import type { DescriptorProto, FileDescriptorSet } from "@bufbuild/protobuf/wkt";
 import { describeCause, hasOwnJsonForm, isJsonObject, JsonFaults, type JsonViolation } from "./json-faults.js";
+import { LARGE_BYTES_MIN, putLargeBytes, takeLargeBytes } from "./large-bytes.js";
 import { type JsonPath, parseStrictJson } from "./strict-json.js";
 
 /** JSON_MALFORMED: not even (strict) JSON. INPUT_INVALID: JSON that breaks the contract. */
@@ -83,7 +84,11 @@ export function messageToJson(desc: DescMessage, message: Message, options: ToJs
 
 /** Renders an encoded message; throws when `bytes` are not a message of type `desc`. */
 export function bytesToJson(desc: DescMessage, bytes: Uint8Array, options: ToJsonOptions = {}): JsonValue {
-  return messageToJson(desc, fromBinary(desc, bytes), options);
+  const message = fromBinary(desc, bytes);
+  const taken = bytes.length >= LARGE_BYTES_MIN ? takeLargeBytes(desc, message) : [];
+  const json = toJson(desc, message, { alwaysEmitImplicit: true, registry: options.registry });
+  putLargeBytes(json, taken);
+  return options.maskSensitive === true ? maskSensitiveFields(desc, json, options.registry) : json;
 }
 
 /**
