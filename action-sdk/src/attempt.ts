@@ -84,8 +84,7 @@ export class Attempts {
       return;
     }
     if (completions.has(start.lease)) {
-      completions.repeat(start.lease);
-      delivery.ack();
+      completions.repeat(start.lease, () => delivery.ack());
       delivery.release();
       return;
     }

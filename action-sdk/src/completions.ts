@@ -22,7 +22,9 @@ export const keptBytesMax = 64 * 1024 * 1024;
 const unconfirmedMax = 1_024;
 const unconfirmedBytesMax = 16 * 1024 * 1024;
 /** What a completion takes beside its payload and log, roughly. */
-const entryBytes = 1_024;
+const entryBytes = 1_536;
+/** Forgotten entries at the head of the order that are cut off at once. */
+const compactEvery = 4_096;
 const retry = { initialMs: 100, capMs: 5_000 };
 
 /** What completions are sent over: a WorkTransport, or one in a test. */
@@ -41,8 +43,10 @@ interface Kept {
 
 export class Completions {
   readonly #unconfirmed = new Map<string, Kept>();
-  /** Oldest first. */
   readonly #confirmed = new Map<string, Kept>();
+  /** The confirmed ones in order, from `#oldest` on. A map's own order would be searched past all that was deleted before. */
+  #order: (Kept | undefined)[] = [];
+  #oldest = 0;
   readonly #failed = new Set<Kept>();
   readonly #onError: (error: Error, waiting: number) => void;
   #carrier: CompletionCarrier | undefined;
@@ -90,26 +94,26 @@ export class Completions {
   /** Sends again what was confirmed: the carrier lost data. */
   republish(): void {
     this.#forget();
-    const again = [...this.#confirmed];
+    const again = this.#order.slice(this.#oldest).filter((kept) => kept !== undefined);
     this.#confirmed.clear();
     this.#confirmedBytes = 0;
-    for (const [lease, kept] of again) {
+    this.#order = [];
+    this.#oldest = 0;
+    for (const kept of again) {
       kept.tries = 0;
-      this.#unconfirmed.set(lease, kept);
+      this.#unconfirmed.set(kept.completion.lease, kept);
       this.#unconfirmedBytes += kept.bytes;
       this.#send(kept);
     }
   }
 
-  /** The attempt of this lease was delivered again though it was reported: report it once more. */
-  repeat(lease: string): void {
+  /** The attempt of this lease was delivered again though it was reported: reports it once more. `onStored`: a carrier has it. */
+  repeat(lease: string, onStored: () => void): void {
     const kept = this.#confirmed.get(lease);
     if (!kept) return;
-    this.#confirmed.delete(lease);
-    this.#confirmedBytes -= kept.bytes;
-    this.#unconfirmed.set(lease, kept);
-    this.#unconfirmedBytes += kept.bytes;
-    this.#send(kept);
+    this.#carrier?.complete(kept.reportTo, kept.completion, (error) => {
+      if (!error) onStored();
+    });
   }
 
   /** Resolves when nothing is unconfirmed, or when closed. */
@@ -144,6 +148,7 @@ export class Completions {
     this.#failed.delete(kept);
     kept.storedAtMs = performance.now();
     this.#confirmed.set(lease, kept);
+    this.#order.push(kept);
     this.#confirmedBytes += kept.bytes;
     const { onStored } = kept;
     kept.onStored = undefined;
@@ -171,12 +176,17 @@ export class Completions {
   }
 
   #forget(): void {
-    const oldest = performance.now() - keptMsMax;
-    for (const [lease, kept] of this.#confirmed) {
-      if (kept.storedAtMs > oldest && this.#confirmedBytes <= keptBytesMax) return;
-      this.#confirmed.delete(lease);
+    const tooOldMs = performance.now() - keptMsMax;
+    for (let kept = this.#order[this.#oldest]; kept; kept = this.#order[this.#oldest]) {
+      if (kept.storedAtMs > tooOldMs && this.#confirmedBytes <= keptBytesMax) break;
+      // Not kept from the collector until the next compaction.
+      this.#order[this.#oldest++] = undefined;
+      this.#confirmed.delete(kept.completion.lease);
       this.#confirmedBytes -= kept.bytes;
     }
+    if (this.#oldest < compactEvery) return;
+    this.#order.splice(0, this.#oldest);
+    this.#oldest = 0;
   }
 
   #tellDrained(): void {
