@@ -11,8 +11,12 @@ import { Worker } from "node:worker_threads";
 import { fail } from "@taskmesh/action-sdk";
 import type { TaskName, TaskReply, Tasks } from "./tasks.js";
 
-/** Longest time of one task, in milliseconds. A page of 20 MB takes a few seconds. */
-export const taskTimeoutMs = 20_000;
+/** Time of any task, in milliseconds … */
+const taskTimeoutMs = 10_000;
+/** … and more for each MiB of text that it is given: honest work grows with its input, and a page of 20 MB takes seconds … */
+const taskTimeoutMsPerMib = 2_500;
+/** … but no more than this: the contracts give an attempt 60 s. */
+const taskTimeoutMsMax = 55_000;
 /** Heap of one thread. A page takes about twenty times its size as a tree. */
 const threadHeapMb = 1_536;
 /** Stack of one thread: pages and templates nest deeper than code does. */
@@ -30,9 +34,11 @@ interface Ticket {
   reject: (error: unknown) => void;
 }
 
-/** Bounds of a pool; the defaults are for production. */
+/** Bounds of a pool. */
 export interface ThreadPoolLimits {
+  /** Longest time of one task in milliseconds. Default: 10 s, and 2.5 s more for each MiB of text, at most 55 s. */
   timeoutMs?: number;
+  /** Heap of one thread in MiB. Default 1,536. */
   heapMb?: number;
 }
 
@@ -129,7 +135,7 @@ class Thread {
 
   /** The time of a task doesn't include the start of its thread, which a busy machine can make slow. */
   #startClock(): void {
-    const timeoutMs = this.#limits.timeoutMs ?? taskTimeoutMs;
+    const timeoutMs = this.#limits.timeoutMs ?? timeoutFor(this.#ticket!.input);
     this.#timer = setTimeout(() => {
       this.#stop(fail.final("LIMIT_EXCEEDED", `the computation took longer than ${timeoutMs} ms`));
     }, timeoutMs);
@@ -168,6 +174,12 @@ class Thread {
     if (ticket && this.#onAbort) ticket.signal.removeEventListener("abort", this.#onAbort);
     return ticket;
   }
+}
+
+function timeoutFor(input: unknown): number {
+  const texts = Object.values(input as object).filter((value) => typeof value === "string");
+  const mib = texts.reduce((sum, text) => sum + text.length, 0) / (1024 * 1024);
+  return Math.min(Math.round(taskTimeoutMs + mib * taskTimeoutMsPerMib), taskTimeoutMsMax);
 }
 
 function toLimit(error: unknown): unknown {
