@@ -79,12 +79,23 @@ function readSetting(setting: Setting<unknown>, env: Environment): { value: unkn
     if (!setting.required) return { value: undefined };
     return { fault: { variable: setting.variable, problem: "is not set", fix: setting.fix } };
   }
-  if (setting.secret) hideSecret(source.raw);
+  if (setting.secret && source.raw !== undefined) hide(source.raw);
   const parsed = setting.schema.safeParse(raw);
   if (parsed.success) return { value: parsed.data };
   const why = parsed.error.issues.map((issue) => issue.message).join("; ");
   const shown = setting.secret ? "the value" : JSON.stringify(raw.length > 100 ? `${raw.slice(0, 100)}…` : raw);
   return { fault: { variable: source.variable, problem: `${shown} ${why}`, fix: setting.fix } };
+}
+
+/** Of URLs, only the passwords are secret: their hosts must stay readable in logs. */
+function hide(raw: string): void {
+  if (!raw.includes("://")) return hideSecret(raw);
+  for (const part of raw.split(",")) {
+    if (!URL.canParse(part.trim())) continue;
+    const { password } = new URL(part.trim());
+    hideSecret(password);
+    hideSecret(decodeURIComponent(password));
+  }
 }
 
 /** The text of a setting. Empty is the same as not set: that is how shells and containers unset a variable. */

@@ -117,7 +117,7 @@ export const coordinatorSettings = {
     {
       variable: "NATS_URL",
       secret: true,
-      doc: "nats-server 2.9 or newer with JetStream, which carries work.",
+      doc: "NATS server 2.9 or newer with JetStream, which carries work.",
       fix: "Set NATS_URL=nats://host:4222 (or start the embedded mesh: npx taskmesh dev).",
     },
     list(url("nats", "tls")),
