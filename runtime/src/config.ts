@@ -94,7 +94,16 @@ function hide(raw: string): void {
     if (!URL.canParse(part.trim())) continue;
     const { password } = new URL(part.trim());
     hideSecret(password);
-    hideSecret(decodeURIComponent(password));
+    hideSecret(decoded(password));
+  }
+}
+
+/** As drivers show it; as it is, where its percent signs encode nothing. */
+function decoded(password: string): string {
+  try {
+    return decodeURIComponent(password);
+  } catch {
+    return password;
   }
 }
 

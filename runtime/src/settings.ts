@@ -85,7 +85,7 @@ const serverSettings = {
 /** What a worker, the command line and a gateway need to reach a server. */
 export const clientSettings = {
   addresses: defaulted(
-    { variable: "TASKMESH_ADDRESS", doc: "gRPC addresses of the coordinators." },
+    { variable: "TASKMESH_ADDRESS", doc: "Addresses of the coordinators (gRPC)." },
     list(address()),
     defaultGrpcAddress,
   ),
