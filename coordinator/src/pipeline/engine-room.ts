@@ -2,9 +2,9 @@
 import type { CompleteStep } from "@taskmesh/proto";
 import type { Carrier, CarrierListener, DbClock, Logger } from "@taskmesh/runtime";
 import { tracing } from "@taskmesh/runtime";
-import { stepIndex } from "../engine/advance.js";
 import type { RunEvent } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
+import { stepIndex } from "../engine/step-index.js";
 import type { Database } from "../store/db.js";
 import { loadRuns } from "../store/runs.js";
 import { takeCompletions } from "./completions.js";

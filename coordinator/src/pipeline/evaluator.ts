@@ -3,10 +3,10 @@
  * comes back as an event; nothing is lost if this process dies in between, since the run says that it waits for it.
  */
 import { type Logger, payloadBytesMax, sha256, sleep } from "@taskmesh/runtime";
-import { stepIndex } from "../engine/advance.js";
 import type { ChainPlan, Evaluated, Scope, Value } from "../engine/plan.js";
 import type { Evaluation } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
+import { stepIndex } from "../engine/step-index.js";
 import type { Database } from "../store/db.js";
 import { getPayload, putPayload } from "../store/payloads.js";
 import type { Pipeline } from "./pipeline.js";

@@ -2,10 +2,11 @@
 import { randomBytes } from "node:crypto";
 import { AttemptLogs } from "@taskmesh/proto";
 import { sha256 } from "@taskmesh/runtime";
-import { accept, advance, stepIndex } from "../engine/advance.js";
+import { accept, advance } from "../engine/advance.js";
 import type { ChainPlan, Value } from "../engine/plan.js";
 import type { Advance, Context, Effect, RunRecord } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
+import { stepIndex } from "../engine/step-index.js";
 import type { RunWrite } from "../store/commit.js";
 import type { RunCache } from "./run-cache.js";
 import type { Windows } from "./windows.js";

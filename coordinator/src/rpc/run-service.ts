@@ -16,9 +16,9 @@ import {
 import { inlineBytesMax, payloadBytesMax, type StatusError, sha256, status, statusError } from "@taskmesh/runtime";
 import { checkMessage, jsonToBytes, type Violation } from "../contracts/check.js";
 import type { Contract } from "../contracts/contract.js";
-import { stepIndex } from "../engine/advance.js";
 import type { ChainPlan, Value } from "../engine/plan.js";
 import { isFinal } from "../engine/run-state.js";
+import { stepIndex } from "../engine/step-index.js";
 import { isRunId } from "../pipeline/completions.js";
 import { toPayload } from "../pipeline/effects.js";
 import { runNotFound } from "../pipeline/intake.js";

@@ -1,0 +1,198 @@
+/** What workers report of attempts, and what becomes of attempts that nobody reports any more. Only the current lease is heard (E2). */
+import { EventKind, type Failure } from "@taskmesh/proto";
+import type { ChainPlan } from "./plan.js";
+import { nextRetryAtMs } from "./retry.js";
+import { failStep, finishIfOver, releaseLease, stopStep } from "./run-end.js";
+import type { Advance, Context, Report, RunEvent } from "./run-event.js";
+import { inFlight, lateMax, lostMax, type RunState, StepStatus } from "./run-state.js";
+import { stepIndex } from "./step-index.js";
+import { giveLease, inputOf, offerStep, startReady } from "./step-start.js";
+import { beginTurn, changed, editStep, meshFailure, move, record, type Turn, unchanged } from "./turn.js";
+
+type ReportEvent = Extract<RunEvent, { report: Report; kind: "complete" | "bind" | "lose" | "claim" }>;
+
+/** Only the holder of the current lease is heard (E2). */
+export function onReport(run: RunState, plan: ChainPlan, event: ReportEvent, context: Context): Advance {
+  const index = stepIndex(plan, event.report.stepId);
+  if (index === undefined || event.report.item !== 0) return unchanged(run, "unknown-step");
+  const step = run.steps[index]!;
+  if (event.report.lease !== step.lease || !inFlight(step.status)) {
+    return refuseReport(run, plan, event, index, context);
+  }
+  const turn = beginTurn(run, plan, context);
+  switch (event.kind) {
+    case "complete":
+      return complete(turn, index, event);
+    case "bind":
+      return bind(turn, index, event);
+    case "lose":
+      return lose(turn, index, event.why);
+    case "claim":
+      return claim(turn, index, event);
+  }
+}
+
+/** A completion of a superseded attempt is kept as a late one; everything else that is stale leaves no trace. */
+function refuseReport(run: RunState, plan: ChainPlan, event: ReportEvent, index: number, context: Context): Advance {
+  const step = run.steps[index]!;
+  const { lease, attempt } = event.report;
+  if (lease === step.lease) return unchanged(run, "duplicate");
+  const known = lease !== "" && attempt >= 1 && attempt <= step.attempt;
+  if (event.kind !== "complete" || !known || step.late >= lateMax) return unchanged(run, "stale-lease");
+  const turn = beginTurn(run, plan, context);
+  editStep(turn, index).late += 1;
+  const note = event.outcome.kind;
+  record(turn, EventKind.EVENT_KIND_COMPLETION_LATE, { step: index, attempt, session: event.session, note });
+  return changed(turn);
+}
+
+function complete(turn: Turn, index: number, event: Extract<RunEvent, { kind: "complete" }>): Advance {
+  const { outcome, session, executionMs } = event;
+  const about = { session, executionMs };
+  if (turn.run.cancel) return completeCancelled(turn, index, about);
+  if (outcome.kind === "cancelled") {
+    const message = outcome.message || "the worker stopped the attempt";
+    return attemptFailed(turn, index, meshFailure("DRAINED", message, true), about);
+  }
+  if (outcome.kind === "failure") return attemptFailed(turn, index, outcome.failure, about);
+  const wrong = outcome.value.bytes && turn.plan.steps[index]!.checkOutput(outcome.value.bytes);
+  if (wrong !== undefined) return attemptFailed(turn, index, meshFailure("OUTPUT_INVALID", wrong, false), about);
+  releaseLease(turn, index);
+  const step = editStep(turn, index);
+  step.status = StepStatus.STEP_STATUS_SUCCEEDED;
+  step.endedAtMs = turn.nowMs;
+  turn.run.outputs[index] = outcome.value;
+  record(turn, EventKind.EVENT_KIND_STEP_SUCCEEDED, {
+    step: index,
+    attempt: step.attempt,
+    payload: outcome.value,
+    ...about,
+  });
+  startReady(turn, turn.plan.steps[index]!.neededBy);
+  return changed(turn);
+}
+
+type About = { session?: string; executionMs?: number };
+
+/** Whatever the attempt says after a cancel, no success is recorded (E6). */
+function completeCancelled(turn: Turn, index: number, about: About): Advance {
+  const step = stopStep(turn, index, StepStatus.STEP_STATUS_CANCELLED);
+  record(turn, EventKind.EVENT_KIND_STEP_CANCELLED, { step: index, attempt: step.attempt, ...about });
+  finishIfOver(turn);
+  return changed(turn);
+}
+
+/** Retries, or ends the step. */
+export function attemptFailed(
+  turn: Turn,
+  index: number,
+  failure: Failure,
+  about: About,
+  kind: EventKind = EventKind.EVENT_KIND_ATTEMPT_FAILED,
+): Advance {
+  const plan = turn.plan.steps[index]!;
+  releaseLease(turn, index);
+  const step = editStep(turn, index);
+  step.failures += 1;
+  step.status = StepStatus.STEP_STATUS_RETRYING;
+  record(turn, kind, { step: index, attempt: step.attempt, failure, ...about });
+  const at = { failures: step.failures, readyAtMs: step.readyAtMs, nowMs: turn.nowMs, random: turn.context.random() };
+  const retryAtMs = nextRetryAtMs(plan.retry, failure, at);
+  if (retryAtMs === undefined) {
+    failStep(turn, index, failure);
+  } else {
+    step.retryAtMs = retryAtMs;
+    move(turn, index, step.status, step.attempt, retryAtMs);
+  }
+  return changed(turn);
+}
+
+function bind(turn: Turn, index: number, event: Extract<RunEvent, { kind: "bind" }>): Advance {
+  const plan = turn.plan.steps[index]!;
+  const before = turn.run.steps[index]!;
+  if (plan.heartbeatMs !== undefined && event.sinceReportMs > plan.heartbeatMs && !turn.run.cancel) {
+    const message = `the handler reported nothing for ${event.sinceReportMs} ms; its limit is ${plan.heartbeatMs} ms`;
+    const failure = meshFailure("HEARTBEAT_TIMEOUT", message, true);
+    return attemptFailed(turn, index, failure, { session: event.session }, EventKind.EVENT_KIND_ATTEMPT_TIMED_OUT);
+  }
+  const again = before.status === StepStatus.STEP_STATUS_RUNNING && before.session === event.session;
+  if (again) return unchanged(turn.run, turn.run.cancel ? "cancelling" : "already-bound");
+  hold(turn, index, event.session, Math.min(turn.nowMs, event.startedAtMs || turn.nowMs));
+  return changed(turn);
+}
+
+/** Records that a session runs the step's current lease. */
+function hold(turn: Turn, index: number, session: string, startedAtMs: number): void {
+  const step = editStep(turn, index);
+  step.status = StepStatus.STEP_STATUS_RUNNING;
+  step.session = session;
+  step.startedAtMs = Math.max(startedAtMs, step.attemptAtMs);
+  const { attempt, lease } = step;
+  turn.effects.push({
+    kind: "bind",
+    step: turn.plan.steps[index]!,
+    attempt,
+    lease,
+    session,
+    startedAtMs: step.startedAtMs,
+  });
+  record(turn, EventKind.EVENT_KIND_STEP_BOUND, { step: index, attempt, session });
+  move(turn, index, step.status, attempt);
+}
+
+/** The attempt is gone with its worker: the next one starts at once, unless too many were lost. */
+function lose(turn: Turn, index: number, why: string): Advance {
+  const step = loseAttempt(turn, index, why);
+  if (turn.run.cancel) return completeCancelled(turn, index, {});
+  if (step.lost > lostMax) failStep(turn, index, meshFailure("ATTEMPTS_LOST", lostMessage(step.lost), false));
+  else offerStep(turn, turn.plan.steps[index]!);
+  return changed(turn);
+}
+
+function loseAttempt(turn: Turn, index: number, why: string) {
+  releaseLease(turn, index);
+  const step = editStep(turn, index);
+  step.lost += 1;
+  // Not in flight any more; a later report of the old lease finds it superseded or the step over.
+  step.status = StepStatus.STEP_STATUS_RETRYING;
+  step.retryAtMs = turn.nowMs;
+  record(turn, EventKind.EVENT_KIND_ATTEMPT_LOST, { step: index, attempt: step.attempt, note: why });
+  return step;
+}
+
+const lostMessage = (lost: number): string =>
+  `${lost} attempts ended with the loss of their worker; at most ${lostMax} may`;
+
+/**
+ * A delivered start asks to run. An exclusive action claims its first delivery under the lease that it has; otherwise the start was
+ * delivered before, whoever had it may have run it, and the claimer gets a new attempt, bound to it from the start.
+ */
+function claim(turn: Turn, index: number, event: Extract<RunEvent, { kind: "claim" }>): Advance {
+  const plan = turn.plan.steps[index]!;
+  if (turn.run.steps[index]!.status === StepStatus.STEP_STATUS_RUNNING) return unchanged(turn.run, "already-bound");
+  if (turn.run.cancel) return unchanged(turn.run, "cancelling");
+  const input = inputOf(turn, plan);
+  if (typeof input === "string") return changed(turn);
+  if (plan.exclusive) {
+    const { attempt, lease } = turn.run.steps[index]!;
+    turn.effects.push({
+      kind: "dispatch",
+      runMethod: turn.plan.method,
+      step: plan,
+      attempt,
+      lease,
+      input,
+      claimed: true,
+    });
+    hold(turn, index, event.session, turn.nowMs);
+    return changed(turn);
+  }
+  const step = loseAttempt(turn, index, "its start was delivered again");
+  if (step.lost > lostMax) {
+    failStep(turn, index, meshFailure("ATTEMPTS_LOST", lostMessage(step.lost), false));
+    return changed(turn);
+  }
+  giveLease(turn, plan, editStep(turn, index), turn.context.lease(), input, true);
+  hold(turn, index, event.session, turn.nowMs);
+  return changed(turn);
+}

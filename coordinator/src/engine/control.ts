@@ -1,0 +1,144 @@
+/** What happens to runs that no worker reports: time, cancels, room in lanes, evaluations, starts that must be sent again. */
+import { EventKind, type Failure } from "@taskmesh/proto";
+import { attemptFailed } from "./attempts.js";
+import { dueOf } from "./deadlines.js";
+import type { ChainPlan } from "./plan.js";
+import { endCancelled, endRun, failStep, finishIfOver, releaseLease, stopStep } from "./run-end.js";
+import type { Advance, Context, Evaluation, RunEvent } from "./run-event.js";
+import { cancelGraceMs, inFlight, isFinal, isOver, type RunState, RunStatus, StepStatus } from "./run-state.js";
+import { stepIndex } from "./step-index.js";
+import { offerStep, skipStep, startReady } from "./step-start.js";
+import { beginTurn, changed, editStep, meshFailure, move, record, type Turn, unchanged } from "./turn.js";
+
+/** Starts that may never arrive are sent again under new leases; evaluations that may never answer are asked for again. */
+export function redispatch(turn: Turn, event: Extract<RunEvent, { kind: "redispatch" }>): Advance {
+  const { run, plan } = turn;
+  const { report, beforeMs = Number.POSITIVE_INFINITY, why } = event;
+  let touched = false;
+  plan.steps.forEach((stepPlan, index) => {
+    const step = run.steps[index]!;
+    if (isFinal(run.status) || (report && report.stepId !== stepPlan.id)) return;
+    if (step.status === StepStatus.STEP_STATUS_WAITING) turn.effects.push({ kind: "evaluate", stepId: stepPlan.id });
+    if (step.status !== StepStatus.STEP_STATUS_DISPATCHED || run.cancel) return;
+    if (report ? report.lease !== step.lease : step.attemptAtMs >= beforeMs) return;
+    releaseLease(turn, index);
+    touched = true;
+    record(turn, EventKind.EVENT_KIND_STEP_DISPATCHED, { step: index, attempt: step.attempt, note: why });
+    offerStep(turn, stepPlan);
+  });
+  if (run.evaluatingOutput) turn.effects.push({ kind: "evaluate", stepId: "" });
+  return touched || turn.effects.length > 0 ? changed(turn) : unchanged(run, "not-due");
+}
+
+export function admit(turn: Turn, index: number): Advance {
+  const step = turn.run.steps[index];
+  if (!step) return unchanged(turn.run, "unknown-step");
+  if (step.status !== StepStatus.STEP_STATUS_READY || turn.run.cancel) return unchanged(turn.run, "not-ready");
+  const plan = turn.plan.steps[index]!;
+  const before = turn.records.length;
+  const sent = offerStep(turn, plan, true);
+  return sent || turn.records.length > before ? changed(turn) : unchanged(turn.run, "no-room");
+}
+
+export function evaluated(turn: Turn, stepId: string, evaluation: Evaluation): Advance {
+  if (stepId === "") return evaluatedOutput(turn, evaluation);
+  const index = stepIndex(turn.plan, stepId);
+  if (index === undefined) return unchanged(turn.run, "unknown-step");
+  const waiting = turn.run.steps[index]!.status === StepStatus.STEP_STATUS_WAITING;
+  if (!waiting || turn.run.cancel) return unchanged(turn.run, "not-ready");
+  const plan = turn.plan.steps[index]!;
+  if (evaluation.kind === "failed") {
+    failStep(turn, index, evaluation.failure);
+    return changed(turn);
+  }
+  record(turn, EventKind.EVENT_KIND_STEP_READY, { step: index });
+  if (evaluation.kind === "skip") {
+    skipStep(turn, index);
+    startReady(turn, plan.neededBy);
+    return changed(turn);
+  }
+  editStep(turn, index).input = evaluation.value;
+  offerStep(turn, plan);
+  return changed(turn);
+}
+
+function evaluatedOutput(turn: Turn, evaluation: Evaluation): Advance {
+  if (!turn.run.evaluatingOutput) return unchanged(turn.run, "not-ready");
+  if (evaluation.kind === "value") endRun(turn, RunStatus.RUN_STATUS_SUCCEEDED, undefined, evaluation.value);
+  else {
+    const failure =
+      evaluation.kind === "failed"
+        ? evaluation.failure
+        : meshFailure("EXPRESSION_FAILED", "the output has no value", false);
+    endRun(turn, RunStatus.RUN_STATUS_FAILED, failure);
+  }
+  return changed(turn);
+}
+
+/** Nothing new starts from here on; attempts under way may clean up for a while. */
+export function cancel(run: RunState, plan: ChainPlan, reason: string, context: Context): Advance {
+  if (run.cancel) return unchanged(run, "cancelling");
+  const turn = beginTurn(run, plan, context);
+  turn.run.cancel = { reason, graceUntilMs: turn.nowMs + cancelGraceMs };
+  turn.run.evaluatingOutput = false;
+  record(turn, EventKind.EVENT_KIND_CANCEL_REQUESTED, { note: reason });
+  turn.run.steps.forEach((step, index) => {
+    if (isOver(step.status) || inFlight(step.status)) return;
+    const stopped = stopStep(turn, index, StepStatus.STEP_STATUS_CANCELLED);
+    move(turn, index, stopped.status, stopped.attempt);
+  });
+  finishIfOver(turn);
+  return changed(turn);
+}
+
+/** Looks for everything that is due. Always counts as a change, so that the next wake-up is stored. */
+export function wake(turn: Turn): Advance {
+  const { run, plan, nowMs } = turn;
+  if (run.cancel && run.cancel.graceUntilMs <= nowMs) endCancelled(turn);
+  else if (run.deadlineAtMs <= nowMs) {
+    const message = `the run did not end within ${run.deadlineAtMs - run.acceptedAtMs} ms`;
+    endRun(turn, RunStatus.RUN_STATUS_EXPIRED, meshFailure("RUN_EXPIRED", message, false));
+  } else if (!run.cancel) for (const step of plan.steps) wakeStep(turn, step.index);
+  return changed(turn, true);
+}
+
+function wakeStep(turn: Turn, index: number): void {
+  if (isFinal(turn.run.status)) return;
+  const plan = turn.plan.steps[index]!;
+  const step = turn.run.steps[index]!;
+  const due = dueOf(step, plan, turn.nowMs);
+  const expired = StepStatus.STEP_STATUS_EXPIRED;
+  switch (due) {
+    case undefined:
+      return;
+    case "schedule-to-close":
+      return failStep(
+        turn,
+        index,
+        timeout("SCHEDULE_TO_CLOSE_TIMEOUT", "the step did not end", plan.scheduleToCloseMs),
+        expired,
+      );
+    case "schedule-to-start":
+      return failStep(
+        turn,
+        index,
+        timeout("SCHEDULE_TO_START_TIMEOUT", "no worker started the step", plan.scheduleToStartMs),
+        expired,
+      );
+    case "start-to-close": {
+      const failure = {
+        ...timeout("START_TO_CLOSE_TIMEOUT", "the attempt did not end", plan.startToCloseMs),
+        retryable: true,
+      };
+      attemptFailed(turn, index, failure, { session: step.session }, EventKind.EVENT_KIND_ATTEMPT_TIMED_OUT);
+      return;
+    }
+    case "retry":
+      record(turn, EventKind.EVENT_KIND_STEP_READY, { step: index, attempt: step.attempt });
+      editStep(turn, index).attemptAtMs = turn.nowMs;
+      offerStep(turn, plan);
+  }
+}
+
+const timeout = (reason: string, what: string, limitMs = 0): Failure =>
+  meshFailure(reason, `${what} within ${limitMs} ms`, false);
