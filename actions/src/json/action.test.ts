@@ -84,7 +84,7 @@ describe("Query", () => {
   it("refuses expressions and documents that nest too deep", async () => {
     const deepDocument = await ask(`${"[".repeat(50_000)}${"]".repeat(50_000)}`, "@");
     expect(["OUTPUT_TOO_LARGE", "LIMIT_EXCEEDED"]).toContain(deepDocument.failure?.reason);
-    const deepExpression = await ask("{}", "(".repeat(4_000) + "a" + ")".repeat(4_000));
+    const deepExpression = await ask("{}", `${"(".repeat(4_000)}a${")".repeat(4_000)}`);
     expect(deepExpression.failure ?? deepExpression.output).toBeDefined();
     const justDeepEnough = await answer(`${"[".repeat(30)}${"]".repeat(30)}`, "@");
     expect(justDeepEnough.json).toHaveLength(60);

@@ -69,7 +69,11 @@ function refusing<T>(reason: string, step: () => T): T {
   } catch (error) {
     if (!LiquidError.is(error)) throw error;
     const { message } = error;
-    if (/(parse length|template render|memory alloc) limit exceeded/.test(message)) {
+    // A string that is longer than the language can hold, or a stack that is full.
+    if (
+      error.originalError instanceof RangeError ||
+      /(parse length|template render|memory alloc) limit exceeded/.test(message)
+    ) {
       throw new TaskFailure("LIMIT_EXCEEDED", message, error);
     }
     throw new TaskFailure(reason, message, error);
