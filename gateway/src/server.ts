@@ -7,6 +7,7 @@ import {
   internalError,
   isStatusError,
   type LiveSpan,
+  metrics,
   type StatusError,
   statusError,
   tracing,
@@ -98,7 +99,7 @@ function addHooks(app: FastifyInstance, context: GatewayContext): void {
     request.clientGone = gone.signal;
     const span = startSpan(request);
     if (span !== undefined) spans.set(request, span);
-    request.traceHeaders = span?.headers ?? {};
+    request.traceHeaders = span?.headers ?? passedHeaders(request);
     reply.headers({ ...securityHeaders, "taskmesh-request-id": request.id });
     if (context.config.tls !== undefined) reply.header("strict-transport-security", "max-age=31536000");
     checkAccess(request);
@@ -112,6 +113,8 @@ function addHooks(app: FastifyInstance, context: GatewayContext): void {
       spans.get(request)?.setAttribute("http.response.status_code", statusCode);
       spans.get(request)?.end(statusCode >= 500 ? `HTTP ${statusCode}` : undefined);
       const ms = Math.round(reply.elapsedTime);
+      metrics.requests.add(1, request.method, String(statusCode));
+      metrics.requestSeconds.record(reply.elapsedTime / 1_000, request.method);
       context.log.debug(
         { request_id: request.id, method: request.method, url: request.url, statusCode, ms },
         "answered",
@@ -134,6 +137,14 @@ function startSpan(request: FastifyRequest): LiveSpan | undefined {
       "url.path": request.url.split("?", 1)[0]!,
     },
   });
+}
+
+/** Without spans of its own the gateway still hands the caller's trace on. */
+function passedHeaders({ headers }: FastifyRequest): Record<string, string> {
+  const { traceparent, tracestate } = headers;
+  if (typeof traceparent !== "string" || !/^[0-9a-f-]{55,128}$/.test(traceparent)) return {};
+  const hasState = typeof tracestate === "string" && /^[\x20-\x7e]{1,512}$/.test(tracestate);
+  return hasState ? { traceparent, tracestate } : { traceparent };
 }
 
 /** Bodies reach the handlers as bytes: they are read strictly there, where it is known what they are to be. */

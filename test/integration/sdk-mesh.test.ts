@@ -223,6 +223,16 @@ describe("a handler", () => {
     await Promise.all(workers.map((worker) => worker.stop()));
     expect(wordsOf(await resultOf(await start("a b c")))).toBe(3);
     expect(child.process.exitCode).toBeNull();
+    expect(child.output()).toContain("the event loop was blocked");
+  });
+
+  it("that forgets a promise ends neither its worker nor its attempt", async () => {
+    const child = await spawnWorker();
+    expect(wordsOf(await resultOf(await start("forget it")))).toBe(2);
+    await vi.waitFor(() => expect(child.output()).toContain("nothing handled it"), bound);
+    expect(child.output()).toContain("a forgotten promise");
+    expect(wordsOf(await resultOf(await start("a b c")))).toBe(3);
+    expect(child.process.exitCode).toBeNull();
   });
 });
 

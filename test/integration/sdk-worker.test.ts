@@ -1,4 +1,6 @@
 import { randomUUID } from "node:crypto";
+import { context, propagation, trace } from "@opentelemetry/api";
+import { InMemorySpanExporter, NodeTracerProvider, SimpleSpanProcessor } from "@opentelemetry/sdk-trace-node";
 import {
   ActionFailure,
   type AnyAction,
@@ -9,7 +11,7 @@ import {
   type WorkerOptions,
 } from "@taskmesh/action-sdk";
 import { CancelReason, type CompleteStep, StartStep } from "@taskmesh/proto";
-import { createLogger, statusError } from "@taskmesh/runtime";
+import { createLogger, startTelemetry, statusError } from "@taskmesh/runtime";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { type CoordinatorStandIn, type StandInOptions, startStandIn } from "../fixtures/coordinator-stand-in.js";
 import { PageActionsService, pageDescriptors } from "../fixtures/page-actions.js";
@@ -351,22 +353,40 @@ describe("an attempt", () => {
     expect(mesh.completions).toHaveLength(1);
   });
 
-  it("survives a promise that its handler forgot", async () => {
-    // The test runner counts every unhandled rejection of the process as its own failure.
-    const listeners = process.listeners("unhandledRejection");
-    process.removeAllListeners("unhandledRejection");
+  it("passes the trace of its start on, as a span of its own where the process traces", async () => {
+    const parent = { traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-01` };
+    const seen: Record<string, string>[] = [];
+    const action = defineAction(PageActionsService.score, async (_input, context) => {
+      seen.push(context.trace.headers());
+      await Promise.resolve();
+      seen.push({ active: trace.getActiveSpan()?.spanContext().spanId ?? "" });
+      return { words: 1 };
+    });
+    await setUp([action]);
+    await completionOf(mesh.dispatch(method, input("a"), {}, parent).lease);
+    expect(seen.splice(0)).toEqual([parent, { active: "" }]);
+    await completionOf(mesh.dispatch(method, input("a")).lease);
+    expect(seen.splice(0)).toEqual([{}, { active: "" }]);
+
+    const exporter = new InMemorySpanExporter();
+    const provider = new NodeTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] });
+    provider.register();
+    const telemetry = await startTelemetry("test", {});
     try {
-      const action = defineAction(PageActionsService.score, async ({ text }) => {
-        void Promise.reject(new Error("forgotten"));
-        return { words: words(text) };
-      });
-      await setUp([action]);
-      expect(outputOf(await completionOf(mesh.dispatch(method, input("a b")).lease))).toBe(2);
-      await vi.waitFor(() => expect(logs.join("")).toMatch(/nothing handled it.*/), bound);
-      expect(logs.join("")).toContain("forgotten");
-      await worker?.stop();
+      const start = mesh.dispatch(method, input("a"), {}, parent);
+      await completionOf(start.lease);
+      const [span] = exporter.getFinishedSpans();
+      expect(span?.name).toBe(`attempt ${method}`);
+      expect(span?.parentSpanContext?.spanId).toBe("b".repeat(16));
+      expect(span?.attributes).toMatchObject({ "taskmesh.run_id": start.runId, "taskmesh.attempt": 1 });
+      const { traceId, spanId } = span!.spanContext();
+      expect(seen).toMatchObject([{ traceparent: `00-${traceId}-${spanId}-01` }, { active: spanId }]);
     } finally {
-      for (const listener of listeners) process.on("unhandledRejection", listener);
+      await telemetry.stop();
+      await provider.shutdown();
+      trace.disable();
+      context.disable();
+      propagation.disable();
     }
   });
 });

@@ -1,17 +1,18 @@
 /** Chains: validate, apply, list, show. A chain is sent as canonical JSON of ChainSpec, or as a YAML document. */
 import { type JsonObject, toBinary } from "@bufbuild/protobuf";
+import { Chain, ChainInvalid, ChainProblem, ChainServiceService, ChainSpec, ListChainsResponse } from "@taskmesh/proto";
 import {
-  Chain,
-  ChainProblem,
-  ChainServiceService,
-  ChainSpec,
-  ListChainsResponse,
-  ValidateChainResponse,
-} from "@taskmesh/proto";
-import { shorten, statusError } from "@taskmesh/runtime";
+  type ChainDocument,
+  describeChainProblem,
+  isStatusError,
+  parseChainDocument,
+  StatusError,
+  shorten,
+  statusError,
+} from "@taskmesh/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { GatewayContext } from "../context.js";
-import { methodOfPath, Query } from "../query.js";
+import { header, methodOfPath, Query } from "../query.js";
 import { meshType, readMessage, render } from "../render.js";
 import { readJsonBody } from "../start.js";
 
@@ -32,8 +33,12 @@ export function chainRoutes(app: FastifyInstance, context: GatewayContext): void
 async function apply(context: GatewayContext, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
   const query = new Query(request, ["requireLiveWorkers"]);
   const namespace = context.namespaceOf(request);
-  const put = { namespace, spec: readSpec(request), requireLiveWorkers: query.flag("requireLiveWorkers") };
-  const answer = await context.upstream.call(ChainServiceService.putChain, put, context.callOptions(request));
+  const { spec, document } = readChain(request);
+  const put = { namespace, spec, requireLiveWorkers: query.flag("requireLiveWorkers") };
+  const options = context.callOptions(request);
+  const answer = await context.upstream.call(ChainServiceService.putChain, put, options).catch((error: unknown) => {
+    throw document === undefined ? error : placeRefusal(error, document);
+  });
   const { chain, created } = answer;
   if (chain === undefined) throw new Error("PutChain answered without a chain");
   const location = `/api/v1/chains/${chain.name}?namespace=${encodeURIComponent(namespace)}&version=${chain.version}`;
@@ -43,15 +48,47 @@ async function apply(context: GatewayContext, request: FastifyRequest, reply: Fa
     .send({
       chain: render("Chain", Chain, chain),
       created,
-      warnings: answer.warnings.map((warning) => render("ChainProblem", ChainProblem, warning)),
+      warnings: answer.warnings.map((warning) => problemToJson(warning, document)),
     });
 }
 
 async function validate(context: GatewayContext, request: FastifyRequest): Promise<JsonObject> {
   new Query(request, []);
-  const check = { namespace: context.namespaceOf(request), spec: readSpec(request) };
+  const { spec, document } = readChain(request);
+  const check = { namespace: context.namespaceOf(request), spec };
   const answer = await context.upstream.call(ChainServiceService.validateChain, check, context.callOptions(request));
-  return render("ValidateChainResponse", ValidateChainResponse, answer);
+  return {
+    problems: answer.problems.map((problem) => problemToJson(problem, document)),
+    warnings: answer.warnings.map((warning) => problemToJson(warning, document)),
+  };
+}
+
+/** A problem with its place in the YAML text, where there is one. */
+function problemToJson(problem: ChainProblem, document: ChainDocument | undefined): JsonObject {
+  const json = render("ChainProblem", ChainProblem, problem);
+  return document === undefined ? json : { ...json, ...placeOf(problem, document) };
+}
+
+function placeOf(problem: ChainProblem, { locate }: ChainDocument): { line: number; column: number } {
+  const { line, column } = locate(problem.path, problem.expression === "" ? undefined : problem.start);
+  return { line, column };
+}
+
+/** The refusal of a YAML document: its messages begin with `line:column`. */
+function placeRefusal(error: unknown, document: ChainDocument): unknown {
+  if (!isStatusError(error)) return error;
+  const problems = error.detail("taskmesh.v1.ChainInvalid", ChainInvalid)?.problems;
+  if (problems === undefined || problems.length === 0) return error;
+  const fieldViolations = problems.map((problem) => {
+    const { line, column } = placeOf(problem, document);
+    return {
+      field: problem.path,
+      description: `${line}:${column}: ${describeChainProblem(problem)}`,
+      reason: problem.reason,
+    };
+  });
+  const { reason, message, details } = error;
+  return new StatusError({ code: error.code, reason, message, details, fieldViolations, cause: error });
 }
 
 async function list(context: GatewayContext, request: FastifyRequest): Promise<JsonObject> {
@@ -76,11 +113,37 @@ async function show(context: GatewayContext, request: FastifyRequest): Promise<J
   return { chain: render("Chain", Chain, answer.chain ?? Chain.fromPartial({})) };
 }
 
-function readSpec(request: FastifyRequest): ChainSpec {
+/** The chain in the body; `document` where it is YAML. Throws CHAIN_INVALID with every fault of its form. */
+function readChain(request: FastifyRequest): { spec: ChainSpec; document?: ChainDocument } {
+  if (/yaml/i.test(header(request, "content-type") ?? "")) return readYaml(request.body);
   const parsed = readMessage("ChainSpec", readJsonBody(request.body).value);
-  if (parsed.ok) return ChainSpec.decode(toBinary(meshType("ChainSpec"), parsed.message));
-  const [first] = parsed.violations;
-  const fieldViolations = parsed.violations.map(({ field, message: description }) => ({ field, description }));
-  const message = `${first?.field || "the chain"}: ${shorten(first?.message ?? "is invalid", 300)}`;
-  throw statusError({ reason: "CHAIN_INVALID", message, fieldViolations });
+  if (parsed.ok) return { spec: ChainSpec.decode(toBinary(meshType("ChainSpec"), parsed.message)) };
+  throw chainInvalid(parsed.violations.map(({ field, message }) => ({ field, description: message })));
+}
+
+function readYaml(body: unknown): { spec: ChainSpec; document: ChainDocument } {
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(body as Buffer);
+  } catch {
+    throw chainInvalid([{ field: "", description: "the document is not valid UTF-8" }]);
+  }
+  const document = parseChainDocument(text);
+  if (document.spec !== undefined) return { spec: document.spec, document };
+  throw chainInvalid(
+    document.problems.map(({ path, line, column, message, suggestion }) => {
+      const hint = suggestion === "" ? "" : `; did you mean ${JSON.stringify(suggestion)}?`;
+      return {
+        field: path,
+        description: `${line}:${column}: ${message}${message.includes("did you mean") ? "" : hint}`,
+      };
+    }),
+  );
+}
+
+function chainInvalid(fieldViolations: readonly { field: string; description: string }[]): StatusError {
+  const [first] = fieldViolations;
+  const more = fieldViolations.length > 1 ? ` (and ${fieldViolations.length - 1} more)` : "";
+  const message = `${first?.field || "the chain"}: ${shorten(first?.description ?? "is invalid", 300)}${more}`;
+  return statusError({ reason: "CHAIN_INVALID", message, fieldViolations });
 }

@@ -1,4 +1,6 @@
 /** Whether the gateway lives and can serve, and what it offers. */
+
+import { type MetricsExport, startMetrics } from "@taskmesh/runtime";
 import type { FastifyInstance } from "fastify";
 import type { GatewayContext } from "../context.js";
 
@@ -11,6 +13,15 @@ export function statusRoutes(app: FastifyInstance, context: GatewayContext): voi
     const isReady = !context.stopping.aborted && (await context.upstream.ready(request.clientGone));
     return reply.code(isReady ? 200 : 503).send({ status: isReady ? "ready" : "no coordinator is serving" });
   });
+
+  // The exporter is loaded when someone first asks: who has no Prometheus pays nothing for it.
+  let metrics: Promise<MetricsExport> | undefined;
+  app.get("/metrics", async (_request, reply) => {
+    metrics ??= startMetrics();
+    const { contentType, render } = await metrics;
+    return reply.header("content-type", contentType).send(await render());
+  });
+  app.addHook("onClose", async () => (await metrics)?.stop());
 
   app.get("/", async () => ({
     name: "taskmesh",
@@ -30,6 +41,7 @@ export function statusRoutes(app: FastifyInstance, context: GatewayContext): voi
       call: "/v1/{service}/{method}",
       health: "/healthz",
       readiness: "/readyz",
+      metrics: "/metrics",
     },
   }));
 }
