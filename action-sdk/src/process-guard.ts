@@ -10,19 +10,24 @@ const impatientExitCode = 130;
 
 export interface Guarded {
   handleSignals: boolean;
+  /** False where the process is more than its workers, and their host has its own rule. */
+  handleRejections: boolean;
   log: Logger;
   stop(): Promise<void>;
   inFlight(): number;
 }
 
+/** Workers for which rejections are handled, and those that signals drain. */
 const guarded = new Set<Guarded>();
 const signalled = new Set<Guarded>();
 let signals = 0;
 
 /** Guards the process for one worker; call the result when the worker has stopped. */
 export function guardProcess(worker: Guarded): () => void {
-  if (guarded.size === 0) process.on("unhandledRejection", onUnhandledRejection);
-  guarded.add(worker);
+  if (worker.handleRejections) {
+    if (guarded.size === 0) process.on("unhandledRejection", onUnhandledRejection);
+    guarded.add(worker);
+  }
   if (worker.handleSignals) {
     if (signalled.size === 0) {
       process.on("SIGTERM", onSignal);
@@ -31,9 +36,8 @@ export function guardProcess(worker: Guarded): () => void {
     signalled.add(worker);
   }
   return () => {
-    guarded.delete(worker);
     signalled.delete(worker);
-    if (guarded.size === 0) process.off("unhandledRejection", onUnhandledRejection);
+    if (guarded.delete(worker) && guarded.size === 0) process.off("unhandledRejection", onUnhandledRejection);
     // A signal under way still has to end the process, and a second one to hurry it.
     if (signalled.size > 0 || signals > 0) return;
     process.off("SIGTERM", onSignal);

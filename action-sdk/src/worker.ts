@@ -139,6 +139,7 @@ class RunningWorker implements Worker, SessionListener {
     });
     this.#unguard = guardProcess({
       handleSignals: config.handleSignals,
+      handleRejections: config.carrier === undefined,
       log: this.#log,
       stop: () => this.stop(),
       inFlight: () => this.inFlight,
