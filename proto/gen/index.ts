@@ -10,18 +10,14 @@ export {
   ChainServiceService,
   ChainSpec,
   ChainSpec_OutputEntry,
-  ExponentialBackoff,
   Expression,
-  FixedBackoff,
   GetChainRequest,
   GetChainResponse,
-  LinearBackoff,
   ListChainsRequest,
   ListChainsResponse,
   OnUnhandled,
   PutChainRequest,
   PutChainResponse,
-  RetryPolicy,
   StepSpec,
   StepSpec_InputEntry,
   ValidateChainRequest,
@@ -116,6 +112,12 @@ export {
   RelayStored,
   type RelayServiceServer,
 } from "./taskmesh/v1/relay.js";
+export {
+  ExponentialBackoff,
+  FixedBackoff,
+  LinearBackoff,
+  RetryPolicy,
+} from "./taskmesh/v1/retry.js";
 export {
   Attempt,
   AttemptLogs,

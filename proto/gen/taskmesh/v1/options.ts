@@ -7,7 +7,7 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Duration } from "../../google/protobuf/duration.js";
-import { RetryPolicy } from "./chain.js";
+import { RetryPolicy } from "./retry.js";
 
 export const protobufPackage = "taskmesh.v1";
 
