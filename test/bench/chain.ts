@@ -1,0 +1,42 @@
+/** chain5: five steps in a row, three fields bound by CEL in each. */
+import { type ChainSpec, ChainServiceClient, OnUnhandled } from "@taskmesh/proto";
+import { createClient, unaryCall } from "@taskmesh/runtime";
+import { stepsPerRun } from "./load.js";
+
+export const chainMethod = "acme.bench.v1.Bench/Chain5";
+const fields = { counter: "int32", run: "int64", pad: "string" };
+
+const from = (source: string): ChainSpec["steps"][number]["input"] =>
+  Object.fromEntries(Object.keys(fields).map((field) => [field, { kind: { $case: "cel", value: `${source}.${field}` } }]));
+
+export const chain5: ChainSpec = {
+  contract: { name: chainMethod, input: fields, output: fields },
+  runTimeout: undefined,
+  description: "",
+  onUnhandled: OnUnhandled.ON_UNHANDLED_UNSPECIFIED,
+  steps: Array.from({ length: stepsPerRun }, (_, i) => ({
+    id: `s${i + 1}`,
+    call: "acme.bench.v1.BenchActions/Count",
+    input: from(i === 0 ? "input" : `steps.s${i}.output`),
+    when: "",
+    needs: [],
+    retry: undefined,
+    scheduleToStart: undefined,
+    startToClose: undefined,
+    heartbeat: undefined,
+    scheduleToClose: undefined,
+    taskQueue: "",
+    priority: 0,
+  })),
+  output: from(`steps.s${stepsPerRun}.output`),
+};
+
+/** Saves chain5 at a coordinator. */
+export async function putChain5(address: { host: string; port: number }): Promise<void> {
+  const client = createClient(ChainServiceClient, { addresses: [address] });
+  try {
+    await unaryCall(client, client.putChain, { namespace: "default", spec: chain5, requireLiveWorkers: true });
+  } finally {
+    client.close();
+  }
+}

@@ -1,0 +1,31 @@
+/** npm run bench -- chain5 | pages | all  [--rounds N] [--runs N] [--in-flight N] */
+import { parseArgs } from "node:util";
+import { benchChain5 } from "./chain5.js";
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    rounds: { type: "string", default: "7" },
+    runs: { type: "string", default: "2000" },
+    "in-flight": { type: "string", default: "200" },
+  },
+});
+const what = positionals[0] ?? "all";
+const options = {
+  rounds: Number(values.rounds),
+  runs: Number(values.runs),
+  inFlight: Number(values["in-flight"]),
+  alone: 200,
+  idleMs: 10_000,
+};
+const known = { chain5: () => benchChain5(options) };
+const chosen = what === "all" ? Object.keys(known) : [what];
+for (const name of chosen) {
+  const bench = known[name as keyof typeof known];
+  if (!bench) {
+    console.error(`there is no bench ${name}; choose one of ${Object.keys(known).join(", ")}, all`);
+    process.exit(2);
+  }
+  await bench();
+}
+process.exit(0);
