@@ -45,7 +45,9 @@ export function traceOf(parent: TraceHeaders | undefined, facts: AttemptFacts): 
     "taskmesh.step_id": facts.stepId,
     "taskmesh.attempt": facts.attempt,
   };
-  const span = tracing.startSpan({ name: `attempt ${facts.method}`, kind: "consumer", parent, attributes });
+  // Named after the lease, which a claim has changed since the start was sent.
+  const above = tracing.announce(parent, facts.lease) ?? parent;
+  const span = tracing.startSpan({ name: `attempt ${facts.method}`, kind: "consumer", parent: above, attributes });
   return { span, headers: () => ({ ...(span?.headers ?? parent) }) };
 }
 

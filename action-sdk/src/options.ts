@@ -101,7 +101,7 @@ export interface WorkerConfig {
 }
 
 /** Completes and checks the options. Throws a ConfigError that lists every fault. */
-export function resolveOptions(options: WorkerOptions, env: Environment): WorkerConfig {
+export function resolveOptions(options: WorkerOptions, env: Environment = process.env): WorkerConfig {
   const faults: ConfigFault[] = [];
   const outside = readOutside(options, env, faults);
   const served = serveActions(options, faults);

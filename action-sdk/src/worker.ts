@@ -68,9 +68,9 @@ export interface Worker {
  * the registration for a reason that a retry can't mend, and with an Error when `signal` aborts first.
  */
 export async function startWorker(options: WorkerOptions): Promise<Worker> {
-  const config = resolveOptions(options, process.env);
+  const config = resolveOptions(options);
   // An embedded mesh traces for its whole process.
-  const telemetry = config.carrier ? undefined : await startTelemetry("taskmesh-worker", process.env);
+  const telemetry = config.carrier ? undefined : await startTelemetry("taskmesh-worker");
   const worker = new RunningWorker(config, async () => telemetry?.stop());
   await worker.started();
   return worker;
