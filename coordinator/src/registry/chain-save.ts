@@ -247,7 +247,11 @@ const isText = (name: string): boolean => name.length > 0 && name.length <= 512 
 
 function invalid(problems: readonly ChainProblem[]): StatusError {
   const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : "";
-  const violations = problems.map(({ path, message, reason }) => ({ field: path, description: message, reason }));
+  const violations = problems.map(({ path, message, reason }) => ({
+    field: path.slice(0, violationTextMax),
+    description: message.slice(0, violationTextMax),
+    reason,
+  }));
   return statusError({
     reason: "CHAIN_INVALID",
     message: `${problems[0]?.path ?? "the chain"}: ${problems[0]?.message ?? "is not valid"}${more}`,
@@ -273,6 +277,8 @@ function unservable(unserved: readonly ChainProblem[]): StatusError {
 /** Trailers are small (8 KiB of details), and a detail that does not fit is left out whole: the first problems must get through. */
 const violationBytesMax = 2_048;
 const problemBytesMax = 5_120;
+/** Characters of a violation's texts. */
+const violationTextMax = 400;
 /** Characters of an expression or message within a detail. */
 const textMax = 1_024;
 
@@ -283,6 +289,7 @@ function problemsDetail(problems: readonly ChainProblem[]): ReturnType<typeof st
     expression: one.expression.length <= textMax ? one.expression : "",
     message: one.message.slice(0, textMax),
     found: one.found.slice(0, textMax),
+    suggestion: one.suggestion.slice(0, textMax),
   }));
   const shown = fitting(short, problemBytesMax, (one) => ChainProblem.encode(one).finish().length);
   return statusDetail("taskmesh.v1.ChainInvalid", ChainInvalid, { problems: shown });
