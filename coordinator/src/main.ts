@@ -2,10 +2,13 @@
 import {
   ConfigError,
   coordinatorConfig,
+  coordinatorSettings,
   createLogger,
   createMetricsServer,
   runService,
   serviceGroup,
+  setLogLevel,
+  settingsHelp,
   startTelemetry,
 } from "@taskmesh/runtime";
 import { createCoordinator } from "./coordinator.js";
@@ -14,8 +17,15 @@ const log = createLogger("coordinator");
 
 /** Runs until SIGTERM or SIGINT; the exit code. */
 async function main(env: NodeJS.ProcessEnv = process.env): Promise<number> {
+  if (process.argv.includes("--help")) {
+    process.stdout.write(
+      `A Taskmesh coordinator. Its settings are environment variables:\n\n${settingsHelp(coordinatorSettings)}\n`,
+    );
+    return 0;
+  }
   try {
     const config = coordinatorConfig(env);
+    setLogLevel(config.logLevel);
     for (const warning of config.warnings) log.warn(warning);
     const telemetry = await startTelemetry("taskmesh-coordinator", env);
     const coordinator = createCoordinator(config);

@@ -55,11 +55,12 @@ describe("tracing that is off", () => {
     {},
     { OTEL_EXPORTER_OTLP_ENDPOINT: "http://127.0.0.1:1", OTEL_SDK_DISABLED: "true" },
     { OTEL_EXPORTER_OTLP_ENDPOINT: "http://127.0.0.1:1", OTEL_TRACES_EXPORTER: "none" },
-  ])("makes nothing with %j", async (env) => {
+  ])("makes nothing, and hands a caller's trace on, with %j", async (env) => {
     const telemetry = await startTelemetry("test", env);
     expect(tracing.enabled).toBe(false);
-    expect(tracing.extract({ traceparent: parent })).toBeUndefined();
-    expect(tracing.announce({ traceparent: parent }, "lease")).toBeUndefined();
+    expect(tracing.extract({ traceparent: parent })).toEqual({ traceparent: parent });
+    expect(tracing.announce({ traceparent: parent }, "lease")).toEqual({ traceparent: parent });
+    expect(tracing.announce(undefined, "lease")).toBeUndefined();
     expect(tracing.inject()).toBeUndefined();
     expect(tracing.startSpan({ name: "x" })).toBeUndefined();
     tracing.recordSpan({ name: "x", startMs: 0, endMs: 1 });

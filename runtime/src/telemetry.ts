@@ -1,8 +1,8 @@
 /**
  * Tracing by OpenTelemetry, set up by its standard environment variables (docs/guides/configuration.md, Tracing).
  *
- * Off, unless an OTLP endpoint is set or the process has registered a tracer provider of its own. Off means: every function here
- * returns undefined at once, nothing is allocated, and the OpenTelemetry SDK is not even loaded.
+ * Off, unless an OTLP endpoint is set or the process has registered a tracer provider of its own. Off means: no spans, nothing is
+ * allocated for a call without trace headers, and the OpenTelemetry SDK is not even loaded. A caller's trace is still handed on.
  *
  * T1. A trace crosses processes as W3C headers (traceparent, tracestate, baggage) and is stored with a run as such.
  * T2. No span stays open longer than one call or one handler. What lasts longer, or ends in another process than it began in, is
@@ -89,10 +89,12 @@ export const tracing = {
     return live !== undefined;
   },
 
-  /** The trace headers that a carrier holds, checked and bounded. Undefined: none, malformed ones, or tracing is off. */
+  /**
+   * The trace headers that a carrier holds, checked and bounded. Undefined: none, or malformed ones. Also where tracing is off, so that
+   * a process without spans of its own can hand a caller's trace on; where that is of no use, look at `enabled` first.
+   */
   extract(carrier: TraceCarrier | undefined): TraceHeaders | undefined {
-    if (!live || !carrier) return undefined;
-    return readHeaders(carrier);
+    return carrier && readHeaders(carrier);
   },
 
   /** The headers of the active span. Undefined: there is none, or tracing is off. */
@@ -104,11 +106,11 @@ export const tracing = {
   },
 
   /**
-   * The headers of a span that will be recorded later under `parent`, with an id made of `key`. Undefined: there is no parent, or
-   * tracing is off.
+   * The headers of a span that will be recorded later under `parent`, with an id made of `key`; the parent's own where tracing is
+   * off. Undefined: there is no parent.
    */
   announce(parent: TraceHeaders | undefined, key: string): TraceHeaders | undefined {
-    if (!live || !parent) return undefined;
+    if (!live || !parent) return parent;
     const known = toSpanContext(parent);
     return known && toHeaders({ ...known, spanId: spanIdOf(key) }, parent["baggage"]);
   },

@@ -109,7 +109,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       meters.ended(draft.write.run);
       recordRunSpan(draft.write.run, draft.plan.method);
     },
-    traceOf: (run: RunState, lease: string) => (tracing.enabled ? tracing.announce(run.trace, lease) : undefined),
+    traceOf: (run: RunState, lease: string) => run.trace && tracing.announce(run.trace, lease),
     wakeAt: (ms: number) => sweeper.wakeAt(ms),
   };
   const pipeline: Pipeline = createPipeline({

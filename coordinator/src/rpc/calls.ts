@@ -41,7 +41,7 @@ export interface CallContext {
   remainingMs(): number;
   /** Aborts when the caller cancels, leaves, or its deadline passes. */
   readonly signal: AbortSignal;
-  /** Trace headers of this call's span, for what it sets in motion. Undefined: tracing is off. */
+  /** Trace headers for what the call sets in motion: those of its span, or the caller's where tracing is off. */
   readonly trace: TraceHeaders | undefined;
 }
 
@@ -140,6 +140,7 @@ function open(call: AnyCall): OpenCall {
   // A call that is reset after its end still emits errors; without a listener they would end the process.
   call.on("error", () => {});
   let abort: AbortController | undefined;
+  let handed: TraceHeaders | undefined;
   const span = startSpan(path, call.metadata);
   const context: CallContext = {
     path,
@@ -161,7 +162,10 @@ function open(call: AnyCall): OpenCall {
       }
       return abort.signal;
     },
-    trace: span?.headers,
+    get trace() {
+      handed ??= span?.headers ?? tracing.extract(call.metadata);
+      return handed;
+    },
   };
   return {
     context,
