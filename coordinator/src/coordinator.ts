@@ -183,7 +183,17 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       await migrate(db);
       stopHealth = new AbortController();
       void watchDatabase(stopHealth.signal);
-      await carrier.start(engine.listener, signal);
+      await carrier.start(
+        {
+          onCompletions: (delivery) => engine.listener.onCompletions(delivery),
+          onWiped() {
+            // Workers keep what was confirmed for a while, so that it can be told again.
+            registry.sessions.republish();
+            engine.listener.onWiped();
+          },
+        },
+        signal,
+      );
       await registry.start();
       engine.start();
       await listener.start();
