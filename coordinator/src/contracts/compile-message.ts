@@ -8,6 +8,7 @@ import { nearestName } from "@taskmesh/runtime";
 import { describeTarget, isAssignable, targetOf } from "./cel/assignable.js";
 import { encodeConstant, encodeLiteral, type FieldSource } from "./cel/bind.js";
 import { type CheckedExpression, checkExpression } from "./cel/check.js";
+import { compileProjection } from "./cel/projection.js";
 import type { ScopeTypes } from "./cel/scope-types.js";
 import type { ExpressionProblem } from "./cel/syntax.js";
 import { meshFiles } from "./descriptors.js";
@@ -102,7 +103,7 @@ function checkField(
   if (checked === undefined) return undefined;
   for (const step of checked.reading.steps) reads.add(step);
   const whole = { expression: source, start: 0, end: source.length };
-  if (!isAssignable(checked.ast, checked.type, target, mapping.types)) {
+  if (!isCopied(checked, field, mapping.types) && !isAssignable(checked.ast, checked.type, target, mapping.types)) {
     const found = mapping.types.display(checked.type);
     const message = `${mapping.target.name}.${field.name} is ${expected}, and the expression gives ${found}${conversionHint(found)}`;
     report({ ...place, ...whole, reason: "WRONG_TYPE", message, expected, found });
@@ -114,6 +115,14 @@ function checkField(
   if (bytes instanceof Uint8Array) return { kind: "constant", field, bytes };
   report({ ...place, ...whole, reason: "INVALID_VALUE", message: bytes.message, expected });
   return undefined;
+}
+
+/** A path onto a field that is written alike fits whatever CEL makes of its type: an Any is copied as it is. */
+function isCopied({ reading: { bare } }: CheckedExpression, field: DescField, types: ScopeTypes): boolean {
+  if (bare === undefined) return false;
+  const output = [...types.steps.values()].find((step) => step.index === bare.source)?.output;
+  const whole = bare.source < 0 ? types.input : output;
+  return compileProjection(bare.fields, whole?.typeName ?? "", field) !== undefined;
 }
 
 function scopeOf({ types, guarded, self }: MessageMapping): Parameters<typeof checkCel>[0] {

@@ -142,10 +142,12 @@ export function typeOfNode(node: ASTNode): string | undefined {
 }
 
 function listItem(type: string): string | undefined {
+  if (type === "list") return "dyn"; // the checker's short name of list<dyn>
   return type.startsWith("list<") && type.endsWith(">") ? type.slice(5, -1) : undefined;
 }
 
 function mapItems(type: string): [string, string] | undefined {
+  if (type === "map") return ["dyn", "dyn"];
   if (!type.startsWith("map<") || !type.endsWith(">")) return undefined;
   const comma = type.indexOf(","); // keys are never generic
   return [type.slice(4, comma).trim(), type.slice(comma + 1, -1).trim()];
