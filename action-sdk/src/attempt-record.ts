@@ -1,6 +1,6 @@
 /** One attempt in a worker's hands, and how it looks in beats and completions. */
 import type { AttemptBeat, CompleteStep, Payload, StartStep } from "@taskmesh/proto";
-import { type LiveSpan, type StartDelivery, type TraceHeaders, tracing } from "@taskmesh/runtime";
+import { attemptSpanKey, type LiveSpan, type StartDelivery, type TraceHeaders, tracing } from "@taskmesh/runtime";
 import type { AttemptContext, AttemptFacts } from "./context.js";
 import { failureOf } from "./errors.js";
 import { inlinePayload } from "./payload.js";
@@ -45,8 +45,8 @@ export function traceOf(parent: TraceHeaders | undefined, facts: AttemptFacts): 
     "taskmesh.step_id": facts.stepId,
     "taskmesh.attempt": facts.attempt,
   };
-  // Named after the lease, which a claim has changed since the start was sent.
-  const above = tracing.announce(parent, facts.lease) ?? parent;
+  // Not what the headers say: a claim has made it another attempt since they were sent.
+  const above = tracing.announce(parent, attemptSpanKey(facts)) ?? parent;
   const span = tracing.startSpan({ name: `attempt ${facts.method}`, kind: "consumer", parent: above, attributes });
   return { span, headers: () => ({ ...(span?.headers ?? parent) }) };
 }

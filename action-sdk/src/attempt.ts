@@ -230,10 +230,13 @@ export class Attempts {
       this.#finish(attempt, failed("METHOD_UNKNOWN", message, true));
       return;
     }
-    const done = (outcome: Outcome): void => this.#finish(attempt, outcome);
     const span = attempt.trace?.span;
-    if (!span) perform(served.action, served.checks, bytes, attempt.context, done);
-    else span.run(() => perform(served.action, served.checks, bytes, attempt.context, done));
+    if (span) span.run(() => this.#hand(served, bytes, attempt));
+    else this.#hand(served, bytes, attempt);
+  }
+
+  #hand({ action, checks }: ServedAction, bytes: Uint8Array, attempt: Attempt): void {
+    perform(action, checks, bytes, attempt.context, (outcome) => this.#finish(attempt, outcome));
   }
 
   #fetchInput(attempt: Attempt, payload: Payload): void {

@@ -121,12 +121,14 @@ export class AttemptContext implements ActionContext {
   }
 
   get deadline(): Date | undefined {
-    const left = this.remainingMs();
+    const left = this.#leftMs();
     return left === Number.POSITIVE_INFINITY ? undefined : new Date(Date.now() + left);
   }
 
-  // Bound here and below, so that `({ text }, { progress, remainingMs })` works.
-  readonly remainingMs = (): number => Math.max(0, this.#facts.deadlineAtMs - performance.now());
+  // Made when asked for, here and below, and bound, so that `({ text }, { progress, remainingMs })` works.
+  get remainingMs(): () => number {
+    return () => this.#leftMs();
+  }
 
   get idempotencyKey(): string {
     const { runId, stepId, item } = this.#facts;
@@ -141,16 +143,20 @@ export class AttemptContext implements ActionContext {
     return this.#log.face;
   }
 
-  readonly progress = (percent: number, message = ""): void => {
-    const report = { percent: Math.min(100, Math.max(0, Number(percent) || 0)), message: cutText(message, 1_024) };
-    this.#progress = report;
-    this.#reportedAtMs = performance.now();
-    this.#ports.onProgress?.(report);
-  };
+  get progress(): (percent: number, message?: string) => void {
+    return (percent, message = "") => {
+      const report = { percent: Math.min(100, Math.max(0, Number(percent) || 0)), message: cutText(message, 1_024) };
+      this.#progress = report;
+      this.#reportedAtMs = performance.now();
+      this.#ports.onProgress?.(report);
+    };
+  }
 
-  readonly heartbeat = (): void => {
-    this.#reportedAtMs = performance.now();
-  };
+  get heartbeat(): () => void {
+    return () => {
+      this.#reportedAtMs = performance.now();
+    };
+  }
 
   get trace(): { headers(): Record<string, string> } {
     return { headers: this.#ports.traceHeaders ?? (() => ({})) };
@@ -186,6 +192,10 @@ export class AttemptContext implements ActionContext {
   /** Bytes of the log so far, about. */
   get logBytes(): number {
     return this.#log?.bytes ?? 0;
+  }
+
+  #leftMs(): number {
+    return Math.max(0, this.#facts.deadlineAtMs - performance.now());
   }
 
   /** Adds a line in the worker's own name, such as the stack of what the handler threw. */

@@ -33,8 +33,6 @@ export function perform(
   context: AttemptContext,
   done: (outcome: Outcome) => void,
 ): void {
-  const settle = (answer: unknown): void => done(encodeOutput(action, checks.output, answer));
-  const reject = (thrown: unknown): void => done(outcomeOf(thrown, context));
   const input = decodeInput(action, checks.input, bytes);
   if ("fault" in input) {
     done(refused("INPUT_INVALID", `the input of ${action.method} ${input.fault}`));
@@ -44,14 +42,17 @@ export function perform(
   try {
     answer = action.handler(input.value, context);
     if (isThenable(answer)) {
-      answer.then(settle, reject);
+      answer.then(
+        (value) => done(encodeOutput(action, checks.output, value)),
+        (thrown: unknown) => done(outcomeOf(thrown, context)),
+      );
       return;
     }
-  } catch (error) {
-    reject(error);
+  } catch (thrown) {
+    done(outcomeOf(thrown, context));
     return;
   }
-  settle(answer);
+  done(encodeOutput(action, checks.output, answer));
 }
 
 function decodeInput(action: AnyAction, check: Check, bytes: Uint8Array): { value: unknown } | { fault: string } {
