@@ -95,7 +95,7 @@ function checkField(
     const bytes = encodeLiteral(mapping.target, field, expression.kind.value as JsonValue);
     if (bytes instanceof Uint8Array) return { kind: "constant", field, bytes };
     const found = clip(JSON.stringify(expression.kind.value) ?? "nothing");
-    report({ ...place, reason: "WRONG_TYPE", message: `${expected} is expected: ${bytes.message}`, expected, found });
+    report({ ...place, reason: "WRONG_TYPE", message: bytes.message, expected, found });
     return undefined;
   }
   const source = expression.kind.value;
