@@ -24,6 +24,7 @@ import {
   type StreamConfig,
   type StreamInfo,
 } from "@nats-io/jetstream";
+import { sleep } from "../backoff.js";
 import type { NatsLink } from "./nats-link.js";
 import { doneConsumer, doneFilter, doneStream, startStream } from "./nats-names.js";
 import { dedupeWindowMs, type Lane, laneConsumer, laneSubject, messageBytesMax } from "./transport.js";
@@ -38,8 +39,13 @@ const stalledMs = 10_000;
 const doneAgeMaxMs = 24 * 3600 * 1000;
 /** Lanes are kept short by their windows; a start that is this old waits for workers that are gone for good. */
 const startAgeMaxMs = 7 * 24 * 3600 * 1000;
-/** While Postgres is away completions stay in a coordinator's hands; others get them after this long. */
-const doneAckWaitMs = 60_000;
+/** While Postgres is away completions stay in a coordinator's hands: others get them after this many times the ack wait of starts. */
+const doneAckWaits = 4;
+/**
+ * Pause before a stream that vanished is made again. nats-server 2.9 still removes files of a deleted stream for some milliseconds: a
+ * stream made meanwhile under the same name loses its files and stores nothing ever after.
+ */
+const remakePauseMs = 500;
 /** Waiting pull requests of a consumer; the server's own default of 512 stops larger fleets. */
 const pullsWaitingMax = 10_000;
 
@@ -117,7 +123,7 @@ export class Provision {
     await this.#want(doneStream, {
       durable_name: doneConsumer(coordinatorId),
       filter_subject: doneFilter(coordinatorId),
-      ack_wait: doneAckWaitMs * nanosPerMs,
+      ack_wait: doneAckWaits * this.#options.ackWaitMs * nanosPerMs,
       max_waiting: pullsWaitingMax,
     });
   }
@@ -207,6 +213,7 @@ export class Provision {
       info = await this.#jsm.streams.info(config.name);
     } catch (error) {
       if (!isNotFound(error)) throw error;
+      if (this.#seen.has(config.name)) await sleep(remakePauseMs);
       info = await this.#jsm.streams.add(config);
       made = true;
     }

@@ -168,7 +168,8 @@ export class JetStreamWork implements WorkTransport {
   }
 
   #report(reportTo: string, bytes: Uint8Array, stored: StoredCallback): void {
-    const publisher = this.#publisher;
+    // Completions that were taken before close() are flushed by it, those of later ticks find no publisher.
+    const publisher = this.#closing.signal.aborted ? undefined : this.#publisher;
     if (!publisher || !/^[A-Za-z0-9_-]{1,100}$/.test(reportTo)) {
       setImmediate(stored, new Error(publisher ? `no such coordinator: ${reportTo}` : "the transport is not open"));
       return;
