@@ -63,7 +63,7 @@ export async function waitForEnd(origin: string, runId: string): Promise<Result>
 
 /** When a run was accepted and ended, and how often each of its steps was tried. */
 export async function timesOf(origin: string, runId: string): Promise<RunTimes> {
-  const answer = await call(`${origin}/api/v1/runs/${runId}`);
+  const answer = await call(`${origin}/api/v1/runs/${runId}?omitPayloads=true`);
   const run = (answer.run ?? answer) as { acceptedAt: string; endedAt: string };
   const steps = (answer.steps ?? []) as { stepId: string; attempt?: number }[];
   return { ...run, attempts: Object.fromEntries(steps.map((step) => [step.stepId, step.attempt ?? 0])) };

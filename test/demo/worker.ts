@@ -4,8 +4,8 @@ import { defineAction, startWorker } from "@taskmesh/action-sdk";
 import { descriptors } from "./gen/descriptors.js";
 import { PageActionsService } from "./gen/pages.js";
 
-/** As long as a call to another service would take: so that there is work in hand whenever the process is killed. */
-const workMs = 60;
+/** As long as a call to a slow service would take: so that there is work in hand whenever the process is killed. */
+const workMs = 250;
 const wordsPerMinute = 230;
 
 const extract = defineAction(PageActionsService.extract, async ({ text }, { signal }) => {
