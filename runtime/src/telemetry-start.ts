@@ -25,11 +25,34 @@ const stopMsMax = 5_000;
 /** An unreachable collector is worth a line now and then, not one for each batch. */
 const exportWarningMs = 60_000;
 
+let shared: Promise<Telemetry> | undefined;
+let users = 0;
+
 /**
  * Starts tracing for a process called `serviceName` (OTEL_SERVICE_NAME beats it). Off without an OTLP endpoint, with
  * OTEL_SDK_DISABLED=true or OTEL_TRACES_EXPORTER=none. A tracer provider that the program has registered itself is used as it is.
+ * Several parts of a process may start it: the first one names it, and it ends with the last `stop`.
  */
 export async function startTelemetry(serviceName: string, env: Environment = process.env): Promise<Telemetry> {
+  users += 1;
+  shared ??= begin(serviceName, env);
+  const telemetry = await shared;
+  let stopped: Promise<void> | undefined;
+  const stop = async (): Promise<void> => {
+    users -= 1;
+    if (users > 0) return;
+    shared = undefined;
+    await telemetry.stop();
+  };
+  return {
+    stop() {
+      stopped ??= stop();
+      return stopped;
+    },
+  };
+}
+
+async function begin(serviceName: string, env: Environment): Promise<Telemetry> {
   if (env["OTEL_SDK_DISABLED"]?.toLowerCase() === "true") return off;
   const own = registeredProvider();
   if (own) {
@@ -76,7 +99,6 @@ async function exportTo(serviceName: string, env: Environment): Promise<Telemetr
   provider.register();
   setTracing(provider, ids);
 
-  let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     setTracing(undefined);
     let timer: NodeJS.Timeout | undefined;
@@ -90,12 +112,7 @@ async function exportTo(serviceName: string, env: Environment): Promise<Telemetr
     propagation.disable();
     diag.disable();
   };
-  return {
-    stop: () => {
-      stopped ??= stop();
-      return stopped;
-    },
-  };
+  return { stop };
 }
 
 function logExportFailures(): void {

@@ -231,6 +231,17 @@ describe("tracing", () => {
     expect(sink.resources[0]?.["service.name"]).toBe("renamed");
   });
 
+  it("is shared by the parts of a process, and ends with the last of them", async () => {
+    const second = await startTelemetry("another-part");
+    const headers = tracing.announce({ traceparent: parent }, "k");
+    tracing.recordSpan({ name: "announced", key: "k", parent: { traceparent: parent }, startMs: 1, endMs: 2 });
+    await second.stop();
+    await second.stop();
+    expect(tracing.enabled).toBe(true);
+    expect(headers?.["traceparent"]).toContain((await sent()).get("announced")?.spanId);
+    expect(tracing.enabled).toBe(false);
+  });
+
   it("ends although the collector is gone, and can be stopped twice", async () => {
     await sink.close();
     tracing.startSpan({ name: "lost" })?.end();

@@ -261,6 +261,11 @@ function formatBaggage(from: Context): string | undefined {
   return text.length <= baggageCharsMax ? text : undefined;
 }
 
+/** The key of an attempt's span (`announce`, `recordSpan`): the coordinator that records it and the worker below it both know it. */
+export function attemptSpanKey(attempt: { runId: string; stepId: string; item: number; attempt: number }): string {
+  return `${attempt.runId}/${attempt.stepId}/${attempt.item}/${attempt.attempt}`;
+}
+
 /** An id that anyone who knows the key can make: 8 bytes, never all zero. */
 function spanIdOf(key: string): string {
   const id = createHash("sha256").update(key).digest("hex").slice(0, 16);

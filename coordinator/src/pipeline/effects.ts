@@ -30,8 +30,8 @@ export interface EffectsDeps {
   ): void;
   evaluate(run: RunState, draft: Draft, stepId: string, done: () => void): void;
   ended(draft: Draft): void;
-  /** W3C trace context of an attempt; undefined: tracing is off, or the run has none. */
-  traceOf(run: RunState, lease: string): TraceHeaders | undefined;
+  /** W3C trace context of an attempt; undefined: the run has none. */
+  traceOf(run: RunState, stepId: string, attempt: number): TraceHeaders | undefined;
   /** Something is due then. */
   wakeAt(ms: number): void;
 }
@@ -71,7 +71,7 @@ function sendStart(deps: EffectsDeps, run: RunState, effect: Dispatch, done: () 
   const report = { stepId: step.id, attempt, lease };
   const lane = deps.windows.laneOf(lease);
   if (!lane) return deps.redispatch(run, report, "it lost its place before it was sent", done);
-  const headers = deps.traceOf(run, lease);
+  const headers = deps.traceOf(run, step.id, attempt);
   const start = { lane, id: lease, bytes: encodeStart(deps, run, effect), ...(headers ? { headers } : {}) };
   deps.carrier.publishStart(start, (outcome) => {
     switch (outcome.kind) {

@@ -1,7 +1,13 @@
 /** The parts that move runs, put together: pipeline, effects, completions, sweeper, refill, evaluator, recovery. */
 import type { CompleteStep } from "@taskmesh/proto";
-import type { Carrier, CarrierListener, DbClock, Logger } from "@taskmesh/runtime";
-import { tracing } from "@taskmesh/runtime";
+import {
+  attemptSpanKey,
+  type Carrier,
+  type CarrierListener,
+  type DbClock,
+  type Logger,
+  tracing,
+} from "@taskmesh/runtime";
 import type { RunEvent } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
@@ -18,6 +24,7 @@ import type { Catalogue, Intake, Plans } from "./ports.js";
 import { createRecovery, type Recovery } from "./recovery.js";
 import { createRefill } from "./refill.js";
 import { Results } from "./results.js";
+import { createSpans } from "./spans.js";
 import { createSweeper } from "./sweeper.js";
 import { Windows } from "./windows.js";
 import type { Settled } from "./work.js";
@@ -68,6 +75,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
   const notices = new Notices();
   const results = new Results();
   const windows = new Windows(deps.catalogue);
+  const spans = createSpans();
 
   const submit = (runId: string, event: RunEvent, done: () => void): void => {
     pipeline.submit({ kind: "event", runId, event, fresh: false, tries: 0, bytes: 64, settle: done, fail: done });
@@ -107,9 +115,10 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     ended(draft: Parameters<Results["ended"]>[0]) {
       results.ended(draft);
       meters.ended(draft.write.run);
-      recordRunSpan(draft.write.run, draft.plan.method);
+      spans.ended(draft.write.run, draft.plan.method);
     },
-    traceOf: (run: RunState, lease: string) => run.trace && tracing.announce(run.trace, lease),
+    traceOf: (run: RunState, stepId: string, attempt: number) =>
+      run.trace && tracing.announce(run.trace, attemptSpanKey({ runId: run.id, stepId, item: 0, attempt })),
     wakeAt: (ms: number) => sweeper.wakeAt(ms),
   };
   const pipeline: Pipeline = createPipeline({
@@ -120,7 +129,10 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     windows,
     log,
     perform: (draft, confirmed) => performEffects(effects, draft, confirmed),
-    observe: meters.batch,
+    observe(batch) {
+      meters.batch(batch);
+      spans.batch(batch.drafts);
+    },
     conflicts: meters.conflicts,
   });
   const evaluator = createEvaluator({ db, pipeline, log });
@@ -140,7 +152,6 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     },
     settled(completion: CompleteStep, settled: Settled) {
       meters.settled({ settled, executionMs: completion.executionMs, method: methodOf(settled, completion.stepId) });
-      recordAttemptSpan(completion, settled);
     },
     garbage: meters.garbage,
   };
@@ -178,34 +189,4 @@ interface AttemptReport {
   stepId: string;
   attempt: number;
   lease: string;
-}
-
-/** One span an attempt, recorded at its end under the id that its worker was told: no span stays open while a step waits. */
-function recordAttemptSpan(completion: CompleteStep, settled: Settled): void {
-  if (!tracing.enabled || settled.verdict !== "changed" || !settled.run.trace) return;
-  const step = settled.run.steps.find((one) => one.lease === completion.lease);
-  if (!step) return;
-  const { runId, stepId, attempt, lease, outcome } = completion;
-  tracing.recordSpan({
-    name: `attempt ${stepId}`,
-    kind: "producer",
-    parent: settled.run.trace,
-    key: lease,
-    startMs: step.attemptAtMs,
-    endMs: settled.run.nowMs,
-    attributes: { "taskmesh.run_id": runId, "taskmesh.step_id": stepId, "taskmesh.attempt": attempt },
-    ...(outcome?.$case === "failure" ? { error: outcome.value.reason } : {}),
-  });
-}
-
-function recordRunSpan(run: RunState, method: string): void {
-  if (!tracing.enabled || !run.trace) return;
-  tracing.recordSpan({
-    name: `run ${method}`,
-    parent: run.trace,
-    startMs: run.acceptedAtMs,
-    endMs: run.endedAtMs,
-    attributes: { "taskmesh.run_id": run.id, "taskmesh.method": method },
-    ...(run.failure ? { error: run.failure.reason } : {}),
-  });
 }

@@ -1,0 +1,166 @@
+/** One W3C trace from a REST call through gateway, coordinator and worker to the request that a handler makes, spans and links included. */
+import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { defineAction, fail, startWorker, type Worker } from "@taskmesh/action-sdk";
+import { type Coordinator, createCoordinator, openPglite } from "@taskmesh/coordinator";
+import { type Gateway, startGateway } from "@taskmesh/gateway";
+import {
+  coordinatorConfig,
+  createLogger,
+  formatAddress,
+  gatewayConfig,
+  MemoryBus,
+  setLogLevel,
+  startTelemetry,
+  type Telemetry,
+} from "@taskmesh/runtime";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { PageActionsService, pageDescriptors } from "../fixtures/page-actions.js";
+
+interface SentSpan {
+  traceId: string;
+  spanId: string;
+  parentSpanId?: string;
+  name: string;
+  links?: { traceId: string; spanId: string }[];
+  attributes: { key: string; value: { stringValue?: string; intValue?: number } }[];
+}
+
+const traceId = "4bf92f3577b34da6a3ce929d0e0e4736";
+const traceparent = `00-${traceId}-00f067aa0ba902b7-01`;
+const method = "acme.pages.v1.PageActions/Score";
+
+const spans: SentSpan[] = [];
+const outgoing: IncomingHttpHeaders[] = [];
+let collector: Server;
+let web: Server;
+let coordinator: Coordinator;
+let gateway: Gateway;
+let worker: Worker;
+let telemetry: Telemetry;
+let failures = 1;
+
+async function serve(handle: Parameters<typeof createServer>[1] & object): Promise<{ server: Server; url: string }> {
+  const server = createServer(handle);
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+}
+
+beforeAll(async () => {
+  setLogLevel("silent");
+  const sink = await serve((request, response) => {
+    const chunks: Buffer[] = [];
+    request.on("data", (chunk: Buffer) => chunks.push(chunk));
+    request.on("end", () => {
+      const body = JSON.parse(Buffer.concat(chunks).toString());
+      for (const { scopeSpans } of body.resourceSpans) for (const scope of scopeSpans) spans.push(...scope.spans);
+      response.end("{}");
+    });
+  });
+  collector = sink.server;
+  const page = await serve((request, response) => {
+    outgoing.push(request.headers);
+    response.end("a b c");
+  });
+  web = page.server;
+
+  process.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = sink.url;
+  telemetry = await startTelemetry("taskmesh-test");
+  const env = { TASKMESH_GRPC_ADDRESS: "127.0.0.1:0", TASKMESH_METRICS_ADDRESS: "off" };
+  const bus = new MemoryBus();
+  coordinator = createCoordinator(coordinatorConfig(env, { embedded: true }), {
+    database: await openPglite(),
+    carrier: (id) => bus.carrier(id),
+  });
+  await coordinator.start();
+  const address = formatAddress(coordinator.listener.address);
+  gateway = await startGateway(gatewayConfig({ TASKMESH_HTTP_ADDRESS: "127.0.0.1:0", TASKMESH_ADDRESS: address }), {
+    log: createLogger("gateway", { level: "silent" }),
+  });
+  worker = await startWorker({
+    descriptors: pageDescriptors,
+    actions: [
+      defineAction(PageActionsService.score, async ({ text }, { attempt, trace }) => {
+        if (attempt <= failures) throw fail.retryable("TRY_AGAIN", "not yet");
+        const answer = await fetch(page.url, { headers: trace.headers() });
+        return { words: `${text} ${await answer.text()}`.split(" ").length };
+      }),
+    ],
+    address,
+    transports: ["relay"],
+    handleSignals: false,
+    quiet: true,
+    logger: createLogger("worker", { level: "silent" }),
+  });
+});
+
+afterAll(async () => {
+  await worker.stop();
+  await gateway.stop();
+  await coordinator.stop();
+  await telemetry.stop();
+  delete process.env["OTEL_EXPORTER_OTLP_ENDPOINT"];
+  for (const server of [collector, web]) {
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
+const call = (headers: Record<string, string>): Promise<Response> =>
+  fetch(`${gateway.url}/v1/${method}`, {
+    method: "POST",
+    headers: { "content-type": "application/json", ...headers },
+    body: JSON.stringify({ text: "one" }),
+  });
+
+const attributeOf = (span: SentSpan, key: string): string | number | undefined => {
+  const value = span.attributes.find((one) => one.key === key)?.value;
+  return value?.stringValue ?? value?.intValue;
+};
+
+describe("a call", () => {
+  it("is one trace, in which each attempt is a span and each retry is linked to the attempt before", async () => {
+    const answer = await call({ traceparent });
+    expect(await answer.json()).toEqual({ words: 4 });
+    const names = (): string[] => spans.filter((span) => span.traceId === traceId).map(({ name }) => name);
+    // The exporter sends every five seconds.
+    const expected = [
+      "POST /v1/:service/:method",
+      "attempt call",
+      "attempt call",
+      `attempt ${method}`,
+      `attempt ${method}`,
+      `run ${method}`,
+      "taskmesh.v1.RunService/StartRun",
+    ];
+    await expect.poll(() => names().sort(), { timeout: 30_000 }).toEqual(expect.arrayContaining(expected));
+
+    const own = spans.filter((span) => span.traceId === traceId);
+    const byName = (name: string): SentSpan => own.find((span) => span.name === name)!;
+    const rest = byName("POST /v1/:service/:method");
+    expect(rest.parentSpanId).toBe("00f067aa0ba902b7");
+    const start = byName("taskmesh.v1.RunService/StartRun");
+    expect(start.parentSpanId).toBe(rest.spanId);
+
+    const attempts = own
+      .filter(({ name }) => name === "attempt call")
+      .sort((a, b) => Number(attributeOf(a, "taskmesh.attempt")) - Number(attributeOf(b, "taskmesh.attempt")));
+    expect(attempts.map(({ parentSpanId }) => parentSpanId)).toEqual([start.spanId, start.spanId]);
+    expect(attempts[1]?.links?.map(({ spanId }) => spanId)).toEqual([attempts[0]?.spanId]);
+
+    const handlers = own.filter(({ name }) => name === `attempt ${method}`);
+    expect(handlers.map(({ parentSpanId }) => parentSpanId).sort()).toEqual(
+      attempts.map(({ spanId }) => spanId).sort(),
+    );
+    const last = handlers.find(({ parentSpanId }) => parentSpanId === attempts[1]?.spanId);
+    expect(outgoing.at(-1)?.["traceparent"]).toBe(`00-${traceId}-${last?.spanId}-01`);
+  });
+
+  it("begins a trace of its own where the caller has none", async () => {
+    failures = 0;
+    const before = outgoing.length;
+    expect((await call({})).status).toBe(200);
+    expect(outgoing[before]?.["traceparent"]).toMatch(/^00-[0-9a-f]{32}-[0-9a-f]{16}-01$/);
+    expect(outgoing[before]?.["traceparent"]).not.toContain(traceId);
+  });
+});
