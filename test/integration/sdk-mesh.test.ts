@@ -254,6 +254,19 @@ describe("a worker process", () => {
     expect(child.output().match(/running/g)).toHaveLength(1);
   });
 
+  it("ends at once on a second signal, and its attempt goes to another worker", async () => {
+    const child = await spawnWorker();
+    const held = await start("hold on");
+    await vi.waitFor(() => expect(child.output()).toContain("running hold"), bound);
+    child.process.kill("SIGINT");
+    await vi.waitFor(() => expect(child.output()).toContain('"msg":"draining"'), bound);
+    child.process.kill("SIGINT");
+    expect(await child.exit).toBe(130);
+    await serve([count]);
+    expect(wordsOf(await resultOf(held))).toBe(2);
+    expect(await successes(held)).toBe(1);
+  });
+
   it("leaves the live list when it has drained", async () => {
     const worker = await serve([count]);
     const live = async (): Promise<string[]> => {
