@@ -32,6 +32,7 @@ import { defaultIntervals, type RegistryIntervals } from "./intervals.js";
 import { createLapses } from "./lapses.js";
 import { createLoop } from "./loop.js";
 import { createNamespaces, type Namespaces } from "./namespaces.js";
+import { createOtherRevisions } from "./other-revisions.js";
 import { createPlans } from "./plans.js";
 import { builtinContracts, createRegistration, type GrantedLane, sessionFacts } from "./registration.js";
 import type { OpenedSession } from "./session.js";
@@ -92,8 +93,15 @@ export function createRegistry(options: RegistryOptions): Registry {
     onChange: () => catalogue.recount(),
     log,
   });
-  const catalogue = createCatalogue({ db, carrier, intervals, coordinators: () => coordinators.live(), log });
   const contracts = createContractCache(db);
+  const catalogue = createCatalogue({
+    db,
+    carrier,
+    intervals,
+    coordinators: () => coordinators.live(),
+    alsoServes: createOtherRevisions(db, contracts),
+    log,
+  });
   const plans = createPlans({ db, contracts, catalogue });
   const sessions = createSessions({
     db,

@@ -22,10 +22,17 @@ describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
   let database: TestDatabase;
   let coordinator: TestCoordinator;
   const others: TestCoordinator[] = [];
+  /** "<lapsed> by <survivor>" */
+  const finished: string[] = [];
+  const finishing = (coordinatorId: string) => ({
+    coordinatorId,
+    onCoordinatorLapsed: async (id: string): Promise<void> => void finished.push(`${id} by ${coordinatorId}`),
+  });
 
   beforeEach(async () => {
+    finished.length = 0;
     database = await openTestDatabase(kind);
-    coordinator = await startTestCoordinator(database.db);
+    coordinator = await startTestCoordinator(database.db, finishing("c1"));
   });
   afterEach(async () => {
     await Promise.all(others.splice(0).map((other) => other.stop()));
@@ -91,7 +98,7 @@ describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
     expect(await worker(one.sessionId)).toBeDefined();
     await waitFor("the lapse", () => liveSlots() === 0);
     await waitFor("the loss", () => coordinator.intake.lost.length > 0);
-    expect(coordinator.intake.lost).toEqual([{ lease: "lease1", why: "its worker went silent" }]);
+    expect(new Set(coordinator.intake.lost.map((loss) => loss.lease))).toEqual(new Set(["lease1"]));
     expect(await worker(one.sessionId)).toBeUndefined();
   });
 
@@ -107,9 +114,10 @@ describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
     one.attempts = [attemptBeat("lease1")];
     await waitFor("the binding", () => coordinator.intake.bound.length > 0);
     await one.leave();
-    await waitFor("the end", async () => (await workers()).length === 0, 1_000);
+    await waitFor("the end", async () => (await workers()).length === 0);
     await waitFor("the loss", () => coordinator.intake.lost.length > 0);
-    expect(coordinator.intake.lost).toEqual([{ lease: "lease1", why: "its worker left" }]);
+    // The search for orphans may come first: then nothing is left to do for the other.
+    expect(new Set(coordinator.intake.lost.map((loss) => loss.lease))).toEqual(new Set(["lease1"]));
   });
 
   it("gives up attempts whose session is gone without a trace", async () => {
@@ -199,6 +207,26 @@ describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
     await one.leave();
   });
 
+  it("gives steps that are pinned to an older revision to workers of a newer one, where that is safe", async () => {
+    const { catalogue } = coordinator.registry;
+    const old = await TestWorker.start(coordinator, registration([service], 2));
+    await waitFor("the lane", () => liveSlots() === 2);
+    const [method, contract] = catalogue.liveLanes()[0]?.contracts[0]?.split("@") ?? [];
+    const target = { namespaceId: 1, taskQueue: "queue", method: method ?? "", contract: contract ?? "" };
+    const oldLane = catalogue.laneFor(target)?.lane;
+    const renamed = { ...service, package: "acme.pages.v1", file: "other.proto", inputFields: ["lang"] };
+    const newer = await TestWorker.start(coordinator, registration([renamed], 3));
+    await waitFor("both", () => liveSlots() === 5);
+    expect(catalogue.laneFor(target)?.lane).toEqual(oldLane);
+    await old.leave();
+    await waitFor("the newer alone", () => liveSlots() === 3);
+    expect(catalogue.laneFor(target)?.lane.laneId).not.toBe(oldLane?.laneId);
+    expect(catalogue.liveLanes()[0]?.contracts).toContain(`${method}@${contract}`);
+    await newer.leave();
+    await waitFor("nobody", () => liveSlots() === 0);
+    expect(catalogue.laneFor(target)).toBeUndefined();
+  });
+
   it("sends its workers to another coordinator when it drains, and keeps their sessions", async () => {
     const other = await second();
     const one = await TestWorker.start(coordinator, registration([service], 4), 30);
@@ -211,24 +239,28 @@ describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
     await two.leave();
   });
 
-  it("hands the completions of a lapsed coordinator to exactly one survivor and forgets it in the end", async () => {
-    const adopted: string[] = [];
-    const bus = new MemoryBus();
-    const start = async (coordinatorId: string): Promise<void> => {
-      const onCoordinatorLapsed = async (id: string): Promise<void> => void adopted.push(`${id} by ${coordinatorId}`);
-      others.push(await startTestCoordinator(database.another(), { bus, coordinatorId, onCoordinatorLapsed }));
-    };
+  it("hands what a lapsed coordinator left to exactly one survivor and forgets it in the end", async () => {
+    for (const id of ["c3", "c4"]) {
+      others.push(await startTestCoordinator(database.another(), { bus: new MemoryBus(), ...finishing(id) }));
+    }
     await database.db.query(
       "insert into coordinators (id, address, last_beat_at) values ('dead', '', now() - interval '1 hour')",
     );
-    await start("c3");
-    await start("c4");
-    await waitFor("the adoption", () => adopted.some((entry) => entry.startsWith("dead")));
+    await waitFor("the adoption", () => finished.length > 0);
     await waitFor("the end of it", async () => {
-      const rows = await database.db.query<{ id: string }>("select id from coordinators order by id");
+      const rows = await database.db.query<{ id: string }>("select id from coordinators");
       return !rows.some((row) => row.id === "dead");
     });
-    expect(adopted.filter((entry) => entry.startsWith("dead"))).toHaveLength(1);
+    expect(finished).toEqual([expect.stringMatching(/^dead by c[134]$/)]);
+  });
+
+  it("lets another survivor finish when the one that had begun lapses too", async () => {
+    await database.db.query(
+      `insert into coordinators (id, address, last_beat_at, adopted_by, adopted_at)
+       values ('dead', '', now() - interval '1 hour', 'gone', now()), ('gone', '', now() - interval '1 hour', null, null)`,
+    );
+    await waitFor("both", () => finished.length >= 2);
+    expect([...finished].sort()).toEqual(["dead by c1", "gone by c1"]);
   });
 
   it("ends a stream that begins with a beat, registers twice, or says nothing", async () => {

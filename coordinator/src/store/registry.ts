@@ -281,3 +281,20 @@ export async function readMethods(db: Db, namespaceId: number): Promise<Map<stri
   );
   return new Map(rows.map((row) => [row.method, row.kind]));
 }
+
+/** Fingerprints of the newest revisions of actions, at most `limit` of each method. */
+export function readFingerprints(
+  db: Db,
+  namespaceId: number,
+  methods: readonly string[],
+  limit: number,
+): Promise<{ method: string; fingerprint: string }[]> {
+  return db.query(
+    `select m.method, c.fingerprint from unnest($2::text[]) as m (method)
+     cross join lateral (
+       select fingerprint from contracts
+       where namespace_id = $1::int and method = m.method and kind = 'action'
+       order by revision desc limit $3::int) c`,
+    [namespaceId, textArray(methods), limit],
+  );
+}
