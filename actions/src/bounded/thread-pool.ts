@@ -21,8 +21,8 @@ const taskTimeoutMsMax = 55_000;
 const threadHeapMb = 1_536;
 /** Stack of one thread: pages and templates nest deeper than code does. */
 const threadStackMb = 16;
-/** A thread that nobody needs for this long is ended. */
-const idleMs = 30_000;
+/** A thread that nobody needs for this long is ended: it holds some 40 MB, and starting one takes a moment. */
+const idleMs = 300_000;
 /** At least two, so that one slow task doesn't hold up all others. */
 const threadsMax = Math.min(Math.max(availableParallelism(), 2), 4);
 

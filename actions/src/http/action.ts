@@ -113,8 +113,8 @@ const protocolCodes = /^(UND_ERR_SOCKET|UND_ERR_RES_CONTENT_LENGTH_MISMATCH|UND_
 /** What an error of the exchange means. Addresses are not repeated beyond the host: their query may hold secrets. */
 function toFailure(error: unknown, host: string): Error {
   if (error instanceof ActionFailure) return error;
-  if (error instanceof EgressRefused) return fail.final("EGRESS_REFUSED", error.message, { cause: error });
-  if (error instanceof BodyTooLarge) return fail.final("HTTP_TOO_LARGE", `${host}: ${error.message}`, { cause: error });
+  if (error instanceof EgressRefused) return fail.final("EGRESS_REFUSED", error.message);
+  if (error instanceof BodyTooLarge) return fail.final("HTTP_TOO_LARGE", `${host}: ${error.message}`);
   if (error instanceof BodyBroken)
     return fail.retryable("HTTP_PROTOCOL", `${host}: ${error.message}`, { cause: error });
   const code = codeOf(error);
