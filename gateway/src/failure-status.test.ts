@@ -1,10 +1,15 @@
+import type { Failure } from "@taskmesh/proto";
 import { failureReasons } from "@taskmesh/runtime";
 import { describe, expect, it } from "vitest";
 import { failureHttpStatus } from "./failure-status.js";
 
-const failure = (reason: string, cause?: ReturnType<typeof failure>) => {
-  return { reason, message: "", retryable: false, details: [], cause } as Parameters<typeof failureHttpStatus>[0];
-};
+const failure = (reason: string, cause?: Failure): Failure => ({
+  reason,
+  message: "",
+  retryable: false,
+  details: [],
+  cause,
+});
 
 describe("HTTP status of a failed run", () => {
   it("is 422 for what an action reports itself", () => {

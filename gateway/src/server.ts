@@ -12,7 +12,13 @@ import {
   statusError,
   tracing,
 } from "@taskmesh/runtime";
-import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import Fastify, {
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifyServerOptions,
+} from "fastify";
 import { createAccessCheck } from "./access.js";
 import { BodyBudget } from "./body-budget.js";
 import type { GatewayContext } from "./context.js";
@@ -38,8 +44,7 @@ const PARAM_LENGTH_MAX = 512;
 /** Builds the server with every route; it does not listen yet. */
 export function createServer(context: GatewayContext): FastifyInstance {
   const { config } = context;
-  const app = Fastify({
-    ...transportOptions(config),
+  const app = createApp(config, {
     bodyLimit: BODY_BYTES_MAX,
     requestTimeout: REQUEST_TIMEOUT_MS,
     genReqId: () => randomUUID(),
@@ -48,11 +53,11 @@ export function createServer(context: GatewayContext): FastifyInstance {
     forceCloseConnections: "idle",
     clientErrorHandler,
     // What fails before any hook: an undecodable path.
-    frameworkErrors: (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
+    frameworkErrors: (error, request, reply) => {
       void answerError(context, error, request, reply.headers(securityHeaders));
     },
     exposeHeadRoutes: false,
-  } as object) as unknown as FastifyInstance;
+  });
   app.server.maxConnections = CONNECTIONS_MAX;
   app.server.headersTimeout = HEADERS_TIMEOUT_MS;
   addHooks(app, context);
@@ -69,13 +74,14 @@ export function createServer(context: GatewayContext): FastifyInstance {
   return app;
 }
 
-function transportOptions({ tls }: GatewayConfig): object {
+function createApp({ tls }: GatewayConfig, options: FastifyServerOptions): FastifyInstance {
   // node:http looks for slow clients only now and then; its default is every 30 s.
   const server = { connectionsCheckingInterval: SLOW_CHECK_MS };
-  if (tls === undefined) return { http: server };
+  if (tls === undefined) return Fastify({ ...options, http: server } as FastifyServerOptions);
   const { cert, key, clientCa } = tls;
   const client = clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
-  return { https: { ...server, cert, key, minVersion: "TLSv1.2", ...client } };
+  const https = { ...server, cert, key, minVersion: "TLSv1.2", ...client };
+  return Fastify({ ...options, https } as FastifyServerOptions);
 }
 
 const securityHeaders = {

@@ -16,8 +16,11 @@ import type { CallOptions } from "./upstream.js";
 
 /** Longest wait for a result in one request, in milliseconds. */
 export const WAIT_MS_MAX = 60_000;
-/** What a waiting call may take beyond the wait. */
-const WAIT_SLACK_MS = 10_000;
+/** The wait is made of calls that wait for this long, so that a coordinator that fell silent is noticed. */
+const WAIT_SLICE_MS = 10_000;
+/** What a waiting call may take beyond its wait: at one coordinator, and in all. */
+const TRY_SLACK_MS = 4_000;
+const CALL_SLACK_MS = 20_000;
 
 /** A JSON value with the integers in it that JSON rounded. */
 export interface JsonInput {
@@ -111,10 +114,16 @@ export async function waitForResult(
   const giveUp = () => given.abort();
   for (const signal of [options.signal, stopping]) signal.addEventListener("abort", giveUp, { once: true });
   try {
-    if (waitMs > 0 && !stopping.aborted) {
-      const request = { namespace, runId, wait: durationOf(Math.min(waitMs, WAIT_MS_MAX)) };
-      const waiting = { ...options, signal: given.signal, timeoutMs: waitMs + WAIT_SLACK_MS };
-      return await upstream.call(RunServiceService.getResult, request, waiting);
+    const untilMs = performance.now() + Math.min(waitMs, WAIT_MS_MAX);
+    for (let leftMs = waitMs; leftMs > 0 && !stopping.aborted; leftMs = untilMs - performance.now()) {
+      const sliceMs = Math.min(leftMs, WAIT_SLICE_MS);
+      const times = { timeoutMs: sliceMs + CALL_SLACK_MS, tryMs: sliceMs + TRY_SLACK_MS };
+      const request = { namespace, runId, wait: durationOf(sliceMs) };
+      const waiting = { ...options, ...times, signal: given.signal };
+      const askedMs = performance.now();
+      const result = await upstream.call(RunServiceService.getResult, request, waiting);
+      // An answer before its time is the answer, whatever it says.
+      if (isSettled(result.status) || performance.now() - askedMs < sliceMs / 2) return result;
     }
   } catch (error) {
     if (!stopping.aborted || options.signal.aborted) throw error;
@@ -132,6 +141,11 @@ function durationOf(ms: number): Duration {
 /** Whether a run of this status changes no more. */
 export function isFinal(status: RunStatus): boolean {
   return finalStatuses.has(status);
+}
+
+/** Whether nothing happens to a run of this status until someone acts. */
+function isSettled(status: RunStatus): boolean {
+  return isFinal(status) || status === RunStatus.RUN_STATUS_BROKEN;
 }
 
 const finalStatuses = new Set([

@@ -4,7 +4,8 @@
  * U1. Coordinators are equal, so a call that finds one away is made again at another. Every call of the gateway can be
  *     repeated: reads change nothing, starts carry an idempotency key, chains and cancels are the same the second time.
  * U2. A call ends within its timeout; with no coordinator at all it ends after `patienceMs` as COORDINATOR_UNAVAILABLE.
- * U3. One channel per address for the life of the gateway; grpc-js reconnects it.
+ * U3. A coordinator that does not answer in time is away as well.
+ * U4. One channel per address for the life of the gateway; grpc-js reconnects it.
  */
 import {
   Client,
@@ -38,6 +39,8 @@ export interface CallOptions {
   signal: AbortSignal;
   /** Longest time of the call over all tries, in milliseconds; default 10 s. */
   timeoutMs?: number;
+  /** Longest time of one try, in milliseconds; default 4 s. Must be above what the call itself waits for. */
+  tryMs?: number;
   /** Added to the metadata: W3C trace context. */
   headers?: Readonly<Record<string, string>>;
 }
@@ -48,6 +51,8 @@ export interface UpstreamConfig extends Omit<ClientConfig, "namespace"> {
 }
 
 const callTimeoutMs = 10_000;
+/** A coordinator that is stopped or cut off says nothing: after this long another one is asked. */
+const tryTimeoutMs = 4_000;
 const patienceMsDefault = 5_000;
 /** How long an address that just failed is tried last. */
 const restMs = 1_000;
@@ -86,17 +91,20 @@ export class Upstream {
     const { signal } = options;
     const startedMs = performance.now();
     const endMs = startedMs + (options.timeoutMs ?? callTimeoutMs);
+    const tryMs = options.tryMs ?? tryTimeoutMs;
     let patientUntilMs = startedMs + this.patienceMs;
     for (let tries = 1; ; tries++) {
       const peer = this.pick();
       const triedMs = performance.now();
       try {
-        return await this.unary(peer, method, request, options, endMs - triedMs);
+        return await this.unary(peer, method, request, options, Math.min(tryMs, endMs - triedMs));
       } catch (cause) {
         const error = fromServiceError(cause);
-        if (!isAway(error) || signal.aborted) throw error;
-        this.rest(peer, method.path, error);
         const nowMs = performance.now();
+        const isSilent = error.code === status.DEADLINE_EXCEEDED && nowMs < endMs;
+        if (signal.aborted || !(isSilent || isAway(error))) throw error;
+        this.rest(peer, method.path, error);
+        if (isSilent) patientUntilMs = endMs;
         // A long wait that broke shows that the coordinator was there: patience starts again.
         if (nowMs - triedMs > this.patienceMs) patientUntilMs = nowMs + this.patienceMs;
         if (nowMs >= Math.min(patientUntilMs, endMs)) throw noneAnswers(error);

@@ -59,6 +59,29 @@ describe("several coordinators", () => {
   });
 });
 
+describe("a coordinator that falls silent", () => {
+  it("is passed over, without a second run", async () => {
+    coordinators[0]!.silent = true;
+    const options = (text: string) => ({ body: { text }, headers: { prefer: "wait=3" } });
+    const answers = await Promise.all(
+      Array.from({ length: 8 }, (_, index) => ask(gateway, `/v1/${echoMethod}`, options(`${index}`))),
+    );
+    expect(answers.map(({ json }) => json.text)).toEqual(answers.map((_, index) => `${index}`));
+    expect(coordinators[0]!.calls.get("startRun")).toBeGreaterThan(0);
+    expect(state.runs.size).toBe(8);
+  });
+});
+
+describe("the gateway's own credential", () => {
+  it("is shown to coordinators, and the caller's is not", async () => {
+    const addresses = [{ host: "127.0.0.1", port: coordinators[0]!.port }];
+    const guarded = await startTestGateway([], { coordinator: { addresses, token: "for-coordinators-only" } });
+    await ask(guarded, `/v1/${echoMethod}`, { body: {}, headers: { authorization: "Bearer of-the-caller" } });
+    await guarded.stop();
+    expect(coordinators[0]!.metadata["authorization"]).toBe("Bearer for-coordinators-only");
+  });
+});
+
 describe("without a coordinator", () => {
   it("is alive but not ready, answers 503 with Retry-After, and serves again as soon as one is back", async () => {
     expect((await ask(gateway, "/readyz")).status).toBe(200);

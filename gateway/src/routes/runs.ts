@@ -10,7 +10,7 @@ import {
   runStatusToJSON,
   StartRunRequest,
 } from "@taskmesh/proto";
-import { nearestName, shorten, statusError } from "@taskmesh/runtime";
+import { isStatusError, nearestName, shorten, status, statusError } from "@taskmesh/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { GatewayContext } from "../context.js";
 import { PAYLOAD_BYTES_MAX, payloadToJson, readPayload } from "../payloads.js";
@@ -137,8 +137,14 @@ async function show(context: GatewayContext, request: FastifyRequest): Promise<J
   const query = new Query(request, ["omitPayloads"]);
   const namespace = context.namespaceOf(request);
   const runId = runIdOfPath(request);
-  const filter = { namespace, runId, omitPayloads: query.flag("omitPayloads") };
-  const answer = await context.upstream.call(RunServiceService.getRun, filter, context.callOptions(request));
+  const options = context.callOptions(request);
+  const get = (omitPayloads: boolean) =>
+    context.upstream.call(RunServiceService.getRun, { namespace, runId, omitPayloads }, options);
+  const answer = await get(query.flag("omitPayloads")).catch((error: unknown) => {
+    // A thousand steps with large payloads are more than one message holds; their states are not.
+    if (isStatusError(error) && error.code === status.RESOURCE_EXHAUSTED) return get(true);
+    throw error;
+  });
   return context.view(request).run(answer);
 }
 
