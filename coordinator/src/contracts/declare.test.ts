@@ -1,3 +1,4 @@
+import type { DescEnum, DescMessage } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { compileProtos } from "../../../test/fixtures/compile-protos.js";
 import { checkMessage } from "./check.js";
@@ -20,7 +21,7 @@ const [stock] = contractsOf(
     }),
   ),
 );
-const types = new Map([
+const types = new Map<string, DescMessage | DescEnum>([
   ["acme.stock.v1.Item", stock!.output],
   ["acme.stock.v1.Size", stock!.registry.getEnum("acme.stock.v1.Size")!],
 ]);
