@@ -197,7 +197,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       await registry.start();
       engine.start();
       await listener.start();
-      meters.watch(engine);
+      meters.watch(engine, db);
     },
     async stop() {
       health.drain();

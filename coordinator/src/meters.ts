@@ -1,12 +1,14 @@
 /** What the engine room counts, as the mesh's metrics. Counting is an addition to a number, whether anybody asks for it or not. */
-import { EventKind, RunStatus } from "@taskmesh/proto";
+import { EventKind, RunStatus, TransportKind } from "@taskmesh/proto";
 import { metrics } from "@taskmesh/runtime";
 import type { EngineMeters, EngineRoom } from "./pipeline/engine-room.js";
 import type { Draft } from "./pipeline/fold.js";
+import type { Db } from "./store/db.js";
+import { type Figures, readFigures } from "./store/figures.js";
 
 export interface Meters extends EngineMeters {
-  /** Reads the engine room's gauges when metrics are asked for. */
-  watch(engine: EngineRoom): void;
+  /** Reads the gauges of the engine room and of the whole mesh when metrics are asked for. */
+  watch(engine: EngineRoom, db: Db): void;
   unwatch(): void;
 }
 
@@ -31,8 +33,9 @@ export function createMeters(): Meters {
       metrics.commitSeconds.record(commitMs / 1000);
       for (const draft of drafts) countDraft(draft);
     },
-    watch(engine) {
+    watch(engine, db) {
       stops = [
+        metrics.readySteps.observe(async () => showFigures(await readFigures(db))),
         metrics.queueDepth.observe(() => metrics.queueDepth.set(engine.pipeline.depth)),
         metrics.dispatchedSteps.observe(() => metrics.dispatchedSteps.set(engine.dispatched())),
       ];
@@ -42,6 +45,23 @@ export function createMeters(): Meters {
       stops = [];
     },
   };
+}
+
+const transports: Record<number, string> = {
+  [TransportKind.TRANSPORT_KIND_JETSTREAM]: "jetstream",
+  [TransportKind.TRANSPORT_KIND_RELAY]: "relay",
+  [TransportKind.TRANSPORT_KIND_MEMORY]: "memory",
+};
+
+function showFigures(figures: Figures): void {
+  metrics.readySteps.set(figures.readySteps);
+  metrics.sweeperLagSeconds.set(figures.sweeperLagSeconds);
+  metrics.slots.set(figures.freeSlots, "free");
+  metrics.slots.set(figures.slots - figures.freeSlots, "busy");
+  for (const [kind, name] of Object.entries(transports)) {
+    const found = figures.sessions.find(({ transport }) => transport === Number(kind));
+    metrics.workers.set(found?.count ?? 0, name);
+  }
 }
 
 const stepEnds: Partial<Record<EventKind, string>> = {

@@ -47,21 +47,21 @@ export class Counter extends Metric<number> {
 /** A number that is set, or read when it is asked for. */
 export class Gauge extends Metric<number> {
   readonly kind = "gauge";
-  readonly #sources = new Set<() => void>();
+  readonly #sources = new Set<() => void | Promise<void>>();
 
   set(value: number, ...values: string[]): void {
     this.series.set(this.keyOf(values), value);
   }
 
-  /** Calls `read`, which is to `set`, whenever the numbers are asked for. Returns how to end that. */
-  observe(read: () => void): () => void {
+  /** Calls `read`, which is to `set`, whenever the numbers are asked for, and waits for it. Returns how to end that. */
+  observe(read: () => void | Promise<void>): () => void {
     this.#sources.add(read);
     return () => void this.#sources.delete(read);
   }
 
-  /** Refreshes what is read on demand. */
-  refresh(): void {
-    for (const read of this.#sources) read();
+  /** Refreshes what is read on demand. What can't be read keeps its last value. */
+  async refresh(): Promise<void> {
+    await Promise.allSettled([...this.#sources].map(async (read) => read()));
   }
 }
 

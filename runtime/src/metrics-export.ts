@@ -4,11 +4,14 @@ import { type HrTime, ValueType } from "@opentelemetry/api";
 import { PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
 import { resourceFromAttributes } from "@opentelemetry/resources";
 import { AggregationTemporality, type DataPoint, DataPointType, type MetricData } from "@opentelemetry/sdk-metrics";
+import { sleep } from "./backoff.js";
 import { type AnyMetric, Counter, Gauge, type Histogram } from "./metric-values.js";
 import type { MetricsExport } from "./metrics.js";
 
 /** Ten times a second is enough to see a blocked loop, and few enough wake-ups to cost nothing while idle. */
 const loopResolutionMs = 100;
+/** Prometheus gives a scrape 10 s. */
+const refreshMsMax = 3_000;
 
 const delay = new Gauge("taskmesh_event_loop_delay_seconds", "Delay of the event loop since the last scrape.", [
   "quantile",
@@ -28,11 +31,9 @@ export function createExport(metrics: readonly AnyMetric[]): MetricsExport {
     contentType: "text/plain; version=0.0.4; charset=utf-8",
     async render() {
       readProcess(loop);
+      await refresh(all);
       const endTime = hrTime();
-      const data = all.map((metric) => {
-        if (metric.kind === "gauge") metric.refresh();
-        return toMetricData(metric, startTime, endTime);
-      });
+      const data = all.map((metric) => toMetricData(metric, startTime, endTime));
       // A metric without a series has nothing to say yet.
       const present = data.filter(({ dataPoints }) => dataPoints.length > 0);
       return serializer.serialize({
@@ -44,6 +45,14 @@ export function createExport(metrics: readonly AnyMetric[]): MetricsExport {
       loop.disable();
     },
   };
+}
+
+/** Waits for what is read on demand, but not for ever: a scrape during an outage of the database still tells the rest. */
+async function refresh(metrics: readonly AnyMetric[]): Promise<void> {
+  const done = new AbortController();
+  const reads = metrics.map((metric) => (metric.kind === "gauge" ? metric.refresh() : undefined));
+  await Promise.race([Promise.all(reads), sleep(refreshMsMax, done.signal)]);
+  done.abort();
 }
 
 function readProcess(loop: ReturnType<typeof monitorEventLoopDelay>): void {

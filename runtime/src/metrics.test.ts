@@ -37,14 +37,16 @@ describe("values", () => {
     expect(histogram.series.get("")).toEqual({ buckets: [2, 2, 1], sum: 23.5001, count: 5 });
   });
 
-  it("reads observed gauges when asked, until that is ended", () => {
+  it("reads observed gauges when asked, until that is ended", async () => {
     const gauge = new Gauge("g", "G.", []);
     let depth = 1;
     const end = gauge.observe(() => gauge.set(depth));
-    gauge.refresh();
+    const endFailing = gauge.observe(() => Promise.reject(new Error("no database")));
+    await gauge.refresh();
     depth = 2;
     end();
-    gauge.refresh();
+    endFailing();
+    await gauge.refresh();
     expect(gauge.series.get("")).toBe(1);
   });
 });

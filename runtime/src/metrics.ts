@@ -35,15 +35,25 @@ export const metrics = {
   attemptSeconds: new Histogram("taskmesh_attempt_seconds", "Time that handlers ran.", ["method"], seconds),
   runSeconds: new Histogram("taskmesh_run_seconds", "Time from acceptance to end of a run.", ["status"], seconds),
   queueDepth: new Gauge("taskmesh_queue_depth", "Events that wait for a batch of the pipeline.", []),
-  readySteps: new Gauge("taskmesh_ready_steps", "Steps that wait in the ready queue for a worker.", []),
+  readySteps: new Gauge(
+    "taskmesh_ready_steps",
+    "Steps of the whole mesh that wait in the ready queue, at most 100,000.",
+    [],
+  ),
   dispatchedSteps: new Gauge(
     "taskmesh_dispatched_steps",
     "Steps that this coordinator has dispatched and that are not over.",
     [],
   ),
-  sweeperLagSeconds: new Gauge("taskmesh_sweeper_lag_seconds", "How long the oldest due wake-up has been waiting.", []),
-  workers: new Gauge("taskmesh_workers", "Live worker sessions.", ["transport"]),
-  slots: new Gauge("taskmesh_slots", "Slots of live workers, by whether they are free.", ["state"]),
+  sweeperLagSeconds: new Gauge(
+    "taskmesh_sweeper_lag_seconds",
+    "How long the oldest due wake-up of the mesh has been waiting.",
+    [],
+  ),
+  workers: new Gauge("taskmesh_workers", "Live worker sessions of the whole mesh.", ["transport"]),
+  slots: new Gauge("taskmesh_slots", "Slots of the live workers of the whole mesh, by whether they are free.", [
+    "state",
+  ]),
   requests: new Counter("taskmesh_http_requests", "HTTP requests answered by the gateway.", ["method", "status"]),
   requestSeconds: new Histogram("taskmesh_http_request_seconds", "Time of HTTP requests.", ["method"], seconds),
 } as const;

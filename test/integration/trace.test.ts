@@ -164,3 +164,25 @@ describe("a call", () => {
     expect(outgoing[before]?.["traceparent"]).not.toContain(traceId);
   });
 });
+
+describe("metrics", () => {
+  it("show what ran and what is live, in Prometheus' format", async () => {
+    const text = await (await fetch(`${gateway.url}/metrics`)).text();
+    const value = (series: string): number =>
+      Number(
+        text
+          .split("\n")
+          .find((line) => line.startsWith(`${series} `))
+          ?.split(" ")[1],
+      );
+    expect(value("taskmesh_runs_started_total")).toBe(2);
+    expect(value('taskmesh_runs_ended_total{status="succeeded"}')).toBe(2);
+    expect(value(`taskmesh_attempts_total{method="${method}"}`)).toBe(3);
+    expect(value(`taskmesh_retries_total{method="${method}"}`)).toBe(1);
+    expect(value('taskmesh_workers{transport="relay"}')).toBe(1);
+    expect(value('taskmesh_slots{state="free"}') + value('taskmesh_slots{state="busy"}')).toBeGreaterThan(0);
+    expect(value("taskmesh_ready_steps")).toBe(0);
+    expect(value("taskmesh_commit_seconds_count")).toBeGreaterThan(2);
+    expect(value("taskmesh_sweeper_lag_seconds")).toBeLessThan(60);
+  });
+});
