@@ -52,6 +52,8 @@ export interface RelayCredit {
   slots: number;
   /** Bytes of starts that may be sent on top of what was allowed before. A start counts with its encoded StartStep, at most 512 KiB. */
   bytes: bigint;
+  /** Deliveries whose slots became free, where `slots` comes from them. Without it the coordinator takes acked ones, then the oldest. */
+  deliveries: bigint[];
 }
 
 /** RelayDrain withdraws all credits: no more work is taken for this worker. Starts that were taken already may still come. */
@@ -479,7 +481,7 @@ export const RelayOpen: MessageFns<RelayOpen> = {
 };
 
 function createBaseRelayCredit(): RelayCredit {
-  return { taskQueue: "", slots: 0, bytes: 0n };
+  return { taskQueue: "", slots: 0, bytes: 0n, deliveries: [] };
 }
 
 export const RelayCredit: MessageFns<RelayCredit> = {
@@ -495,6 +497,16 @@ export const RelayCredit: MessageFns<RelayCredit> = {
         throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
       }
       writer.uint32(24).uint64(message.bytes);
+    }
+    if (message.deliveries.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.deliveries) {
+        if (BigInt.asUintN(64, v) !== v) {
+          throw new globalThis.Error("a value provided in array field deliveries of type uint64 is too large");
+        }
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -536,6 +548,24 @@ export const RelayCredit: MessageFns<RelayCredit> = {
             message.bytes = reader.uint64() as bigint;
             continue;
           }
+          case 4: {
+            if (tag === 32) {
+              message.deliveries.push(reader.uint64() as bigint);
+
+              continue;
+            }
+
+            if (tag === 34) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.deliveries.push(reader.uint64() as bigint);
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -557,6 +587,7 @@ export const RelayCredit: MessageFns<RelayCredit> = {
         : "",
       slots: isSet(object.slots) ? globalThis.Number(object.slots) : 0,
       bytes: isSet(object.bytes) ? BigInt(object.bytes) : 0n,
+      deliveries: globalThis.Array.isArray(object?.deliveries) ? object.deliveries.map((e: any) => BigInt(e)) : [],
     };
   },
 
@@ -571,6 +602,9 @@ export const RelayCredit: MessageFns<RelayCredit> = {
     if (message.bytes !== 0n) {
       obj.bytes = message.bytes.toString();
     }
+    if (message.deliveries?.length) {
+      obj.deliveries = message.deliveries.map((e) => e.toString());
+    }
     return obj;
   },
 
@@ -582,6 +616,7 @@ export const RelayCredit: MessageFns<RelayCredit> = {
     message.taskQueue = object.taskQueue ?? "";
     message.slots = object.slots ?? 0;
     message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    message.deliveries = object.deliveries?.map((e) => BigInt(e)) || [];
     return message;
   },
 };
