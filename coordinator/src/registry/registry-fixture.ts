@@ -14,9 +14,19 @@ import {
   type Registered,
   RegistryServiceClient,
   RegistryServiceService,
+  RelayServiceService,
   TransportKind,
 } from "@taskmesh/proto";
-import { createLogger, fromServiceError, MemoryBus, type StatusError, type WorkTransport } from "@taskmesh/runtime";
+import {
+  type Carrier,
+  type ChannelConfig,
+  createLogger,
+  fromServiceError,
+  MemoryBus,
+  openRelayWork,
+  type StatusError,
+  type WorkTransport,
+} from "@taskmesh/runtime";
 import { type PostgresFixture, startPostgres } from "../../../test/fixtures/postgres.js";
 import { waitFor } from "../../../test/fixtures/process.js";
 import type { AttemptRef, BindVerdict, Intake } from "../pipeline/ports.js";
@@ -24,6 +34,7 @@ import { createChainService } from "../rpc/chain-service.js";
 import { createListener, type Listener } from "../rpc/listener.js";
 import { createPayloadService } from "../rpc/payload-service.js";
 import { createRegistryService } from "../rpc/registry-service.js";
+import { createRelayService } from "../rpc/relay-service.js";
 import type { Database, Db } from "../store/db.js";
 import { migrate } from "../store/migrate.js";
 import { openPglite } from "../store/pglite.js";
@@ -145,6 +156,9 @@ export interface TestCoordinator {
   payloads: PayloadServiceClient;
   chains: ChainServiceClient;
   bus: MemoryBus;
+  carrier: Carrier;
+  /** How workers reach it. */
+  channel: ChannelConfig;
   connect(): TestStream;
   stop(): Promise<void>;
 }
@@ -179,6 +193,10 @@ export async function startTestCoordinator(
     graceMs: 1_000,
     services(self) {
       self.addService(RegistryServiceService, createRegistryService({ db, registry, intake }));
+      self.addService(
+        RelayServiceService,
+        createRelayService({ db, namespaces: registry.namespaces, carrier, draining: () => self.draining }),
+      );
       self.addService(ChainServiceService, createChainService({ db, registry }));
       self.addService(PayloadServiceService, createPayloadService({ db, namespaces: registry.namespaces }));
     },
@@ -207,6 +225,8 @@ export async function startTestCoordinator(
     payloads,
     chains,
     bus,
+    carrier,
+    channel: { addresses: [listener.address] },
     connect: () => new TestStream(client.connect()),
     stop,
   };
@@ -288,9 +308,15 @@ export class TestWorker {
     const stream = coordinator.connect();
     const worker = new TestWorker(stream, await stream.register(message));
     const { namespaceId, sessionId, lanes } = worker.registered;
-    worker.#transport = coordinator.bus.work({ namespaceId, sessionId });
+    worker.#transport =
+      worker.registered.transport === TransportKind.TRANSPORT_KIND_RELAY
+        ? openRelayWork({ channel: coordinator.channel, namespace: "default", sessionId })
+        : coordinator.bus.work({ namespaceId, sessionId });
     await worker.#transport.open(lanes, {
-      onStart: (delivery) => worker.starts.push(delivery.start.lease),
+      onStart: (delivery) => {
+        worker.starts.push(delivery.start.lease);
+        delivery.ack();
+      },
       onProbe: (nonce) => {
         if (worker.echo) worker.#nonce = nonce;
       },
