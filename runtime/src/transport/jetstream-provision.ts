@@ -196,9 +196,8 @@ export class Provision {
   }
 
   async #checkStreams(): Promise<void> {
-    let lost = false;
-    for (const config of streamConfigs(this.#options.replicas)) lost = (await this.#checkStream(config)) || lost;
-    if (!lost) return;
+    const lost = await Promise.all(streamConfigs(this.#options.replicas).map((config) => this.#checkStream(config)));
+    if (!lost.includes(true)) return;
     // Consumers first: whoever dispatches again must find them.
     for (const wanted of this.#wanted.values()) await this.#remake(wanted);
     this.wiped += 1;

@@ -19,10 +19,10 @@ import type { NatsLink } from "./nats-link.js";
 import { tickMs } from "./nats-link.js";
 import { parseDelivery } from "./nats-names.js";
 
-/** A request expires after this long and is made anew: so a request that the server forgot costs no more. */
-const expiresMs = 5_000;
+/** A request expires after this long and is made anew: a request that the server forgot (it met a consumer's deletion) costs little more. */
+const expiresMs = 3_000;
 /** Silence, counted in ticks so that a pause of this process is not taken for one of the server's. */
-const silentTicksMax = (expiresMs + 2_500) / tickMs;
+const silentTicksMax = (expiresMs + 1_500) / tickMs;
 const checkTimeoutMs = 2_000;
 const checkBackoff = { initialMs: 100, capMs: 1_000 };
 /** Messages of one request: bounds what can arrive at once. */

@@ -165,7 +165,7 @@ class RelayBridge {
     }
   }
 
-  #onCredit({ taskQueue, slots, bytes }: RelayCredit): void {
+  #onCredit({ taskQueue, slots, bytes, deliveries }: RelayCredit): void {
     const queue = this.#queues.get(taskQueue);
     if (!queue) {
       this.#failWith(malformed(`the registration has no task queue ${JSON.stringify(taskQueue.slice(0, 100))}`));
@@ -173,10 +173,8 @@ class RelayBridge {
     }
     queue.bytes = Math.min(queue.bytes + Number(bytes), Number.MAX_SAFE_INTEGER);
     let left = slots;
-    for (; left > 0 && queue.out.size > 0; left--) {
-      this.#freeOne(queue);
-      queue.slots += 1;
-    }
+    for (const id of deliveries) if (left > 0 && this.#free(queue, id)) left -= 1;
+    while (left > 0 && this.#free(queue, this.#likeliest(queue))) left -= 1;
     for (const lane of queue.lanes) {
       const more = Math.min(left, lane.grant.slots - lane.opened);
       if (more <= 0) continue;
@@ -188,21 +186,25 @@ class RelayBridge {
     this.#planFlush();
   }
 
-  /** One start's slot is free. Which one is not said: a start that was acked is the likeliest, then the oldest. */
-  #freeOne(queue: Queue): void {
-    let chosen: bigint | undefined;
-    for (const id of queue.out) {
-      chosen ??= id;
-      if (!this.#given.get(id)?.acked) continue;
-      chosen = id;
-      break;
-    }
-    if (chosen === undefined) return;
-    queue.out.delete(chosen);
-    const given = this.#given.get(chosen)!;
+  /** A start's slot is free, so another may come; false if it held none. */
+  #free(queue: Queue, id: bigint | undefined): boolean {
+    if (id === undefined || !queue.out.delete(id)) return false;
+    const given = this.#given.get(id)!;
     given.released = true;
-    if (given.acked) this.#given.delete(chosen);
+    if (given.acked) this.#given.delete(id);
+    queue.slots += 1;
     given.delivery.release();
+    return true;
+  }
+
+  /** The start whose slot became free, when the worker does not say: one that was acked, else the oldest. */
+  #likeliest(queue: Queue): bigint | undefined {
+    let oldest: bigint | undefined;
+    for (const id of queue.out) {
+      if (this.#given.get(id)?.acked) return id;
+      oldest ??= id;
+    }
+    return oldest;
   }
 
   #onAck(id: bigint): void {

@@ -77,6 +77,8 @@ interface Queue {
   /** Allowed again, not told yet. */
   slotsDue: number;
   bytesDue: number;
+  /** Deliveries of this stream that freed them. */
+  freed: bigint[];
 }
 
 class RelayWork implements WorkTransport {
@@ -198,6 +200,7 @@ class RelayWork implements WorkTransport {
     for (const queue of this.#queues.values()) {
       queue.slotsDue = queue.hand.free;
       queue.bytesDue = bytesFor(queue.hand.slots);
+      queue.freed = [];
     }
     if (this.#draining) this.#write({ $case: "drain", value: {} });
     const now = performance.now();
@@ -244,6 +247,7 @@ class RelayWork implements WorkTransport {
       if (this.#call !== call) return;
       queue.slotsDue += 1;
       queue.bytesDue += bytes;
+      queue.freed.push(number);
       this.#planFlush();
     };
     const ack = (): void => {
@@ -295,7 +299,7 @@ class RelayWork implements WorkTransport {
       return;
     }
     const hand = new LaneHand(taskQueue, slots, () => {});
-    this.#queues.set(taskQueue, { hand, slotsDue: slots, bytesDue: bytesFor(slots) });
+    this.#queues.set(taskQueue, { hand, slotsDue: slots, bytesDue: bytesFor(slots), freed: [] });
   }
 
   #addPack(pack: CompletionPack): void {
@@ -363,10 +367,11 @@ class RelayWork implements WorkTransport {
     for (const [taskQueue, queue] of this.#queues) {
       if (this.#blocked) return;
       if (queue.slotsDue === 0 && queue.bytesDue === 0) continue;
-      const { slotsDue: slots, bytesDue } = queue;
+      const { slotsDue: slots, bytesDue, freed: deliveries } = queue;
       queue.slotsDue = 0;
       queue.bytesDue = 0;
-      this.#write({ $case: "credit", value: { taskQueue, slots, bytes: BigInt(bytesDue) } });
+      queue.freed = [];
+      this.#write({ $case: "credit", value: { taskQueue, slots, bytes: BigInt(bytesDue), deliveries } });
     }
   }
 
