@@ -66,6 +66,11 @@ export class Query {
   }
 }
 
+/** For routes that take no query parameters but the namespace. */
+export function refuseQuery(request: FastifyRequest): void {
+  new Query(request, []);
+}
+
 const instantPattern = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})$/;
 
 /** A refusal that names one field of the request. */

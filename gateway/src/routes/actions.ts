@@ -14,13 +14,13 @@ import type { GatewayContext } from "../context.js";
 import { describeContract } from "../contract-view.js";
 import { readContract } from "../contracts.js";
 import { printContract } from "../proto-text.js";
-import { methodOfPath, Query } from "../query.js";
+import { methodOfPath, refuseQuery } from "../query.js";
 import { render } from "../render.js";
 
 /** Registers the routes. */
 export function actionRoutes(app: FastifyInstance, context: GatewayContext): void {
   app.get("/api/v1/actions", async (request) => {
-    new Query(request, []);
+    refuseQuery(request);
     const namespace = context.namespaceOf(request);
     const options = context.callOptions(request);
     const answer = await context.upstream.call(RegistryServiceService.listActions, { namespace }, options);
@@ -28,7 +28,7 @@ export function actionRoutes(app: FastifyInstance, context: GatewayContext): voi
   });
 
   app.get("/api/v1/actions/:service/:method", async (request) => {
-    new Query(request, []);
+    refuseQuery(request);
     const namespace = context.namespaceOf(request);
     const method = methodOfPath(request);
     const options = context.callOptions(request);
@@ -37,7 +37,7 @@ export function actionRoutes(app: FastifyInstance, context: GatewayContext): voi
   });
 
   app.get("/api/v1/workers", async (request) => {
-    new Query(request, []);
+    refuseQuery(request);
     const namespace = context.namespaceOf(request);
     const options = context.callOptions(request);
     const answer = await context.upstream.call(RegistryServiceService.listWorkers, { namespace }, options);

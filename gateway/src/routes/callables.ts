@@ -7,7 +7,7 @@ import type { GatewayContext } from "../context.js";
 import { failureHttpStatus } from "../failure-status.js";
 import { PAYLOAD_BYTES_MAX, payloadToJson, readPayload } from "../payloads.js";
 import { type Problem, problemOf, sendProblem } from "../problem.js";
-import { header, invalid, methodOfPath, Query } from "../query.js";
+import { header, invalid, methodOfPath, refuseQuery } from "../query.js";
 import { failureToJson } from "../render.js";
 import { readJsonBody, type StartedRun, startRun, WAIT_MS_MAX, waitForResult } from "../start.js";
 
@@ -17,7 +17,7 @@ export function callableRoutes(app: FastifyInstance, context: GatewayContext): v
 }
 
 async function call(context: GatewayContext, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  new Query(request, []);
+  refuseQuery(request);
   const namespace = context.namespaceOf(request);
   const method = methodOfPath(request);
   const options = context.callOptions(request);

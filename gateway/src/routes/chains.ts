@@ -12,7 +12,7 @@ import {
 } from "@taskmesh/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { GatewayContext } from "../context.js";
-import { header, methodOfPath, Query } from "../query.js";
+import { header, methodOfPath, Query, refuseQuery } from "../query.js";
 import { meshType, readMessage, render } from "../render.js";
 import { readJsonBody } from "../start.js";
 
@@ -53,7 +53,7 @@ async function apply(context: GatewayContext, request: FastifyRequest, reply: Fa
 }
 
 async function validate(context: GatewayContext, request: FastifyRequest): Promise<JsonObject> {
-  new Query(request, []);
+  refuseQuery(request);
   const { spec, document } = readChain(request);
   const check = { namespace: context.namespaceOf(request), spec };
   const answer = await context.upstream.call(ChainServiceService.validateChain, check, context.callOptions(request));

@@ -14,7 +14,7 @@ import { isStatusError, nearestName, shorten, status, statusError } from "@taskm
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { GatewayContext } from "../context.js";
 import { PAYLOAD_BYTES_MAX, payloadToJson, readPayload } from "../payloads.js";
-import { checkMethod, invalid, parseDurationMs, Query, runIdOfPath } from "../query.js";
+import { checkMethod, invalid, parseDurationMs, Query, refuseQuery, runIdOfPath } from "../query.js";
 import { failureToJson, meshType, readMessage, render } from "../render.js";
 import { type JsonInput, readJsonBody, startRun, WAIT_MS_MAX, waitForResult } from "../start.js";
 
@@ -32,7 +32,7 @@ export function runRoutes(app: FastifyInstance, context: GatewayContext): void {
 }
 
 async function start(context: GatewayContext, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  new Query(request, []);
+  refuseQuery(request);
   const body = readJsonBody(request.body);
   const { settings, input, waitMs } = readStart(body);
   const namespace =
@@ -150,7 +150,7 @@ async function show(context: GatewayContext, request: FastifyRequest): Promise<J
 
 /** One payload of one step in full: what the view of the run leaves out as too large. */
 async function stepPayload(context: GatewayContext, request: FastifyRequest): Promise<JsonValue> {
-  new Query(request, []);
+  refuseQuery(request);
   const namespace = context.namespaceOf(request);
   const runId = runIdOfPath(request);
   const { stepId, side } = request.params as { stepId: string; side: string };
@@ -221,7 +221,7 @@ async function logs(context: GatewayContext, request: FastifyRequest): Promise<J
 }
 
 async function cancel(context: GatewayContext, request: FastifyRequest): Promise<JsonObject> {
-  new Query(request, []);
+  refuseQuery(request);
   const namespace = context.namespaceOf(request);
   const runId = runIdOfPath(request);
   const isEmpty = !Buffer.isBuffer(request.body) || request.body.length === 0;

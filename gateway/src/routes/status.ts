@@ -6,10 +6,12 @@ import type { GatewayContext } from "../context.js";
 
 /** Registers the routes. */
 export function statusRoutes(app: FastifyInstance, context: GatewayContext): void {
+  // Load balancers like to ask with HEAD.
+  const probe = { exposeHeadRoute: true };
   // That it answers is the answer: a database or coordinator that is away is no reason to restart a gateway.
-  app.get("/healthz", async () => ({ status: "alive" }));
+  app.get("/healthz", probe, async () => ({ status: "alive" }));
 
-  app.get("/readyz", async (request, reply) => {
+  app.get("/readyz", probe, async (request, reply) => {
     const isReady = !context.stopping.aborted && (await context.upstream.ready(request.clientGone));
     return reply.code(isReady ? 200 : 503).send({ status: isReady ? "ready" : "no coordinator is serving" });
   });
