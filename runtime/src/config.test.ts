@@ -228,10 +228,15 @@ describe("the configuration of a coordinator", () => {
     it("counts for an open NATS server", () => {
       const far = { ...stores, NATS_URL: "nats://127.0.0.1:4222,nats://broker:4222" };
       expect(faultsOf(() => coordinatorConfig(far)).message).toContain("broker:4222 is on another machine");
-      expect(coordinatorConfig({ ...far, NATS_URL: "nats://u:p@broker:4222" }).nats?.servers).toHaveLength(1);
-      expect(coordinatorConfig({ ...far, NATS_CREDENTIALS: "creds-of-the-user" }).nats?.credentials).toBe(
-        "creds-of-the-user",
-      );
+      const toWorkers = { ...stores, NATS_WORKER_URL: "nats://broker:4222" };
+      expect(faultsOf(() => coordinatorConfig(toWorkers)).faults[0]?.variable).toBe("NATS_WORKER_URL");
+      const seed = { ...far, NATS_ACCOUNT_SEED: "SA-seed-of-the-account", NATS_ACCOUNT_ID: "A1" };
+      expect(faultsOf(() => coordinatorConfig(seed)).faults[0]?.variable).toBe("NATS_CREDENTIALS");
+      expect(coordinatorConfig({ ...seed, NATS_CREDENTIALS: "creds-of-the-user" }).nats).toMatchObject({
+        credentials: "creds-of-the-user",
+        accountSeed: "SA-seed-of-the-account",
+        accountId: "A1",
+      });
     });
   });
 

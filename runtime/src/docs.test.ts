@@ -86,6 +86,23 @@ describe("the documents", () => {
   });
 });
 
+describe("the settings", () => {
+  it("list every variable that any package declares", () => {
+    const known = new Set(
+      Object.values(settingsTables).flatMap((table) => Object.values(table).map(({ variable }) => variable)),
+    );
+    for (const folder of ["action-sdk/src", "actions/src", "cli/src", "coordinator/src", "gateway/src"]) {
+      for (const file of readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })) {
+        if (!file.endsWith(".ts") || file.endsWith(".test.ts")) continue;
+        const source = readFileSync(join(root, folder, file), "utf8");
+        for (const [, variable] of source.matchAll(/variable: "([A-Z_]+)"|env\.(TASKMESH_[A-Z_]+)/g)) {
+          if (variable) expect(known, `${folder}/${file}: ${variable}`).toContain(variable);
+        }
+      }
+    }
+  });
+});
+
 /** Words of the protos in the form of a reason that are none. */
 const notReasons = new Set(["UPPER_SNAKE", "RATE_LIMITED"]);
 

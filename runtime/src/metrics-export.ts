@@ -50,7 +50,7 @@ export function createExport(metrics: readonly AnyMetric[]): MetricsExport {
 /** Waits for what is read on demand, but not for ever: a scrape during an outage of the database still tells the rest. */
 async function refresh(metrics: readonly AnyMetric[]): Promise<void> {
   const done = new AbortController();
-  const reads = metrics.map((metric) => (metric.kind === "gauge" ? metric.refresh() : undefined));
+  const reads = metrics.flatMap((metric) => (metric.kind === "gauge" ? metric.refresh() : []));
   await Promise.race([Promise.all(reads), sleep(refreshMsMax, done.signal)]);
   done.abort();
 }

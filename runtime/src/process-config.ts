@@ -34,7 +34,17 @@ export interface CoordinatorConfig extends ServerConfig {
   /** Absent in embedded mode. */
   databaseUrl?: string;
   /** Absent in embedded mode. */
-  nats?: { servers: string[]; workerServers?: string[]; credentials?: string; accountSeed?: string };
+  nats?: {
+    servers: string[];
+    /** As workers reach them, where that differs. */
+    workerServers?: string[];
+    /** Text of a .creds file. */
+    credentials?: string;
+    /** Of the account or of one of its signing keys. */
+    accountSeed?: string;
+    /** Public key of the account, where the seed is a signing key's. */
+    accountId?: string;
+  };
   grpcAddress: Address;
   /** Absent: no metrics are served. */
   metricsAddress?: Address;
@@ -52,8 +62,9 @@ export interface GatewayConfig extends ServerConfig {
  * @throws ConfigError with every fault.
  */
 export function coordinatorConfig(env: Environment, options: { embedded?: boolean } = {}): CoordinatorConfig {
-  const { databaseUrl, natsServers, natsWorkerServers, natsCredentials, natsAccountSeed, ...own } = coordinatorSettings;
-  const outside = { databaseUrl, natsServers, natsWorkerServers, natsCredentials, natsAccountSeed };
+  const { databaseUrl, natsServers, natsWorkerServers, natsCredentials, natsAccountSeed, natsAccountId, ...own } =
+    coordinatorSettings;
+  const outside = { databaseUrl, natsServers, natsWorkerServers, natsCredentials, natsAccountSeed, natsAccountId };
   const base = readSettings(own, env);
   const stores = options.embedded ? undefined : readSettings(outside, env);
   const { values } = base;
@@ -66,17 +77,7 @@ export function coordinatorConfig(env: Environment, options: { embedded?: boolea
   if (faults.length > 0) throw new ConfigError(faults);
   return {
     ...server.config,
-    ...(stores
-      ? {
-          databaseUrl: stores.values.databaseUrl,
-          nats: {
-            servers: stores.values.natsServers,
-            ...(stores.values.natsWorkerServers ? { workerServers: stores.values.natsWorkerServers } : {}),
-            ...(stores.values.natsCredentials ? { credentials: stores.values.natsCredentials } : {}),
-            ...(stores.values.natsAccountSeed ? { accountSeed: stores.values.natsAccountSeed } : {}),
-          },
-        }
-      : {}),
+    ...(stores ? { databaseUrl: stores.values.databaseUrl, nats: toNats(stores.values) } : {}),
     grpcAddress: values.grpcAddress,
     ...(metricsAddress ? { metricsAddress } : {}),
     namespaces: [...new Set(values.namespaces)],
@@ -198,17 +199,43 @@ function guard(variable: string, bound: Address | undefined, server: ServerConfi
   return [];
 }
 
-/** An open NATS server lets anyone who reaches it act as a worker: accepted on this machine only. */
-function guardNats(nats: {
-  natsServers?: string[];
+interface NatsValues {
+  natsServers: string[];
+  natsWorkerServers?: string[] | undefined;
   natsCredentials?: string | undefined;
   natsAccountSeed?: string | undefined;
-}): ConfigFault[] {
-  if (nats.natsCredentials || nats.natsAccountSeed) return [];
-  return (nats.natsServers ?? []).flatMap((server) => {
-    const { hostname, username, host } = new URL(server);
-    if (username || isLoopback(hostname.replace(/^\[|\]$/g, ""))) return [];
-    const problem = `${host} is on another machine, and no credentials for it are set`;
-    return [{ variable: "NATS_URL", problem, fix: "Set NATS_CREDENTIALS_FILE, or user and password in the URL." }];
+  natsAccountId?: string | undefined;
+}
+
+function toNats(values: NatsValues): NonNullable<CoordinatorConfig["nats"]> {
+  const { natsServers, natsWorkerServers, natsCredentials, natsAccountSeed, natsAccountId } = values;
+  return {
+    servers: natsServers,
+    ...(natsWorkerServers ? { workerServers: natsWorkerServers } : {}),
+    ...(natsCredentials ? { credentials: natsCredentials } : {}),
+    ...(natsAccountSeed ? { accountSeed: natsAccountSeed } : {}),
+    ...(natsAccountId ? { accountId: natsAccountId } : {}),
+  };
+}
+
+/** A NATS server that workers reach without credentials of their own lets anyone act as a worker: accepted on this machine only. */
+function guardNats(nats: Partial<NatsValues>): ConfigFault[] {
+  if (nats.natsAccountSeed) {
+    if (nats.natsCredentials) return [];
+    const problem = "is not set, but NATS_ACCOUNT_SEED is";
+    return [
+      { variable: "NATS_CREDENTIALS", problem, fix: "Set NATS_CREDENTIALS_FILE to the coordinator's .creds file." },
+    ];
+  }
+  const named = [
+    ...(nats.natsServers ?? []).map((server) => ({ variable: "NATS_URL", server })),
+    ...(nats.natsWorkerServers ?? []).map((server) => ({ variable: "NATS_WORKER_URL", server })),
+  ];
+  return named.flatMap(({ variable, server }) => {
+    const { hostname, host } = new URL(server);
+    if (isLoopback(hostname.replace(/^\[|\]$/g, ""))) return [];
+    const problem = `${host} is on another machine, and workers would need no credentials there`;
+    const fix = "Run nats-server in operator mode and set NATS_ACCOUNT_SEED_FILE and NATS_CREDENTIALS_FILE.";
+    return [{ variable, problem, fix }];
   });
 }

@@ -141,6 +141,13 @@ export const coordinatorSettings = {
     },
     text("NKey seed, SA…"),
   ),
+  natsAccountId: optional(
+    {
+      variable: "NATS_ACCOUNT_ID",
+      doc: "Public key of the NATS account, needed where NATS_ACCOUNT_SEED is that of a signing key.",
+    },
+    text("public NKey, A…"),
+  ),
   grpcAddress: defaulted(
     { variable: "TASKMESH_GRPC_ADDRESS", doc: "Where gRPC is served: callers, workers, gateways." },
     address(),
@@ -255,21 +262,43 @@ export const telemetrySettings = {
   ),
 };
 
+/** Variables that other packages read (action-sdk, actions, cli): here so that they are listed, and not taken for misspelt ones. */
+const elsewhere = {
+  worker: {
+    slots: defaulted(
+      { variable: "TASKMESH_SLOTS", doc: "Attempts of one task queue that a worker runs at once." },
+      integer("slots", 1, 10_000),
+      "10",
+    ),
+  },
+  builtins: {
+    httpAllow: optional(
+      {
+        variable: "TASKMESH_HTTP_ALLOW",
+        doc: "Hosts and networks that are not public and that HTTP actions may reach all the same.",
+      },
+      list(text("CIDR or host name")),
+    ),
+  },
+  commandLine: {
+    url: defaulted(
+      { variable: "TASKMESH_URL", doc: "Base URL of the gateway." },
+      url("http", "https"),
+      `http://${defaultHttpAddress}`,
+    ),
+  },
+};
+
 /** Every table, by the process that reads it. */
 export const settingsTables = {
   Coordinator: coordinatorSettings,
   Gateway: gatewaySettings,
   "Workers and the command line": clientSettings,
+  "Workers alone": elsewhere.worker,
+  "The command line alone": elsewhere.commandLine,
+  "Built-in actions": elsewhere.builtins,
   Tracing: telemetrySettings,
 } as const satisfies Record<string, Settings>;
 
-/** Variables of other parts (command line, actions): known, so that they are not taken for misspelt ones. */
-const otherSettings = {
-  url: optional(
-    { variable: "TASKMESH_URL", doc: "Base URL of the gateway, for the command line." },
-    url("http", "https"),
-  ),
-};
-
 /** All of them. */
-export const allSettings: readonly Settings[] = [...Object.values(settingsTables), otherSettings];
+export const allSettings: readonly Settings[] = Object.values(settingsTables);
