@@ -3,6 +3,7 @@
  * An option beats its environment variable; a variable beats the default.
  */
 import { readFileSync } from "node:fs";
+import { parseTokens } from "@taskmesh/runtime";
 import { usageError } from "./exit.js";
 
 /** Where the gateway of an embedded mesh listens. */
@@ -46,6 +47,13 @@ function readNamed(path: string, what: string): string {
   }
 }
 
+/** A token file may list several, for rotation; the first is the one to show. */
+function firstToken(content: string, path: string): string {
+  const [token] = parseTokens(content);
+  if (token === undefined) throw usageError(`the token file ${path} has no token`);
+  return token;
+}
+
 function parseUrl(text: string): URL {
   // "localhost:7480" parses as a URL with the scheme "localhost", which nobody means.
   const candidate = /^[a-z]+:\/\//i.test(text) ? text : `http://${text}`;
@@ -65,7 +73,8 @@ export function resolveConnection(options: GlobalOptions, env: Environment = pro
   const namespace = options.namespace ?? set(env.TASKMESH_NAMESPACE);
   const tokenFile = options.tokenFile ?? (options.token === undefined ? set(env.TASKMESH_TOKEN_FILE) : undefined);
   const token =
-    options.token ?? (tokenFile === undefined ? set(env.TASKMESH_TOKEN) : readNamed(tokenFile, "token file").trim());
+    options.token ??
+    (tokenFile === undefined ? set(env.TASKMESH_TOKEN) : firstToken(readNamed(tokenFile, "token file"), tokenFile));
   const tls: Connection["tls"] = {};
   const files = {
     ca: options.tlsCa ?? set(env.TASKMESH_TLS_CA),
