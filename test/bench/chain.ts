@@ -1,5 +1,5 @@
 /** chain5: five steps in a row, three fields bound by CEL in each. */
-import { type ChainSpec, ChainServiceClient, OnUnhandled } from "@taskmesh/proto";
+import { ChainServiceClient, type ChainSpec, OnUnhandled } from "@taskmesh/proto";
 import { createClient, unaryCall } from "@taskmesh/runtime";
 import { stepsPerRun } from "./load.js";
 
@@ -7,7 +7,9 @@ export const chainMethod = "acme.bench.v1.Bench/Chain5";
 const fields = { counter: "int32", run: "int64", pad: "string" };
 
 const from = (source: string): ChainSpec["steps"][number]["input"] =>
-  Object.fromEntries(Object.keys(fields).map((field) => [field, { kind: { $case: "cel", value: `${source}.${field}` } }]));
+  Object.fromEntries(
+    Object.keys(fields).map((field) => [field, { kind: { $case: "cel", value: `${source}.${field}` } }]),
+  );
 
 export const chain5: ChainSpec = {
   contract: { name: chainMethod, input: fields, output: fields },

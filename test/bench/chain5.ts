@@ -2,8 +2,9 @@
  * chain5: five sequential steps of about 200 bytes, at most 200 runs in flight, the engine and the floor in turn on the same servers.
  * One JSON line a round, a summary at the end. Times are for people: no test depends on them.
  */
-import postgres from "postgres";
+
 import { EventKind } from "@taskmesh/proto";
+import postgres from "postgres";
 import { median, quantile, stepsPerRun } from "./load.js";
 import { cpuSeconds, machineSeconds, rssMb } from "./processes.js";
 import { type Program, type Servers, startEngine, startFloor, startServers } from "./setup.js";
@@ -40,7 +41,14 @@ export async function benchChain5(options: Chain5Options): Promise<void> {
       first += options.runs + options.alone;
       const ratio = own.steps_per_s / base.steps_per_s;
       results.push({ ratio, p50: own.p50_ms / base.p50_ms, cpu: total(own) / total(base) });
-      const line = { name: "chain5", round, ...own, rss_mb: memory(engine, servers), floor: base, floor_steps_per_s: base.steps_per_s };
+      const line = {
+        name: "chain5",
+        round,
+        ...own,
+        rss_mb: memory(engine, servers),
+        floor: base,
+        floor_steps_per_s: base.steps_per_s,
+      };
       console.log(JSON.stringify({ ...line, ratio: round3(ratio) }));
     }
     const idle = await idleCpu(engine, servers, options.idleMs);

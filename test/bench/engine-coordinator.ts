@@ -1,6 +1,7 @@
 /** The engine's side of chain5: a coordinator with its defaults, driven from within its process as the floor is. */
-import { RunStatus } from "@taskmesh/proto";
+
 import { createCoordinator } from "@taskmesh/coordinator";
+import { RunStatus } from "@taskmesh/proto";
 import { coordinatorConfig, sha256 } from "@taskmesh/runtime";
 import { chainMethod } from "./chain.js";
 import { CountRequest, CountResponse } from "./gen/acme/bench/v1/bench.js";

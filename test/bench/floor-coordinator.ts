@@ -20,7 +20,7 @@ const publish = createPublisher(nc);
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 const runs = new Map<number, (counter: number) => void>();
-let pending: { done: Done; ack: () => void }[] = [];
+const pending: { done: Done; ack: () => void }[] = [];
 let busy = false;
 let scheduled = false;
 

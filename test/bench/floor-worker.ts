@@ -7,7 +7,11 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 pull(nc, "FLOOR_START", "w", 256, (data, ack) => {
-  const { id, step, in: input } = JSON.parse(decoder.decode(data)) as { id: number; step: number; in: { counter: number } };
+  const {
+    id,
+    step,
+    in: input,
+  } = JSON.parse(decoder.decode(data)) as { id: number; step: number; in: { counter: number } };
   const done = { id, step, out: { ...input, counter: input.counter + 1 } };
   publish("floor.d.x", encoder.encode(JSON.stringify(done)), ack);
 });

@@ -7,7 +7,12 @@ export interface LoadResult {
 }
 
 /** Runs `one` for `count` numbers from `first`; it answers whether the result was right. */
-export async function drive(count: number, inFlight: number, first: number, one: (i: number) => Promise<boolean>): Promise<LoadResult> {
+export async function drive(
+  count: number,
+  inFlight: number,
+  first: number,
+  one: (i: number) => Promise<boolean>,
+): Promise<LoadResult> {
   let next = 0;
   let wrong = 0;
   const latenciesMs: number[] = [];
@@ -49,5 +54,6 @@ export function serveAsks(one: (i: number) => Promise<boolean>): void {
     void drive(ask.count, ask.inFlight, ask.first, one).then((result) => process.send?.(result));
   });
   process.on("disconnect", () => process.exit(0));
+  process.on("SIGTERM", () => process.exit(0));
   process.send?.("ready");
 }

@@ -3,8 +3,8 @@ import { type ChildProcess, fork } from "node:child_process";
 import { join } from "node:path";
 import { jetstreamManager } from "@nats-io/jetstream";
 import postgres from "postgres";
-import { freePort } from "../fixtures/ports.js";
 import { type NatsFixture, startNats } from "../fixtures/nats.js";
+import { freePort } from "../fixtures/ports.js";
 import { type PostgresFixture, startPostgres } from "../fixtures/postgres.js";
 import { putChain5 } from "./chain.js";
 import type { Ask, LoadResult } from "./load.js";
@@ -20,7 +20,12 @@ export interface Servers {
 /** Starts both servers. GOMAXPROCS=1 keeps nats-server from competing with itself on two cores. */
 export async function startServers(): Promise<Servers> {
   const nats = await startNats({ goMaxProcs: 1 });
-  const settings = { shared_buffers: "512MB", max_wal_size: "4GB", checkpoint_timeout: "15min", max_connections: "200" };
+  const settings = {
+    shared_buffers: "512MB",
+    max_wal_size: "4GB",
+    checkpoint_timeout: "15min",
+    max_connections: "200",
+  };
   const server = await startPostgres({ settings });
   const databaseUrl = await server.createDatabase();
   return {
@@ -85,9 +90,23 @@ export async function startFloor(servers: Servers): Promise<Program> {
   await sql.end();
   const nc = await openNats(servers.nats.url);
   const manager = await jetstreamManager(nc);
-  for (const [name, subject, consumer] of [["FLOOR_START", "floor.s.>", "w"], ["FLOOR_DONE", "floor.d.>", "c"]] as const) {
-    await manager.streams.add({ name, subjects: [subject], retention: "limits", storage: "file", duplicate_window: 1e9 });
-    await manager.consumers.add(name, { durable_name: consumer, ack_policy: "explicit", max_ack_pending: 20_000, ack_wait: 60e9 });
+  for (const [name, subject, consumer] of [
+    ["FLOOR_START", "floor.s.>", "w"],
+    ["FLOOR_DONE", "floor.d.>", "c"],
+  ] as const) {
+    await manager.streams.add({
+      name,
+      subjects: [subject],
+      retention: "limits",
+      storage: "file",
+      duplicate_window: 1e9,
+    });
+    await manager.consumers.add(name, {
+      durable_name: consumer,
+      ack_policy: "explicit",
+      max_ack_pending: 20_000,
+      ack_wait: 60e9,
+    });
   }
   await nc.close();
   const env = { NATS_URL: servers.nats.url, DATABASE_URL: servers.databaseUrl };

@@ -29,14 +29,24 @@ export function createPublisher(nc: NatsConnection): (subject: string, data: Uin
 const ackBytes = new TextEncoder().encode("+ACK");
 
 /** Pulls from a durable consumer, `batch` outstanding at most. */
-export function pull(nc: NatsConnection, stream: string, consumer: string, batch: number, take: (data: Uint8Array, ack: () => void) => void): void {
+export function pull(
+  nc: NatsConnection,
+  stream: string,
+  consumer: string,
+  batch: number,
+  take: (data: Uint8Array, ack: () => void) => void,
+): void {
   const inbox = `_INBOX.q${process.pid}x${inboxes++}`;
   let outstanding = 0;
   const fill = (): void => {
     const wanted = batch - outstanding;
     if (wanted <= 0) return;
     outstanding += wanted;
-    nc.publish(`$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`, JSON.stringify({ batch: wanted, expires: 30_000_000_000 }), { reply: inbox });
+    nc.publish(
+      `$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`,
+      JSON.stringify({ batch: wanted, expires: 30_000_000_000 }),
+      { reply: inbox },
+    );
   };
   nc.subscribe(inbox, {
     callback: (_error, message) => {
