@@ -159,6 +159,7 @@ describe("Normalize", () => {
         const once = norm(text, input);
         expect(norm(once, input)).toBe(once);
       }),
+      { numRuns: 2_000 },
     );
   });
 });

@@ -5,14 +5,23 @@ import { LetterCase, type NormalizeRequest, UnicodeForm } from "../gen/taskmesh/
 export function normalizeText(request: NormalizeRequest): string {
   let { text } = request;
   if (request.stripControl ?? true) text = stripControl(text);
-  if (request.stripDiacritics) text = text.normalize("NFD").replace(/\p{Mn}/gu, "");
+  // Each of these can undo the one before: ℻ is FAX in NFKC and has to be made small after, İ made small has a dot to strip.
   text = toForm(text, request.form);
-  if (request.letterCase === LetterCase.LETTER_CASE_LOWER) text = text.toLowerCase();
-  if (request.letterCase === LetterCase.LETTER_CASE_UPPER) text = text.toUpperCase();
-  // Changing case can take a text out of its form.
-  if (request.letterCase !== LetterCase.LETTER_CASE_UNSPECIFIED) text = toForm(text, request.form);
+  text = toCase(text, request.letterCase);
+  if (request.stripDiacritics) text = stripDiacritics(text, request.form);
+  text = toForm(text, request.form);
   if (request.collapseWhitespace ?? true) text = text.replace(/\s+/gu, " ");
   return (request.trim ?? true) ? text.trim() : text;
+}
+
+function toCase(text: string, letterCase: LetterCase): string {
+  if (letterCase === LetterCase.LETTER_CASE_LOWER) return text.toLowerCase();
+  return letterCase === LetterCase.LETTER_CASE_UPPER ? text.toUpperCase() : text;
+}
+
+/** Takes characters apart first; those that are one only by compatibility, too, where the form does so. */
+function stripDiacritics(text: string, form: UnicodeForm): string {
+  return text.normalize(form === UnicodeForm.UNICODE_FORM_NFKC ? "NFKD" : "NFD").replace(/\p{Mn}/gu, "");
 }
 
 function toForm(text: string, form: UnicodeForm): string {

@@ -3,6 +3,7 @@
  * that it looks at; a thread's deadline bounds the whole.
  */
 import { type Matcher, RE2JS, RE2JSException } from "re2js";
+import { memoize } from "../bounded/memo.js";
 import { createOutputMeter, TaskFailure } from "../bounded/task-failure.js";
 import {
   type RegexApplyRequest,
@@ -23,10 +24,19 @@ export function applyRegex(request: RegexApplyRequest): RegexApplyResponse {
   return find(request, pattern);
 }
 
+/** Compiled patterns that are kept, with what they have learnt of their texts. */
+const patternsKept = 50;
+
+// The flags come first, so that the rest is the pattern whatever is in it.
+const compileKey = memoize(patternsKept, (key) => {
+  const [flags = "", ...rest] = key.split("/");
+  const bits = [...flags].reduce((sum, flag) => sum | (flagBits[flag] ?? 0), 0);
+  return RE2JS.compile(rest.join("/"), bits);
+});
+
 function compile({ pattern, flags }: RegexApplyRequest): RE2JS {
   try {
-    const bits = [...flags].reduce((sum, flag) => sum | (flagBits[flag] ?? 0), 0);
-    return RE2JS.compile(pattern, bits);
+    return compileKey(`${flags}/${pattern}`);
   } catch (cause) {
     if (!(cause instanceof RE2JSException)) throw cause;
     throw new TaskFailure("REGEX_INVALID", cause.message, cause);

@@ -1,5 +1,6 @@
 /** Liquid templates that see their values and nothing else: no files, no prototypes, bounded in time, memory and output. */
 import { Liquid, LiquidError } from "liquidjs";
+import { memoize } from "../bounded/memo.js";
 import { createOutputMeter, TaskFailure } from "../bounded/task-failure.js";
 
 /** What a template is rendered with. */
@@ -29,35 +30,35 @@ const noFiles = {
   resolve: (_dir: string, file: string) => file,
 };
 
-const engines = new Map<boolean, Liquid>();
+/** Parsed templates that are kept; a template of 16 KiB takes about a megabyte. */
+const templatesKept = 50;
 
-function engineFor(escapeHtml: boolean): Liquid {
-  let engine = engines.get(escapeHtml);
-  if (!engine) {
-    engine = new Liquid({
-      fs: noFiles,
-      relativeReference: false,
-      dynamicPartials: false,
-      ownPropertyOnly: true,
-      strictFilters: true,
-      // The same text on every host.
-      timezoneOffset: 0,
-      locale: "en-US",
-      parseLimit: templateCharsMax,
-      renderLimit: renderMsMax,
-      memoryLimit: memoryUnitsMax,
-      ...(escapeHtml && { outputEscape: "escape" as const }),
-    });
-    engines.set(escapeHtml, engine);
-  }
-  return engine;
+function createEngine(escapeHtml: boolean) {
+  const liquid = new Liquid({
+    fs: noFiles,
+    relativeReference: false,
+    dynamicPartials: false,
+    ownPropertyOnly: true,
+    strictFilters: true,
+    // The same text on every host.
+    timezoneOffset: 0,
+    locale: "en-US",
+    parseLimit: templateCharsMax,
+    renderLimit: renderMsMax,
+    memoryLimit: memoryUnitsMax,
+    ...(escapeHtml && { outputEscape: "escape" as const }),
+  });
+  return { liquid, parse: memoize(templatesKept, (template) => liquid.parse(template)) };
 }
+
+const plain = createEngine(false);
+const escaping = createEngine(true);
 
 /** Renders. Throws TEMPLATE_INVALID, RENDER_FAILED, LIMIT_EXCEEDED, OUTPUT_TOO_LARGE. */
 export function renderTemplate({ template, scope, strict, escapeHtml }: RenderTask): string {
-  const engine = engineFor(escapeHtml);
-  const parsed = refusing("TEMPLATE_INVALID", () => engine.parse(template));
-  const text: unknown = refusing("RENDER_FAILED", () => engine.renderSync(parsed, scope, { strictVariables: strict }));
+  const { liquid, parse } = escapeHtml ? escaping : plain;
+  const parsed = refusing("TEMPLATE_INVALID", () => parse(template));
+  const text: unknown = refusing("RENDER_FAILED", () => liquid.renderSync(parsed, scope, { strictVariables: strict }));
   const rendered = String(text);
   createOutputMeter()(rendered);
   return rendered;
