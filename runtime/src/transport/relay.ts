@@ -106,8 +106,8 @@ class RelayWork implements WorkTransport {
     this.#options = options;
     const stream = {
       "grpc.use_local_subchannel_pool": 1,
-      "grpc.keepalive_time_ms": 5_000,
-      "grpc.keepalive_timeout_ms": 3_000,
+      "grpc.keepalive_time_ms": 3_000,
+      "grpc.keepalive_timeout_ms": 2_500,
       "grpc.max_receive_message_length": 4 * 1024 * 1024,
     };
     this.#client = createClient(RelayServiceClient, options.channel, { streams: true, options: stream });
