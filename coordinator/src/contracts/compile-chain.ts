@@ -9,9 +9,9 @@
  */
 import { createRegistry, type DescEnum, type DescMessage } from "@bufbuild/protobuf";
 import { EmptySchema } from "@bufbuild/protobuf/wkt";
-import type { ChainEdge, ChainProblem, ChainSpec, StepSpec } from "@taskmesh/proto";
+import { type ChainEdge, type ChainProblem, ChainSpec, type StepSpec } from "@taskmesh/proto";
 import { nearestName } from "@taskmesh/runtime";
-import type { ChainPlan, Evaluated, StepPlan } from "../engine/plan.js";
+import type { ChainPlan, Evaluated, PlanSource, StepPlan } from "../engine/plan.js";
 import { compileBinding, compileCondition } from "./cel/bind.js";
 import type { CheckedExpression } from "./cel/check.js";
 import { guardsOf } from "./cel/paths.js";
@@ -97,6 +97,7 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
     contract: contract.fingerprint,
     outputContract: contract.fingerprint,
     runTimeoutMs,
+    source: sourceOf(spec, contract, steps),
     steps: steps.map((step) => planStep(step, users[step.index]!, types, options)),
     bindOutput: checkedBinding(
       compileBinding(contract.output, output.sources, types, { ...options, label: "output" }),
@@ -105,6 +106,14 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
     ),
   };
   return result;
+}
+
+function sourceOf(spec: ChainSpec, contract: Contract, steps: readonly StepDraft[]): PlanSource {
+  const contracts = new Map<string, Contract>();
+  for (const step of steps) contracts.set(step.contract!.method, step.contract!);
+  // Last: a chain that calls itself is compiled against its own contract first of all.
+  contracts.set(contract.method, contract);
+  return { spec: ChainSpec.encode(spec).finish(), contracts };
 }
 
 /** The plan of a lone action or of one callable: the one step "call", whose input and output are the run's. */

@@ -75,6 +75,14 @@ export interface StepPlan {
   checkOutput: (bytes: Uint8Array) => string | undefined;
 }
 
+/** What a plan was compiled from, so that another thread can compile it too. */
+export interface PlanSource {
+  /** An encoded ChainSpec. */
+  spec: Uint8Array;
+  /** The chain's own contract and those of its callees, by full method name. */
+  contracts: ReadonlyMap<string, { readonly descriptorSet: Uint8Array }>;
+}
+
 export interface ChainPlan {
   method: string;
   /** Version of the chain; 0 for a lone action, whose plan has the one step "call". */
@@ -83,6 +91,8 @@ export interface ChainPlan {
   outputContract: string;
   runTimeoutMs: number;
   steps: readonly StepPlan[];
+  /** Absent for a lone action. */
+  source?: PlanSource;
   /** The encoded output message. */
   bindOutput: (scope: Scope) => Evaluated<Uint8Array>;
 }

@@ -130,7 +130,7 @@ export function compileCondition(
   return (scope) => {
     const read = variables(scope);
     if (read.kind !== "value") return read;
-    if (!options.force && costOf(expression, read.value.bytes) > inlineCostMax) return deferred;
+    if (!options.force && costOf(expression, read.value) > inlineCostMax) return deferred;
     const result = runPlan(expression.run, read.value.bindings);
     if (isCelError(result)) return failed(options.label, expression.source, result.message);
     return typeof result === "boolean"
@@ -172,9 +172,10 @@ function compileEvaluations(
     const read = variables(scope);
     if (read.kind !== "value") return read;
     const message = reflect(target, create(target));
-    const budget = new Budget(options.force ? forcedWorkMax : inlineCostMax);
+    // Work in proportion to what was read is always allowed: decoding it was no less.
+    const budget = new Budget((options.force ? forcedWorkMax : inlineCostMax) + read.value.bytes);
     for (const { field, expression } of evaluations) {
-      if (!options.force && costOf(expression, read.value.bytes) > inlineCostMax) return deferred;
+      if (!options.force && costOf(expression, read.value) > inlineCostMax) return deferred;
       if (!isBareSet(expression, read.value)) continue;
       const label = `${options.label}, field "${field.name}"`;
       const result = runPlan(expression.run, read.value.bindings);
@@ -197,6 +198,8 @@ interface Variables {
   messages: Map<number, ReflectMessage>;
   /** Of all sources together. */
   bytes: number;
+  /** The longest list in them, once somebody needed it. */
+  longest?: number;
 }
 
 /** A function that decodes what the expressions read, each source once. */
@@ -261,9 +264,23 @@ function isBareSet(expression: CheckedExpression, variables: Variables): boolean
   return message !== undefined;
 }
 
-/** How many tree nodes may be visited: each level of comprehension goes over at most as many elements as there are bytes, halved. */
-function costOf({ reading }: CheckedExpression, bytes: number): number {
-  const elements = bytes / 2 + reading.nodes;
-  const matching = reading.matches ? bytes : 0;
-  return reading.depth === 0 ? matching : reading.nodes * elements ** reading.depth + matching * elements;
+/**
+ * How many tree nodes may be visited. Each level of comprehension goes over at most as many elements as the longest list or map of the
+ * sources has, or the expression itself; split() makes lists as long as its text.
+ */
+function costOf({ reading }: CheckedExpression, variables: Variables): number {
+  const matching = reading.matches ? variables.bytes : 0;
+  if (reading.depth === 0) return matching;
+  variables.longest ??= Math.max(0, ...[...variables.messages.values()].map((source) => longestIn(source.message)));
+  const elements = (reading.splits ? variables.bytes : variables.longest) + reading.nodes;
+  return reading.nodes * elements ** reading.depth + matching * elements;
+}
+
+/** Length of the longest list or map in a decoded message. Messages count with their fields: that is never much. */
+function longestIn(value: unknown): number {
+  if (typeof value !== "object" || value === null || value instanceof Uint8Array) return 0;
+  const items: unknown[] = Array.isArray(value) ? value : Object.values(value);
+  let longest = items.length;
+  for (const item of items) if (typeof item === "object") longest = Math.max(longest, longestIn(item));
+  return longest;
 }

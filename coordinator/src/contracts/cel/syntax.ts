@@ -45,6 +45,8 @@ export interface Reading {
   nodes: number;
   /** Matches regular expressions, whose work grows with text and pattern. */
   matches: boolean;
+  /** Splits text into lists. */
+  splits: boolean;
   /** Reads something whose type is not known, because of another problem: it can't be checked. */
   opaque: boolean;
   /** Places (of whole has() calls) where an output that may be missing must be tested first. */
@@ -98,6 +100,7 @@ class Reader {
     depth: 0,
     nodes: 0,
     matches: false,
+    splits: false,
     opaque: false,
     presenceTests: [],
   };
@@ -326,6 +329,7 @@ class Reader {
       });
     }
     if (name === "matches") this.reading.matches = true;
+    if (name === "split") this.reading.splits = true;
     this.walk(receiver, place);
     const variable = args[0];
     if (!macros.has(name) || variable?.op !== "id") {
