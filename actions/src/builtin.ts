@@ -6,7 +6,7 @@ import {
   clientConfig,
   type Environment,
   readSettings,
-  settingKinds,
+  settingsTables,
 } from "@taskmesh/runtime";
 import { createThreadPool } from "./bounded/thread-pool.js";
 import { filterActions } from "./filter/action.js";
@@ -28,29 +28,19 @@ export interface BuiltinConfig {
   seen?: SeenStore;
 }
 
-/** Settings of the built-in actions, beside those of every client. */
-export const builtinSettings = {
-  httpAllow: settingKinds.optional(
-    {
-      variable: "TASKMESH_HTTP_ALLOW",
-      doc: "IP addresses, CIDR ranges and host names that the HTTP action may reach though they are not public.",
-      fix: "Set TASKMESH_HTTP_ALLOW to a list such as 127.0.0.1/32,10.1.0.0/16,intranet.example.",
-    },
-    settingKinds.list(settingKinds.text("IP address, CIDR range or host name")),
-  ),
-};
+const settings = settingsTables["Built-in actions"];
 
 /**
  * The configuration that the environment gives: TASKMESH_HTTP_ALLOW, and the settings of a client of the mesh.
  * @throws ConfigError with every fault.
  */
 export function builtinConfig(env: Environment): BuiltinConfig {
-  const { values, faults } = readSettings(builtinSettings, env);
+  const { values, faults } = readSettings(settings, env);
   const allow = values.httpAllow ?? [];
   try {
     parseAllowList(allow);
   } catch (error) {
-    const { variable, fix } = builtinSettings.httpAllow;
+    const { variable, fix } = settings.httpAllow;
     faults.push({ variable, problem: (error as Error).message, fix });
   }
   if (faults.length > 0) throw new ConfigError(faults);
