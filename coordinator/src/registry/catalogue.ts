@@ -53,88 +53,103 @@ interface Entry {
 
 /** Makes the catalogue; it is empty until it is started. */
 export function createCatalogue(options: CatalogueOptions): LiveCatalogue {
-  const listeners = new Set<() => void>();
-  let entries: Entry[] = [];
-  let byCallee = new Map<string, Entry[]>();
-  let epoch = -1;
-  let incomplete = false;
-
-  const offer = (next: Entry[]): void => {
-    entries = next;
-    byCallee = indexed(next);
-    for (const listener of listeners) listener();
-  };
-  const windowOf = (slots: number): number =>
-    slots === 0 ? 0 : Math.max(1, Math.ceil((windowPerSlot * slots) / Math.max(1, options.coordinators().length)));
-
-  const read = async (): Promise<void> => {
-    const known = new Set(entries.map((entry) => entry.row.laneId));
-    const rows = await readLiveLanes(options.db);
-    const next = await Promise.all(
-      rows.map(async (row): Promise<Entry | undefined> => {
-        const lane = { namespaceId: row.namespaceId, queueId: row.queueId, laneId: row.laneId };
-        try {
-          if (!known.has(row.laneId)) await inTime(options.carrier.ensureLane(lane), laneMsMax); // C2
-          const more = (await options.alsoServes?.(row.namespaceId, row.contracts)) ?? [];
-          const contracts = more.length > 0 ? [...row.contracts, ...more] : row.contracts;
-          return { row, lane, state: { lane, window: windowOf(row.slots) }, contracts, credit: 0 };
-        } catch (error) {
-          options.log.warn({ err: error, lane: row.laneId }, "a lane can't be offered yet");
-          return undefined;
-        }
-      }),
-    );
-    incomplete = next.includes(undefined);
-    offer(next.filter((entry) => entry !== undefined));
-  };
-  const round = async (): Promise<void> => {
-    const now = await readEpoch(options.db);
-    if (now === epoch && !incomplete) return;
-    await read();
-    // The epoch was read before the rows: at worst they are read once more.
-    epoch = now;
-  };
-  // Rounds take turns, so that an older snapshot never replaces a newer one; whoever asks while one waits shares it.
-  let turn: Promise<void> = Promise.resolve();
-  let waiting: Promise<void> | undefined;
-  const inTurn = (): Promise<void> => {
-    waiting ??= turn
-      .catch(() => {})
-      .then(() => {
-        waiting = undefined;
-        return round();
-      });
-    turn = waiting;
-    return turn;
-  };
-  const poll = createLoop("registry poll", { everyMs: options.intervals.epochPollMs, round: inTurn, log: options.log });
-
+  const snapshot = new Snapshot(options);
+  const { intervals, log } = options;
+  const round = (): Promise<void> => snapshot.refresh();
+  const poll = createLoop("registry poll", { everyMs: intervals.epochPollMs, round, log });
   return createPart("catalogue", {
     start: () => poll.start(),
     stop: () => poll.stop(),
     extra: {
-      refresh: inTurn,
-      recount() {
-        offer(entries.map((entry) => ({ ...entry, state: { lane: entry.lane, window: windowOf(entry.row.slots) } })));
-      },
-      laneFor(target: { namespaceId: number; taskQueue: string; method: string; contract: string }) {
-        const { namespaceId, taskQueue, method, contract } = target;
-        return choose(byCallee.get(calleeKey(namespaceId, taskQueue, `${method}@${contract}`)))?.state;
-      },
-      liveLanes: () =>
-        entries.map(({ row, state, contracts }) => ({
-          namespaceId: row.namespaceId,
-          taskQueue: row.taskQueue,
-          state,
-          contracts,
-        })),
-      slotsOf: (namespaceId: number) => slotsByCallee(entries, namespaceId),
-      onChange(listener: () => void) {
-        listeners.add(listener);
-      },
+      refresh: round,
+      recount: () => snapshot.recount(),
+      laneFor: (target: Parameters<Catalogue["laneFor"]>[0]) => snapshot.laneFor(target),
+      liveLanes: () => snapshot.liveLanes(),
+      slotsOf: (namespaceId: number) => slotsByCallee(snapshot.entries, namespaceId),
+      onChange: (listener: () => void) => void snapshot.listeners.add(listener),
       coordinators: options.coordinators,
     },
   });
+}
+
+/** What was read last, and how it is read again. */
+class Snapshot {
+  readonly listeners = new Set<() => void>();
+  entries: readonly Entry[] = [];
+  #byCallee = new Map<string, Entry[]>();
+  #epoch = -1;
+  /** A lane could not be offered: the same epoch is read again. */
+  #incomplete = false;
+  /** Reads take turns, so that an older snapshot never replaces a newer one; whoever asks while one waits shares it. */
+  #turn: Promise<void> = Promise.resolve();
+  #waiting: Promise<void> | undefined;
+
+  constructor(private readonly options: CatalogueOptions) {}
+
+  refresh(): Promise<void> {
+    this.#waiting ??= this.#turn
+      .catch(() => {})
+      .then(() => {
+        this.#waiting = undefined;
+        return this.#round();
+      });
+    this.#turn = this.#waiting;
+    return this.#turn;
+  }
+
+  recount(): void {
+    const entryWith = (entry: Entry): Entry => ({ ...entry, state: this.#state(entry.lane, entry.row.slots) });
+    this.#offer(this.entries.map(entryWith));
+  }
+
+  laneFor({ namespaceId, taskQueue, method, contract }: Parameters<Catalogue["laneFor"]>[0]): LaneState | undefined {
+    return choose(this.#byCallee.get(calleeKey(namespaceId, taskQueue, `${method}@${contract}`)))?.state;
+  }
+
+  liveLanes(): ReturnType<Catalogue["liveLanes"]> {
+    return this.entries.map(({ row, state, contracts }) => {
+      const { namespaceId, taskQueue } = row;
+      return { namespaceId, taskQueue, state, contracts };
+    });
+  }
+
+  async #round(): Promise<void> {
+    const epoch = await readEpoch(this.options.db);
+    if (epoch === this.#epoch && !this.#incomplete) return;
+    const known = new Set(this.entries.map((entry) => entry.row.laneId));
+    const rows = await readLiveLanes(this.options.db);
+    const next = await Promise.all(rows.map((row) => this.#entry(row, known.has(row.laneId))));
+    this.#incomplete = next.includes(undefined);
+    this.#offer(next.filter((entry) => entry !== undefined));
+    // The epoch was read before the rows: at worst they are read once more.
+    this.#epoch = epoch;
+  }
+
+  async #entry(row: LiveLaneRow, known: boolean): Promise<Entry | undefined> {
+    const { carrier, alsoServes, log } = this.options;
+    const lane = { namespaceId: row.namespaceId, queueId: row.queueId, laneId: row.laneId };
+    try {
+      if (!known) await inTime(carrier.ensureLane(lane), laneMsMax); // C2
+      const more = (await alsoServes?.(row.namespaceId, row.contracts)) ?? [];
+      const contracts = more.length > 0 ? [...row.contracts, ...more] : row.contracts;
+      return { row, lane, state: this.#state(lane, row.slots), contracts, credit: 0 };
+    } catch (error) {
+      log.warn({ err: error, lane: row.laneId }, "a lane can't be offered yet");
+      return undefined;
+    }
+  }
+
+  /** C3 */
+  #state(lane: Lane, slots: number): LaneState {
+    const share = (windowPerSlot * slots) / Math.max(1, this.options.coordinators().length);
+    return { lane, window: slots === 0 ? 0 : Math.max(1, Math.ceil(share)) };
+  }
+
+  #offer(entries: readonly Entry[]): void {
+    this.#byCallee = indexed(entries);
+    this.entries = entries;
+    for (const listener of this.listeners) listener();
+  }
 }
 
 const calleeKey = (namespaceId: number, taskQueue: string, callee: string): string =>

@@ -48,129 +48,162 @@ export interface Sessions extends Service {
 
 /** Makes the sessions of one coordinator. */
 export function createSessions(options: SessionsOptions): Sessions {
-  const { db, carrier, intervals, log } = options;
-  const live = new Map<string, Session>();
-  const open = new Set<Promise<void>>();
-  const pending = new Set<Session>();
-  let starting = 0;
-  let draining = false;
-  let flagsChanged = false;
+  const room = new SessionRoom(options);
+  const loops = [room.flush, createTick(options, room), createBindingScan(options, room)];
+  return createPart("sessions", {
+    async start() {
+      room.draining = false;
+      for (const loop of loops) await loop.start();
+    },
+    async stop() {
+      await room.drain();
+      await room.ends();
+      for (const loop of loops.toReversed()) await loop.stop();
+    },
+    extra: {
+      accept: (stream: SessionStream) => room.accept(stream),
+      find: (id: string) => room.live.get(id),
+      republish() {
+        for (const session of room.live.values()) session.republish = true;
+      },
+      drain: () => room.drain(),
+      lose: room.lose,
+    },
+  });
+}
 
-  const lose = async (bindings: readonly BindingRow[], why: string): Promise<void> => {
-    const intake = options.intake();
+/** The sessions that are live here, and what becomes of their beats. */
+class SessionRoom implements SessionHost {
+  readonly live = new Map<string, Session>();
+  readonly flush: Loop;
+  readonly intake: SessionHost["intake"];
+  readonly intervals: RegistryIntervals;
+  readonly log: Logger;
+  draining = false;
+  readonly #options: SessionsOptions;
+  readonly #open = new Set<Promise<void>>();
+  readonly #pending = new Set<Session>();
+  #starting = 0;
+  #flagsChanged = false;
+
+  constructor(options: SessionsOptions) {
+    this.#options = options;
+    this.intervals = options.intervals;
+    this.log = options.log;
+    this.intake = { bind: (...args) => options.intake().bind(...args) };
+    this.flush = createLoop("session beats", {
+      everyMs: options.intervals.flushMs,
+      round: () => this.#record(),
+      log: options.log,
+      eager: false,
+    });
+  }
+
+  async accept(stream: SessionStream): Promise<void> {
+    const done = runSession(stream, this);
+    const settled = done.catch(() => {});
+    this.#open.add(settled);
+    await settled;
+    this.#open.delete(settled);
+    await done;
+  }
+
+  /** Resolves when no stream is open. */
+  async ends(): Promise<void> {
+    await Promise.all(this.#open);
+  }
+
+  async open(message: Register): Promise<OpenedSession> {
+    if (this.draining) {
+      const text = "the coordinator is shutting down: connect again";
+      throw statusError({ reason: "DRAINING", message: text, retryAfterMs: 500 });
+    }
+    if (this.live.size + this.#starting >= sessionsMax) {
+      const text = `this coordinator serves ${sessionsMax} sessions already`;
+      throw statusError({ reason: "OVERLOADED", message: text, retryAfterMs: 5_000 });
+    }
+    this.#starting += 1;
+    try {
+      return await this.#options.open(message);
+    } finally {
+      this.#starting -= 1;
+    }
+  }
+
+  opened(session: Session): void {
+    this.live.get(session.id)?.close(sessionGone());
+    this.live.set(session.id, session);
+    this.#options.onChange();
+    if (this.draining) void session.drain();
+  }
+
+  news(session: Session, urgent: boolean): void {
+    if (this.live.get(session.id) !== session) return;
+    this.#pending.add(session);
+    if (!urgent) return;
+    this.#flagsChanged = true;
+    this.flush.kick();
+  }
+
+  ended(session: Session, left: boolean): void {
+    this.#pending.delete(session);
+    if (this.live.get(session.id) !== session) return;
+    this.live.delete(session.id);
+    // A worker that was told to go elsewhere closes this stream and keeps its session.
+    if (left && !this.draining) void this.#end(session);
+  }
+
+  renew(session: Session): Promise<JetStreamAccess | undefined> {
+    return accessOf(this.#options.carrier, session.opened);
+  }
+
+  carrierHealthy(): boolean {
+    return this.#options.carrier.healthy();
+  }
+
+  async drain(): Promise<void> {
+    this.draining = true;
+    await Promise.all([...this.live.values()].map((session) => session.drain()));
+  }
+
+  readonly lose = async (bindings: readonly BindingRow[], why: string): Promise<void> => {
+    const intake = this.#options.intake();
     await Promise.all(
       bindings.map(({ sessionId, ...ref }) =>
         intake.lose(ref, why).catch((error: unknown) => {
-          log.warn({ err: error, run_id: ref.runId, session: sessionId }, "a lost attempt could not be given up yet");
+          const about = { err: error, run_id: ref.runId, session: sessionId };
+          this.log.warn(about, "a lost attempt could not be given up yet");
         }),
       ),
     );
   };
-  const flush = createLoop("session beats", {
-    everyMs: intervals.flushMs,
-    round: async () => {
-      if (pending.size === 0) return;
-      const batch = [...pending];
-      const bump = flagsChanged;
-      pending.clear();
-      flagsChanged = false;
-      try {
-        const alive = await recordBeats(db, batch.map(beatRow), bump);
-        for (const session of batch) if (!alive.has(session.id)) session.close(sessionGone());
-      } catch (error) {
-        for (const session of batch) if (live.get(session.id) === session) pending.add(session);
-        flagsChanged ||= bump;
-        throw error;
-      }
-      if (bump) options.onChange();
-    },
-    log,
-    eager: false,
-  });
-  const news = (session: Session, urgent: boolean): void => {
-    if (live.get(session.id) !== session) return;
-    pending.add(session);
-    if (!urgent) return;
-    flagsChanged = true;
-    flush.kick();
-  };
-  const end = async (session: Session): Promise<void> => {
+
+  async #record(): Promise<void> {
+    if (this.#pending.size === 0) return;
+    const batch = [...this.#pending];
+    const bump = this.#flagsChanged;
+    this.#pending.clear();
+    this.#flagsChanged = false;
+    try {
+      const alive = await recordBeats(this.#options.db, batch.map(beatRow), bump);
+      for (const session of batch) if (!alive.has(session.id)) session.close(sessionGone());
+    } catch (error) {
+      for (const session of batch) if (this.live.get(session.id) === session) this.#pending.add(session);
+      this.#flagsChanged ||= bump;
+      throw error;
+    }
+    if (bump) this.#options.onChange();
+  }
+
+  async #end(session: Session): Promise<void> {
+    const { db, onChange } = this.#options;
     try {
       if (!(await endSession(db, session.id, session.opened.stream))) return;
-      options.onChange();
-      await lose(await readBindings(db, [session.id], bindingsMax), "its worker left");
+      onChange();
+      await this.lose(await readBindings(db, [session.id], bindingsMax), "its worker left");
     } catch (error) {
-      log.warn({ err: error, session: session.id }, "a session could not be ended; it will lapse");
+      this.log.warn({ err: error, session: session.id }, "a session could not be ended; it will lapse");
     }
-  };
-  const host: SessionHost = {
-    intervals,
-    intake: { bind: (...args) => options.intake().bind(...args) },
-    async open(message) {
-      if (draining) throw refuseDraining();
-      if (live.size + starting >= sessionsMax) {
-        const message = `this coordinator serves ${sessionsMax} sessions already`;
-        throw statusError({ reason: "OVERLOADED", message, retryAfterMs: 5_000 });
-      }
-      starting += 1;
-      try {
-        return await options.open(message);
-      } finally {
-        starting -= 1;
-      }
-    },
-    opened(session) {
-      live.get(session.id)?.close(sessionGone());
-      live.set(session.id, session);
-      options.onChange();
-      if (draining) void session.drain();
-    },
-    news,
-    ended(session, left) {
-      pending.delete(session);
-      if (live.get(session.id) !== session) return;
-      live.delete(session.id);
-      // A worker that was told to go elsewhere closes this stream and keeps its session.
-      if (left && !draining) void end(session);
-    },
-    renew: (session) => accessOf(carrier, session.opened),
-    carrierHealthy: () => carrier.healthy(),
-    log,
-  };
-  const ticking = createTick(options, live, news);
-  const scanning = createBindingScan(options, live, lose);
-
-  return createPart("sessions", {
-    async start() {
-      draining = false;
-      for (const loop of [flush, ticking, scanning]) await loop.start();
-    },
-    async stop() {
-      await drainAll();
-      await Promise.all([...open]);
-      for (const loop of [scanning, ticking, flush]) await loop.stop();
-    },
-    extra: {
-      async accept(stream: SessionStream) {
-        const done = runSession(stream, host);
-        const settled = done.catch(() => {});
-        open.add(settled);
-        await settled;
-        open.delete(settled);
-        await done;
-      },
-      find: (id: string) => live.get(id),
-      republish() {
-        for (const session of live.values()) session.republish = true;
-      },
-      drain: drainAll,
-      lose,
-    },
-  });
-
-  async function drainAll(): Promise<void> {
-    draining = true;
-    await Promise.all([...live.values()].map((session) => session.drain()));
   }
 }
 
@@ -184,17 +217,13 @@ export function accessOf(
 }
 
 /** Sends nonces, judges what came back, and cuts off streams that went silent. */
-function createTick(
-  { carrier, intervals, log }: SessionsOptions,
-  live: ReadonlyMap<string, Session>,
-  news: (session: Session, urgent: boolean) => void,
-): Loop {
+function createTick({ carrier, intervals, log }: SessionsOptions, room: SessionRoom): Loop {
   let ticks = 0;
   const tick = async (): Promise<void> => {
     const nowMs = performance.now();
     const healthy = carrier.healthy();
     const probing = ticks++ % ticksPerProbe === 0;
-    for (const session of live.values()) {
+    for (const session of room.live.values()) {
       // While the carrier is away every path is dead, and opening one again would not help.
       if (!healthy) session.nonces.restart(nowMs);
       else if (probing) {
@@ -206,7 +235,7 @@ function createTick(
       if (assignable !== session.assignable) {
         session.assignable = assignable;
         log.info({ session: session.id, assignable }, "work transport of a session changed");
-        news(session, true);
+        room.news(session, true);
       }
       if (nowMs - session.lastBeatAtMs > intervals.sessionTimeoutMs) session.close(sessionGone());
     }
@@ -215,13 +244,9 @@ function createTick(
 }
 
 /** Gives up bound attempts that their worker stopped listing. */
-function createBindingScan(
-  { db, intervals, log }: SessionsOptions,
-  live: ReadonlyMap<string, Session>,
-  lose: Sessions["lose"],
-): Loop {
+function createBindingScan({ db, intervals, log }: SessionsOptions, room: SessionRoom): Loop {
   const round = async (): Promise<void> => {
-    const sessions = [...live.values()].filter((session) => session.mayHaveBindings);
+    const sessions = [...room.live.values()].filter((session) => session.mayHaveBindings);
     if (sessions.length === 0) return;
     const ids = sessions.map((session) => session.id);
     const bindings = await readBindings(db, ids, bindingsMax);
@@ -232,7 +257,7 @@ function createBindingScan(
       const bound = bySession.get(session.id) ?? [];
       // A bind that is under way sets it again.
       if (bound.length === 0 && session.inFlight === 0) session.mayHaveBindings = false;
-      await lose(session.unlisted.check(bound, session.listed, nowMs), "its worker no longer runs it");
+      await room.lose(session.unlisted.check(bound, session.listed, nowMs), "its worker no longer runs it");
     }
   };
   return createLoop("binding scan", { everyMs: intervals.bindingScanMs, round, log, eager: false });
@@ -256,6 +281,3 @@ function beatRow(session: Session): BeatRow {
 
 const sessionGone = (): Error =>
   statusError({ reason: "SESSION_NOT_FOUND", message: "the session lapsed or was resumed elsewhere: register again" });
-
-const refuseDraining = (): Error =>
-  statusError({ reason: "DRAINING", message: "the coordinator is shutting down: connect again", retryAfterMs: 500 });
