@@ -37,9 +37,9 @@ export interface RpcMethod<Req, Res> {
 export interface CallOptions {
   /** Gives the call up; it then rejects with CALL_CANCELLED. */
   signal: AbortSignal;
-  /** Longest time of the call over all tries, in milliseconds; default 10 s. */
+  /** Longest time of the call over all tries, in milliseconds; default 30 s. */
   timeoutMs?: number;
-  /** Longest time of one try, in milliseconds; default 4 s. Must be above what the call itself waits for. */
+  /** Longest time of the first try where there are other coordinators, in milliseconds; default 4 s. Must be above what the call itself waits for. */
   tryMs?: number;
   /** Added to the metadata: W3C trace context. */
   headers?: Readonly<Record<string, string>>;
@@ -50,8 +50,11 @@ export interface UpstreamConfig extends Omit<ClientConfig, "namespace"> {
   patienceMs?: number;
 }
 
-const callTimeoutMs = 10_000;
-/** A coordinator that is stopped or cut off says nothing: after this long another one is asked. */
+const callTimeoutMs = 30_000;
+/**
+ * A coordinator that is stopped or cut off says nothing: after this long another one is asked, after twice as long the next, so that
+ * a mesh which is merely slow is not asked ever more.
+ */
 const tryTimeoutMs = 4_000;
 const patienceMsDefault = 5_000;
 /** How long an address that just failed is tried last. */
@@ -91,7 +94,7 @@ export class Upstream {
     const { signal } = options;
     const startedMs = performance.now();
     const endMs = startedMs + (options.timeoutMs ?? callTimeoutMs);
-    const tryMs = options.tryMs ?? tryTimeoutMs;
+    let tryMs = this.peers.length > 1 ? (options.tryMs ?? tryTimeoutMs) : Number.POSITIVE_INFINITY;
     let patientUntilMs = startedMs + this.patienceMs;
     for (let tries = 1; ; tries++) {
       const peer = this.pick();
@@ -104,7 +107,10 @@ export class Upstream {
         const isSilent = error.code === status.DEADLINE_EXCEEDED && nowMs < endMs;
         if (signal.aborted || !(isSilent || isAway(error))) throw error;
         this.rest(peer, method.path, error);
-        if (isSilent) patientUntilMs = endMs;
+        if (isSilent) {
+          patientUntilMs = endMs;
+          tryMs *= 2;
+        }
         // A long wait that broke shows that the coordinator was there: patience starts again.
         if (nowMs - triedMs > this.patienceMs) patientUntilMs = nowMs + this.patienceMs;
         if (nowMs >= Math.min(patientUntilMs, endMs)) throw noneAnswers(error);
