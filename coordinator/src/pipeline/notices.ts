@@ -15,36 +15,30 @@ export class Notices {
     for (const wake of waiting) wake();
   }
 
-  /** Resolves at the next notice, after the poll interval or `limitMs`, or when `signal` aborts; never rejects. */
-  wait(runId: string, signal?: AbortSignal, limitMs = this.pollMs): Promise<void> {
+  /** Resolves at the next notice, after the poll interval or `limitMs`, or when one of `signals` aborts; never rejects. */
+  wait(runId: string, signals: readonly AbortSignal[] = [], limitMs = this.pollMs): Promise<void> {
     return new Promise((resolve) => {
       const waiting = this.#waiting.get(runId) ?? new Set();
       this.#waiting.set(runId, waiting);
       const done = (): void => {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", done);
+        stop();
         waiting.delete(done);
         if (waiting.size === 0 && this.#waiting.get(runId) === waiting) this.#waiting.delete(runId);
         resolve();
       };
-      const timer = setTimeout(done, Math.min(this.pollMs, limitMs));
       waiting.add(done);
-      if (signal?.aborted) done();
-      else signal?.addEventListener("abort", done, { once: true });
+      const stop = until(signals, Math.min(this.pollMs, limitMs), done);
     });
   }
 
-  /** Resolves after the poll interval or `limitMs`, or when `signal` aborts; never rejects. */
-  pause(signal: AbortSignal, limitMs: number): Promise<void> {
+  /** Resolves after the poll interval or `limitMs`, or when one of `signals` aborts; never rejects. */
+  pause(signals: readonly AbortSignal[], limitMs: number): Promise<void> {
     return new Promise((resolve) => {
-      if (signal.aborted) return resolve();
       const done = (): void => {
-        clearTimeout(timer);
-        signal.removeEventListener("abort", done);
+        stop();
         resolve();
       };
-      const timer = setTimeout(done, Math.min(this.pollMs, limitMs));
-      signal.addEventListener("abort", done, { once: true });
+      const stop = until(signals, Math.min(this.pollMs, limitMs), done);
     });
   }
 
@@ -52,4 +46,17 @@ export class Notices {
   notifyAll(): void {
     for (const runId of [...this.#waiting.keys()]) this.notify(runId);
   }
+}
+
+/**
+ * Calls `done` after `ms`, or when one of `signals` aborts; later, not now, if one has. Answers how to let go of all of it. Not
+ * AbortSignal.any: what that leaves behind at a signal that lives as long as the process is never freed.
+ */
+function until(signals: readonly AbortSignal[], ms: number, done: () => void): () => void {
+  const timer = setTimeout(done, signals.some((signal) => signal.aborted) ? 0 : ms);
+  for (const signal of signals) signal.addEventListener("abort", done, { once: true });
+  return () => {
+    clearTimeout(timer);
+    for (const signal of signals) signal.removeEventListener("abort", done);
+  };
 }

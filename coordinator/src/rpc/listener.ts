@@ -7,6 +7,7 @@
  *
  * The grace has to end by a timer of ours: the library's tryShutdown never calls back while a stream is open.
  */
+import { setMaxListeners } from "node:events";
 import {
   logVerbosity,
   Server,
@@ -91,11 +92,11 @@ export function createListener(options: ListenerOptions): Listener {
   const authenticator = createAuthenticator(createTokenCheck(tokens), tls?.clientCa !== undefined);
   let server: Server | undefined;
   let bound: Address | undefined;
-  let draining = new AbortController();
+  let draining = drainController();
 
   const service = createService("grpc listener", {
     async start() {
-      draining = new AbortController();
+      draining = drainController();
       server = new Server({
         ...limits,
         interceptors: [createGuard({ authenticator, draining: draining.signal })],
@@ -144,6 +145,13 @@ export function createListener(options: ListenerOptions): Listener {
     drain: () => draining.abort(),
   };
   return listener;
+}
+
+/** Every stream of the coordinator listens to it, and that is no leak. */
+function drainController(): AbortController {
+  const controller = new AbortController();
+  setMaxListeners(0, controller.signal);
+  return controller;
 }
 
 function bind(server: Server, target: string, credentials: ServerCredentials): Promise<number> {

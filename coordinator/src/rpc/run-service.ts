@@ -248,7 +248,7 @@ async function getResult(
       if (found.status >= RunStatus.RUN_STATUS_SUCCEEDED) return found;
       const left = endAt - performance.now();
       if (left <= 0 || context.signal.aborted || deps.draining().aborted) return found;
-      await deps.notices.pause(AbortSignal.any([context.signal, deps.draining(), given.signal]), left);
+      await deps.notices.pause([context.signal, deps.draining(), given.signal], left);
       if (ended)
         return { status: ended.status, output: ended.output && toPayload(ended.output), failure: ended.failure };
     }
@@ -307,18 +307,18 @@ async function watch(
   const { id } = await deps.namespaces.resolve(request.namespace);
   const { plan } = await findPlanned(deps, id, request.runId);
   const draining = deps.draining();
-  const gone = AbortSignal.any([context.signal, draining]);
+  const gone = (): boolean => context.signal.aborted || draining.aborted;
   let afterSeq = Number(request.afterSeq);
   for (;;) {
     const stop = new AbortController();
-    const news = deps.notices.wait(request.runId, AbortSignal.any([gone, stop.signal]));
+    const news = deps.notices.wait(request.runId, [context.signal, draining, stop.signal]);
     const events = await readEvents(deps.db, request.runId, { afterSeq, limit: watchPageMax, payloads: true });
     for (const event of events) {
       await send({ event: toRunEvent(event, plan) });
       afterSeq = event.seq;
     }
     const ended = events.at(-1)?.body.runStatus;
-    if (ended || events.length === watchPageMax || gone.aborted) stop.abort();
+    if (ended || events.length === watchPageMax || gone()) stop.abort();
     if (ended || (events.length === 0 && (await hasEnded(deps, request.runId, afterSeq)))) {
       stop.abort();
       return;
