@@ -77,6 +77,14 @@ describe.each(["pglite", "postgres"] as const)("registration on %s", (kind) => {
     expect(loadContract(old?.descriptorSet ?? new Uint8Array(), methodOf(service)).input.fields).toHaveLength(1);
   });
 
+  it("warns of a revision that can't take over what is pinned to the one before, and only then", async () => {
+    const warnings = async (inputFields: string[]): Promise<string[]> =>
+      (await coordinator.connect().register(registration([{ ...service, inputFields }]))).warnings;
+    expect(await warnings(["lang"])).toEqual([]);
+    expect(await warnings(["lang", "depth"])).toEqual([]);
+    expect(await warnings(["language", "depth"])).toEqual([expect.stringContaining("pinned to revision 2")]);
+  });
+
   it("takes two teams' files of one name, and two revisions of one import", async () => {
     const shared = { file: "shared/common.proto", package: "shared.v1" };
     const one: TestService = { package: "one.v1", file: "actions.proto", imports: [{ ...shared, fields: ["a"] }] };

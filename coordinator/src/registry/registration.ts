@@ -11,7 +11,7 @@ import type { Register, TransportKind } from "@taskmesh/proto";
 import { type Lane, statusError } from "@taskmesh/runtime";
 import { faultOfRules } from "../contracts/check.js";
 import { type Contract, ContractRefused, isReservedService } from "../contracts/contract.js";
-import { contractsOf, parseDescriptorSet } from "../contracts/descriptors.js";
+import { contractsOf, loadContract, parseDescriptorSet } from "../contracts/descriptors.js";
 import { type Db, sqlState } from "../store/db.js";
 import {
   claimMethods,
@@ -20,8 +20,10 @@ import {
   insertContracts,
   knownContracts,
   type NewContract,
+  readContract,
 } from "../store/registry.js";
 import type { SessionFacts } from "../store/sessions.js";
+import { contractServes } from "./contract-serves.js";
 import { LruMap } from "./lru-map.js";
 
 /** What one worker may offer: far above real ones, so that a hostile one can't fill tables. */
@@ -49,9 +51,16 @@ export interface GrantedLane {
   contracts: readonly string[];
 }
 
+/** What a registration gave. */
+export interface Registered {
+  lanes: GrantedLane[];
+  /** What is odd but allowed. */
+  warnings: string[];
+}
+
 export interface Registration {
   /** Parses, checks and stores what a worker offers. Rejects with the statuses of RegistryService.Connect. */
-  register(namespaceId: number, message: Register): Promise<GrantedLane[]>;
+  register(namespaceId: number, message: Register): Promise<Registered>;
 }
 
 /** Makes the registration. `builtins`: contracts of reserved packages that may be registered, by "method@fingerprint". */
@@ -77,12 +86,14 @@ export function createRegistration(db: Db, builtins: ReadonlySet<string> = new S
       const wanted = [...contracts.values()];
       const known = await knownContracts(db, namespaceId, "action", [...contracts.keys()]);
       const missing = wanted.filter((contract) => !known.has(entryOf(contract)));
-      return retried(() =>
+      const warnings = await breakingChanges(db, namespaceId, missing);
+      const lanes = await retried(() =>
         db.transaction(async (tx) => {
           if (missing.length > 0) await storeContracts(tx, namespaceId, missing);
           return grantLanes(tx, namespaceId, message, contracts);
         }),
       );
+      return { lanes, warnings };
     },
   };
 }
@@ -94,6 +105,22 @@ export function builtinContracts(descriptorSet: Uint8Array): Set<string> {
 
 const entryOf = (contract: { method: string; fingerprint: string }): string =>
   `${contract.method}@${contract.fingerprint}`;
+
+/** Says which new revisions can't take over what is pinned to the one before; said once, when the revision is new. */
+async function breakingChanges(db: Db, namespaceId: number, added: readonly NewContract[]): Promise<string[]> {
+  const warnings: string[] = [];
+  for (const { method, descriptorSet } of added) {
+    const before = await readContract(db, namespaceId, { method });
+    if (!before || before.kind === "chain") continue;
+    const safe = contractServes(loadContract(descriptorSet, method), loadContract(before.descriptorSet, method));
+    if (safe) continue;
+    const message = `${method} changed incompatibly: runs and chains that are pinned to revision ${before.revision} need workers of it`;
+    warnings.push(
+      `${message}; add fields instead of changing or removing them, or declare a new version of the package`,
+    );
+  }
+  return warnings;
+}
 
 async function storeContracts(tx: Db, namespaceId: number, contracts: readonly NewContract[]): Promise<void> {
   const methods = contracts.map((contract) => contract.method);

@@ -146,7 +146,7 @@ function createOpening(
   const registration = createRegistration(db, builtins ? builtinContracts(builtins) : undefined);
   return async (message) => {
     const namespace = await namespaces.resolve(message.namespace);
-    const lanes = await registration.register(namespace.id, message);
+    const { lanes, warnings } = await registration.register(namespace.id, message);
     await inTime(Promise.all(lanes.map(({ lane }) => carrier.ensureLane(lane))), intervals.patienceMs);
     const wanted = sessionIdForm.test(message.sessionId) ? message.sessionId : undefined;
     const resumed = wanted !== undefined && (await sessionExists(db, namespace.id, wanted));
@@ -174,7 +174,7 @@ function createOpening(
       jetstream: transport === TransportKind.TRANSPORT_KIND_JETSTREAM ? jetstream : undefined,
       lanes: lanes.map(laneGrant),
       namespaceId: namespace.id,
-      warnings: [],
+      warnings,
       coordinatorId,
     };
     return { ...session, stream, resumed, registered };
