@@ -77,13 +77,26 @@ const plainHost = (host: string): string => host.toLowerCase().replace(/\.$/, ""
 /** Whether a connection to `address`, found for the name `host`, is allowed. Anything that is not an IP address is not. */
 export function isAllowed(policy: EgressPolicy, host: string, address: string): boolean {
   if (policy.hosts.has(plainHost(host))) return true;
-  if (!ipaddr.isValid(address)) return false;
-  // The mapped form ::ffff:10.0.0.1 is the address 10.0.0.1.
-  const parsed = ipaddr.process(address);
+  const parsed = parseAddress(address);
+  if (!parsed) return false;
   for (const [range, bits] of policy.ranges) {
     if (range.kind() === parsed.kind() && parsed.match(range, bits)) return true;
   }
   return isPublic(parsed);
+}
+
+/** The address, with the mapped form ::ffff:10.0.0.1 as what it means, 10.0.0.1; undefined if it is none, or has a zone. */
+function parseAddress(address: string): ipaddr.IPv4 | ipaddr.IPv6 | undefined {
+  switch (isIP(address)) {
+    case 4:
+      return ipaddr.IPv4.parse(address);
+    case 6:
+      // In hexadecimal, since ipaddr.js takes the dotted ::1.2.3.4, which is another address, for the mapped one.
+      return URL.canParse(`http://[${address}]`)
+        ? ipaddr.process(new URL(`http://[${address}]`).hostname.slice(1, -1))
+        : undefined;
+  }
+  return undefined;
 }
 
 function isPublic(address: ipaddr.IPv4 | ipaddr.IPv6): boolean {
