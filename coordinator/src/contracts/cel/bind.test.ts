@@ -226,6 +226,7 @@ describe("evaluation", () => {
     ["'abc'.matches('^a.c$') ? 1 : 2", "f_double", { fDouble: 1 }],
     ["'a,b'.split(',').map(x, x.upperAscii()).join('-')", "f_string", { fString: "A-B" }],
     ["'größe'.size()", "f_int32", { fInt32: 5 }],
+    ["int(5u) + int('6')", "f_int64", { fInt64: "11" }],
   ])("of %s into %s", (text, field, expected) => {
     expect(evaluate(text, field)).toEqual(expected);
   });

@@ -82,6 +82,7 @@ const extraFunctions = [
   "string(google.protobuf.Timestamp): string",
   "string(google.protobuf.Duration): string",
   "int(google.protobuf.Timestamp): int",
+  "int(uint): int",
   "string.charAt(int): string",
   "string.replace(string, string): string",
   "string.replace(string, string, int): string",

@@ -284,7 +284,8 @@ class Reader {
     const near = nearestName(part.name, ["input", "steps", "run"]);
     const quoted = alone ? `'${part.name}'` : undefined;
     const hint = near ?? quoted;
-    const reason = hint === quoted ? "text needs quotes" : "expressions read input, steps and run";
+    const reason =
+      near === undefined && quoted !== undefined ? "text needs quotes" : "expressions read input, steps and run";
     const message = `unknown name "${part.name}"; ${reason}`;
     this.problem("UNKNOWN_NAME", message, part, { found: part.name, ...suggested(hint) });
   }
