@@ -3,6 +3,9 @@ import { CommanderError } from "@commander-js/extra-typings";
 import { CliError, exitCode } from "./exit.js";
 import { createProgram } from "./program.js";
 
+/** Time for the last output after a failure. */
+const lingerMs = 1_000;
+
 /** Errors become one message for a person, or one document for a program, on stderr. */
 function reportError(error: CliError, json: boolean): void {
   if (json) {
@@ -41,3 +44,5 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 });
 
 process.exitCode = await run(process.argv);
+// A part that failed to start may have left something open that would keep the program alive for ever.
+if (process.exitCode !== exitCode.ok) setTimeout(() => process.exit(), lingerMs).unref();

@@ -1,17 +1,18 @@
 /**
  * A whole mesh in one process: PGlite in a folder, the transport in memory, coordinator, gateway and the built-in actions.
  *
- *   folder lock -> database -> coordinator -> gateway -> built-in actions      started in this order, stopped in the opposite one
+ *   folder lock -> ports -> database -> coordinator -> gateway -> built-in actions      started in this order, stopped in the opposite one
  *
  * Workers and callers outside join by gRPC and REST, as they would join any mesh.
  */
 import { join } from "node:path";
-import { type AnyAction, startWorker, type Worker } from "@taskmesh/action-sdk";
+import { startWorker, type Worker } from "@taskmesh/action-sdk";
 import { builtinActions, builtinConfig, builtinDescriptors } from "@taskmesh/actions";
 import { type Coordinator, createCoordinator, type Database, openPglite } from "@taskmesh/coordinator";
 import { type Gateway, startGateway } from "@taskmesh/gateway";
 import {
   type Address,
+  type CoordinatorConfig,
   coordinatorConfig,
   createService,
   type Environment,
@@ -23,6 +24,7 @@ import {
   setLogLevel,
 } from "@taskmesh/runtime";
 import { lockFolder } from "./folder-lock.js";
+import { checkFree } from "./free-address.js";
 
 /** Attempts of built-in actions at once: they wait for the network more than they compute. */
 const builtinSlots = 20;
@@ -48,6 +50,63 @@ const dialable = ({ host, port }: Address): Address => {
   return { host: host === "::" ? "::1" : host, port };
 };
 
+/** What the parts share once they run. */
+interface Parts {
+  unlock?: () => void;
+  database?: Database;
+  coordinator?: Coordinator;
+  gateway?: Gateway;
+  workers: Worker[];
+  /** Where the coordinator can be dialled. */
+  grpc: Address;
+}
+
+function coordinating(parts: Parts, config: CoordinatorConfig): Service {
+  const bus = new MemoryBus();
+  return createService("coordinator", {
+    start: async () => {
+      const coordinator = createCoordinator(config, {
+        ...(parts.database ? { database: parts.database } : {}),
+        carrier: (id) => bus.carrier(id),
+        exclusive: true, // by the lock of the folder
+        builtins: builtinDescriptors,
+      });
+      parts.coordinator = coordinator;
+      await coordinator.start();
+      parts.grpc = dialable(coordinator.listener.address);
+    },
+    stop: () => parts.coordinator?.stop(),
+  });
+}
+
+/** The built-in actions for every namespace: a worker lives in one. */
+function servingBuiltins(parts: Parts, namespaces: readonly string[], env: Environment): Service {
+  return createService("built-in actions", {
+    start: async (signal) => {
+      const address = formatAddress(parts.grpc);
+      for (const namespace of namespaces) {
+        const own = { ...env, TASKMESH_NAMESPACE: namespace, TASKMESH_ADDRESS: address };
+        const worker = await startWorker({
+          descriptors: builtinDescriptors,
+          actions: builtinActions(builtinConfig(own)),
+          namespace,
+          address,
+          slots: builtinSlots,
+          labels: { builtin: "true" },
+          handleSignals: false,
+          quiet: true,
+          ...(parts.coordinator ? { carrier: parts.coordinator.carrier } : {}),
+          signal,
+        });
+        parts.workers.push(worker);
+      }
+    },
+    stop: async () => {
+      await Promise.all(parts.workers.splice(0).map((worker) => worker.stop()));
+    },
+  });
+}
+
 /**
  * The mesh, not started yet.
  * @throws ConfigError with every fault of the environment. `start` rejects with a CliError when the folder is in use.
@@ -55,76 +114,41 @@ const dialable = ({ host, port }: Address): Address => {
 export function createEmbeddedMesh({ data, env }: EmbeddedMeshOptions): EmbeddedMesh {
   const config = coordinatorConfig(env, { embedded: true });
   const ownGateway = gatewayConfig(env);
-  const bus = new MemoryBus();
-  const running: { unlock?: () => void; database?: Database; workers: Worker[] } = { workers: [] };
-  let coordinator: Coordinator | undefined;
-  let gateway: Gateway | undefined;
-  let builtinActionCount = 0;
+  const builtinActionCount = builtinActions(builtinConfig(env)).length;
+  const parts: Parts = { workers: [], grpc: dialable(config.grpcAddress) };
   setLogLevel(config.logLevel);
-
   const lock = createService("lock", {
     start: () => {
-      running.unlock = lockFolder(data, `REST http://${formatAddress(ownGateway.httpAddress)}`);
+      parts.unlock = lockFolder(data, `REST http://${formatAddress(ownGateway.httpAddress)}`);
     },
-    stop: () => running.unlock?.(),
+    stop: () => parts.unlock?.(),
+  });
+  const ports = createService("ports", {
+    start: async () => {
+      for (const address of [config.grpcAddress, ownGateway.httpAddress]) await checkFree(address);
+    },
+    stop: () => {},
   });
   const database = createService("database", {
     start: async () => {
-      running.database = await openPglite(join(data, "postgres"));
+      parts.database = await openPglite(join(data, "postgres"));
     },
-    stop: () => running.database?.close(),
+    stop: () => parts.database?.close(),
   });
-  const coordinating = createService("coordinator", {
+  const gateway = createService("gateway", {
     start: async () => {
-      coordinator = createCoordinator(config, {
-        ...(running.database ? { database: running.database } : {}),
-        carrier: (id) => bus.carrier(id),
-        exclusive: true, // by the lock of the folder
-        builtins: builtinDescriptors,
-      });
-      await coordinator.start();
+      const coordinator = { ...ownGateway.coordinator, addresses: [parts.grpc] };
+      parts.gateway = await startGateway({ ...ownGateway, coordinator });
     },
-    stop: () => coordinator?.stop(),
+    stop: () => parts.gateway?.stop(),
   });
-  const grpc = () => dialable(coordinator?.listener.address ?? config.grpcAddress);
-  const serving = createService("gateway", {
-    start: async () => {
-      const toCoordinator = { ...ownGateway.coordinator, addresses: [grpc()] };
-      gateway = await startGateway({ ...ownGateway, coordinator: toCoordinator });
-    },
-    stop: () => gateway?.stop(),
-  });
-  const builtins = createService("built-in actions", {
-    start: async (signal) => {
-      for (const namespace of config.namespaces) {
-        const address = formatAddress(grpc());
-        const own = { ...env, TASKMESH_NAMESPACE: namespace, TASKMESH_ADDRESS: address };
-        const actions: AnyAction[] = builtinActions(builtinConfig(own));
-        builtinActionCount = actions.length;
-        const worker = await startWorker({
-          descriptors: builtinDescriptors,
-          actions,
-          namespace,
-          address,
-          slots: builtinSlots,
-          labels: { builtin: "true" },
-          handleSignals: false,
-          quiet: true,
-          ...(coordinator ? { carrier: coordinator.carrier } : {}),
-          signal,
-        });
-        running.workers.push(worker);
-      }
-    },
-    stop: async () => {
-      await Promise.all(running.workers.splice(0).map((worker) => worker.stop()));
-    },
-  });
-  const group = serviceGroup("mesh", [lock, database, coordinating, serving, builtins]);
+  const coordinator = coordinating(parts, config);
+  const builtins = servingBuiltins(parts, config.namespaces, env);
+  const group = serviceGroup("mesh", [lock, ports, database, coordinator, gateway, builtins]);
   return Object.create(group, {
-    grpcAddress: { get: () => formatAddress(grpc()) },
-    url: { get: () => gateway?.url ?? "" },
-    builtinActionCount: { get: () => builtinActionCount },
-    stopTimeoutMs: { get: () => config.stopTimeoutMs },
+    grpcAddress: { get: () => formatAddress(parts.grpc) },
+    url: { get: () => parts.gateway?.url ?? "" },
+    builtinActionCount: { value: builtinActionCount },
+    stopTimeoutMs: { value: config.stopTimeoutMs },
   }) as EmbeddedMesh;
 }
