@@ -14,7 +14,7 @@ import { type CompiledChain, compileChain } from "../contracts/compile-chain.js"
 import type { Contract } from "../contracts/contract.js";
 import { type ChainRow, insertChainVersion, readChain } from "../store/chains.js";
 import type { Db } from "../store/db.js";
-import { bumpEpoch, claimMethods, insertContracts, readCallable, readMethods } from "../store/registry.js";
+import { bumpEpoch, claimMethods, insertContracts, readCallable, readCallables } from "../store/registry.js";
 import type { LiveCatalogue } from "./catalogue.js";
 import type { ContractCache } from "./contract-cache.js";
 import { preferredRevision } from "./plans.js";
@@ -98,7 +98,7 @@ async function compile(options: ChainSaveOptions, namespaceId: number, spec: Cha
   const name = spec.contract?.name ?? "";
   const [previous, methods] = await Promise.all([
     isText(name) ? readChain(db, namespaceId, name, 0) : undefined,
-    readMethods(db, namespaceId),
+    readCallables(db, namespaceId),
   ]);
   const callees = await loadCallees(options, namespaceId, spec, methods);
   const own = previous && (await contracts.byFingerprint(namespaceId, previous.contract));

@@ -246,6 +246,12 @@ export function readRevisions(db: Db, namespaceId: number, method: string): Prom
   );
 }
 
+/** Every method that has an active implementation in any namespace. */
+export async function readServedMethods(db: Db): Promise<string[]> {
+  const rows = await db.query<{ method: string }>("select distinct method from callables");
+  return rows.map(({ method }) => method);
+}
+
 /** Every revision of every method of a namespace that has an active implementation; the newest first within a method. */
 export function readAllContracts(db: Db, namespaceId: number): Promise<ContractRow[]> {
   return db.query(
@@ -274,7 +280,7 @@ export async function readContract(
 }
 
 /** Every method of a namespace that has an active implementation, with its kind; at most 10,000. */
-export async function readMethods(db: Db, namespaceId: number): Promise<Map<string, CallableKind>> {
+export async function readCallables(db: Db, namespaceId: number): Promise<Map<string, CallableKind>> {
   const rows = await db.query<{ method: string; kind: CallableKind }>(
     "select method, kind from callables where namespace_id = $1::int order by method limit 10000",
     [namespaceId],
