@@ -30,6 +30,7 @@ import { createMeters } from "./meters.js";
 import { createEngineRoom, type EngineRoom } from "./pipeline/engine-room.js";
 import { createRegistry, type Registry } from "./registry/registry.js";
 import { createChainService } from "./rpc/chain-service.js";
+import { createDurableCalls } from "./rpc/durable-call.js";
 import { createHealth } from "./rpc/health.js";
 import { createListener, type Listener } from "./rpc/listener.js";
 import { createPayloadService } from "./rpc/payload-service.js";
@@ -121,6 +122,18 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     meters,
   });
   const { namespaces } = registry;
+  const runDeps = {
+    db,
+    intake: engine.intake,
+    plans,
+    notices: engine.notices,
+    results: engine.results,
+    namespaces,
+    contractOf: contracts.byFingerprint,
+    draining: () => listener.draining,
+  };
+  const durable = createDurableCalls({ ...runDeps, namespaceNames: config.namespaces, log });
+  registry.catalogue.onChange(durable.refresh);
 
   const listener = createListener({
     address: config.grpcAddress,
@@ -128,19 +141,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     tokens: config.tokens,
     log,
     services(server) {
-      server.addService(
-        RunServiceService,
-        createRunService({
-          db,
-          intake: engine.intake,
-          plans,
-          notices: engine.notices,
-          results: engine.results,
-          namespaces,
-          contractOf: contracts.byFingerprint,
-          draining: () => server.draining,
-        }),
-      );
+      server.addService(RunServiceService, createRunService(runDeps));
       server.addService(RegistryServiceService, createRegistryService({ db, registry, intake: engine.intake }));
       server.addService(ChainServiceService, createChainService({ db, registry }));
       server.addService(PayloadServiceService, createPayloadService({ db, namespaces }));
@@ -149,6 +150,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
         createRelayService({ db, namespaces, carrier, draining: () => server.draining }),
       );
       server.addService(SeenServiceService, createSeenService({ db, namespaces }));
+      durable.serve(server);
       health.addTo(server.server);
       addReflection(server, {
         defaultNamespace: "default",

@@ -6,15 +6,15 @@
  */
 import type { EventEmitter } from "node:events";
 import type { Readable } from "node:stream";
-import type {
-  handleBidiStreamingCall,
-  handleClientStreamingCall,
-  handleServerStreamingCall,
-  handleUnaryCall,
+import {
+  type handleBidiStreamingCall,
+  type handleClientStreamingCall,
+  type handleServerStreamingCall,
+  type handleUnaryCall,
   Metadata,
-  ServerDuplexStream,
-  ServerWritableStream,
-  ServiceError,
+  type ServerDuplexStream,
+  type ServerWritableStream,
+  type ServiceError,
 } from "@grpc/grpc-js";
 import {
   codeName,
@@ -41,6 +41,8 @@ export interface CallContext {
   remainingMs(): number;
   /** Aborts when the caller cancels, leaves, or its deadline passes. */
   readonly signal: AbortSignal;
+  /** Sends initial metadata ahead of the answer; at most once. */
+  sendMetadata(name: string, value: string): void;
   /** Trace headers for what the call sets in motion: those of its span, or the caller's where tracing is off. */
   readonly trace: TraceHeaders | undefined;
 }
@@ -55,6 +57,7 @@ interface AnyCall extends EventEmitter {
   getPath(): string;
   getPeer(): string;
   getDeadline(): Date | number;
+  sendMetadata(metadata: Metadata): void;
 }
 
 /** A method with one request and one response. */
@@ -161,6 +164,11 @@ function open(call: AnyCall): OpenCall {
         else call.on("cancelled", () => made.abort());
       }
       return abort.signal;
+    },
+    sendMetadata(name, value) {
+      const initial = new Metadata();
+      initial.set(name, value);
+      if (!call.cancelled) call.sendMetadata(initial);
     },
     get trace() {
       handed ??= span?.headers ?? tracing.extract(call.metadata);

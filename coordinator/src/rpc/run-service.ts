@@ -83,7 +83,8 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
   };
 }
 
-async function startRun(deps: RunServiceDeps, request: StartRunRequest, context: CallContext) {
+/** Checks a request and starts its run. */
+export async function startRun(deps: RunServiceDeps, request: StartRunRequest, context: CallContext) {
   const namespace = await deps.namespaces.resolve(request.namespace);
   const timeoutMs = checkStart(request);
   const plan = await deps.plans.current(namespace.id, request.method);
@@ -225,7 +226,8 @@ async function getRun(deps: RunServiceDeps, request: GetRunRequest): Promise<Get
   return describeRun(found, events, { output: end?.payload, payloads: !request.omitPayloads });
 }
 
-async function getResult(
+/** The end of a run, or its present status after the request's `wait`. */
+export async function getResult(
   deps: RunServiceDeps,
   request: GetResultRequest,
   context: CallContext,
