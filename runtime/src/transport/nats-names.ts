@@ -50,11 +50,13 @@ export function parseDelivery(reply: string): DeliveryInfo | undefined {
   const tokens = reply.split(".");
   const at = tokens.length === 9 ? 4 : 6;
   if (tokens.length < 9 || tokens[0] !== "$JS" || tokens[1] !== "ACK") return undefined;
-  const info = {
+  const info: DeliveryInfo = {
     deliveries: Number(tokens[at]),
     streamSequence: Number(tokens[at + 1]),
     consumerSequence: Number(tokens[at + 2]),
     storedAtMs: Number(tokens[at + 3]) / 1e6,
   };
-  return Object.values(info).every(Number.isFinite) ? info : undefined;
+  // NaN in any of them makes the sum NaN.
+  const sum = info.deliveries + info.streamSequence + info.consumerSequence + info.storedAtMs;
+  return Number.isNaN(sum) ? undefined : info;
 }

@@ -221,6 +221,18 @@ function parseRefusal(data: Uint8Array): { code: number; message: string } {
 const plain = /^[\x20-\x7e]{1,512}$/;
 const traceNames = ["traceparent", "tracestate", "baggage"];
 
+class EncodedHeaders implements HeaderBlock {
+  readonly #bytes: Uint8Array;
+
+  constructor(block: string) {
+    this.#bytes = Buffer.from(block, "latin1");
+  }
+
+  encode(): Uint8Array {
+    return this.#bytes;
+  }
+}
+
 /** Headers of a start: its id for the dedupe window, and the trace context. Values that are no plain text are left out. */
 export function startHeaders(id: string, trace: TraceHeaders | undefined): HeaderBlock {
   let block = `NATS/1.0\r\nNats-Msg-Id: ${id}\r\n`;
@@ -230,8 +242,7 @@ export function startHeaders(id: string, trace: TraceHeaders | undefined): Heade
       if (value !== undefined && plain.test(value)) block += `${name}: ${value}\r\n`;
     }
   }
-  const encoded = Buffer.from(`${block}\r\n`, "latin1");
-  return { encode: () => encoded };
+  return new EncodedHeaders(`${block}\r\n`);
 }
 
 /** Trace context in the header block of a delivery. */
