@@ -5,6 +5,7 @@
  *
  * Workers and callers outside join by gRPC and REST, as they would join any mesh.
  */
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { startWorker, type Worker } from "@taskmesh/action-sdk";
 import { builtinActions, builtinConfig, builtinDescriptors } from "@taskmesh/actions";
@@ -59,6 +60,19 @@ interface Parts {
   workers: Worker[];
   /** Where the coordinator can be dialled. */
   grpc: Address;
+}
+
+/**
+ * Opens the database in the folder, or makes it. A first start that was killed leaves half a database: it can hold no run yet, since the
+ * mark is written before anything is served, so it is made anew.
+ */
+async function openDatabase(data: string): Promise<Database> {
+  const folder = join(data, "postgres");
+  const mark = join(data, "postgres.made");
+  if (existsSync(folder) && !existsSync(mark)) rmSync(folder, { recursive: true });
+  const database = await openPglite(folder);
+  writeFileSync(mark, "");
+  return database;
 }
 
 function coordinating(parts: Parts, config: CoordinatorConfig): Service {
@@ -131,7 +145,7 @@ export function createEmbeddedMesh({ data, env }: EmbeddedMeshOptions): Embedded
   });
   const database = createService("database", {
     start: async () => {
-      parts.database = await openPglite(join(data, "postgres"));
+      parts.database = await openDatabase(data);
     },
     stop: () => parts.database?.close(),
   });
