@@ -6,8 +6,6 @@ import type { FailureReason } from "@taskmesh/runtime";
  * must be), 5xx for what went wrong on the way: 500 in the handler or the chain, 502 a dying worker, 503 no worker, 504 too slow.
  */
 export function failureHttpStatus(failure: Failure): number {
-  // A failed step says nothing by itself; what failed in it does.
-  if (failure.reason === "STEP_FAILED" && failure.cause !== undefined) return failureHttpStatus(failure.cause);
   return Object.hasOwn(statusByReason, failure.reason)
     ? statusByReason[failure.reason as FailureReason]
     : ACTION_REPORTED;
@@ -16,7 +14,6 @@ export function failureHttpStatus(failure: Failure): number {
 const ACTION_REPORTED = 422;
 
 const statusByReason: Readonly<Record<FailureReason, number>> = {
-  WORKER_LOST: 502,
   ATTEMPTS_LOST: 502,
   SCHEDULE_TO_START_TIMEOUT: 503,
   START_TO_CLOSE_TIMEOUT: 504,
@@ -24,7 +21,6 @@ const statusByReason: Readonly<Record<FailureReason, number>> = {
   SCHEDULE_TO_CLOSE_TIMEOUT: 504,
   RUN_EXPIRED: 504,
   CANCELLED: 409,
-  STEP_FAILED: 500,
   INPUT_INVALID: 422,
   OUTPUT_INVALID: 500,
   PAYLOAD_TOO_LARGE: 500,

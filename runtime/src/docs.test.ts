@@ -103,6 +103,20 @@ describe("the settings", () => {
   });
 });
 
+describe("the registry of reasons", () => {
+  const sources = ["action-sdk/src", "actions/src", "coordinator/src", "gateway/src", "runtime/src"].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+      .filter((file) => file.endsWith(".ts") && !/\.test\.ts$|reasons\.ts$/.test(file))
+      .map((file) => readFileSync(join(root, folder, file), "utf8")),
+  );
+  const said = new Set(sources.join("\n").match(/\b[A-Z][A-Z_]{3,}\b/g));
+
+  it("holds nothing that no code says", () => {
+    const unsaid = [...Object.keys(reasons), ...Object.keys(failureReasons)].filter((reason) => !said.has(reason));
+    expect(unsaid).toEqual([]);
+  });
+});
+
 /** Words of the protos in the form of a reason that are none. */
 const notReasons = new Set(["UPPER_SNAKE", "RATE_LIMITED"]);
 

@@ -67,11 +67,6 @@ export const reasons = {
     meaning: "The service's package is reserved (taskmesh.*, grpc.*, google.*, buf.*).",
     fix: "Declare the service in a package of your own.",
   },
-  EXPRESSION_INVALID: {
-    code: INVALID_ARGUMENT,
-    meaning: "An expression does not parse or has the wrong type.",
-    fix: "Correct the expression at the named place.",
-  },
   TOKEN_MISSING: {
     code: UNAUTHENTICATED,
     meaning: "The call carries neither a bearer token nor a verified client certificate.",
@@ -81,11 +76,6 @@ export const reasons = {
     code: UNAUTHENTICATED,
     meaning: "The bearer token is not one of the server's.",
     fix: "Use a token that the server's token file lists.",
-  },
-  NAMESPACE_DENIED: {
-    code: PERMISSION_DENIED,
-    meaning: "The credential may not use this namespace.",
-    fix: "Use a credential of the namespace.",
   },
   NAMESPACE_REQUIRED: {
     code: INVALID_ARGUMENT,
@@ -180,20 +170,10 @@ export const reasons = {
     meaning: "The method belongs to a chain and is offered by a worker, or the other way round.",
     fix: "Choose another name for one of them.",
   },
-  CONTRACT_INCOMPATIBLE: {
-    code: FAILED_PRECONDITION,
-    meaning: "The new revision of a contract breaks what is registered; the message names rule and field.",
-    fix: "Change the contract compatibly, or make a new major version of its package.",
-  },
   CHAIN_UNSERVABLE: {
     code: FAILED_PRECONDITION,
     meaning: "No live worker serves a step of the chain.",
     fix: "Start the worker, or allow unserved steps.",
-  },
-  RUN_NOT_ENDED: {
-    code: FAILED_PRECONDITION,
-    meaning: "The run has not ended, so it has no result yet.",
-    fix: "Wait for its end.",
   },
   RUN_FAILED: {
     code: ABORTED,
@@ -293,7 +273,6 @@ export interface FailureReasonEntry {
 
 /** Reasons that the mesh itself gives to failed attempts, steps and runs; actions add their own. */
 export const failureReasons = {
-  WORKER_LOST: { retryable: true, meaning: "The worker died or fell silent during the attempt." },
   ATTEMPTS_LOST: {
     retryable: false,
     meaning: "Workers died or fell silent in as many attempts as are allowed (3); the step may be what kills them.",
@@ -304,7 +283,6 @@ export const failureReasons = {
   SCHEDULE_TO_CLOSE_TIMEOUT: { retryable: false, meaning: "The step took longer than all its attempts together may." },
   RUN_EXPIRED: { retryable: false, meaning: "The run reached its deadline." },
   CANCELLED: { retryable: false, meaning: "The run was cancelled." },
-  STEP_FAILED: { retryable: false, meaning: "A step failed for good and nothing caught it; `cause` is its failure." },
   INPUT_INVALID: { retryable: false, meaning: "The input of the step breaks the action's contract." },
   OUTPUT_INVALID: { retryable: false, meaning: "What the handler returned breaks the action's contract." },
   PAYLOAD_TOO_LARGE: { retryable: false, meaning: "What the handler returned is over 64 MiB." },

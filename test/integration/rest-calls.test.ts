@@ -84,12 +84,12 @@ describe("POST /v1/{service}/{method}", () => {
 
   it.each([
     ["HANDLER_ERROR", 500],
-    ["WORKER_LOST", 502],
+    ["ATTEMPTS_LOST", 502],
     ["SCHEDULE_TO_START_TIMEOUT", 503],
     ["START_TO_CLOSE_TIMEOUT", 504],
   ])("maps a run that failed by %s inside a chain to %i", async (reason, status) => {
     const cause = { reason, message: "m", retryable: false, details: [], cause: undefined };
-    state.failure = { reason: "STEP_FAILED", message: "step a", retryable: false, details: [], cause };
+    state.failure = { reason, message: "step a: m", retryable: false, details: [], cause };
     expect((await call({})).status).toBe(status);
   });
 
