@@ -52,6 +52,8 @@ const pullsWaitingMax = 10_000;
 export interface ProvisionOptions {
   ackWaitMs: number;
   replicas: number;
+  /** Highest sequence that is known to have been in the stream: a stream that ends below it lost messages. */
+  knownSequence(stream: string): number;
   /** Messages were lost. */
   onWiped(): void;
   /** A consumer was made again: its pullers should look. */
@@ -74,6 +76,7 @@ export class Provision {
   readonly #jsm: JetStreamManager;
   readonly #wanted = new Map<string, Wanted>();
   readonly #seen = new Map<string, Seen>();
+  readonly #fallen = new Set<string>();
   readonly #progress = new Map<string, { delivered: number; sinceMs: number }>();
   #stopListening: (() => void) | undefined;
   #lastWatchMs = 0;
@@ -143,6 +146,12 @@ export class Provision {
     return true;
   }
 
+  /** The stream gave a sequence twice: it was rolled back, though it may have grown past its old end since. */
+  sawSequenceFall(stream: string): void {
+    this.#fallen.add(stream);
+    this.watchSoon();
+  }
+
   /** Watches now, or again when a watch is under way: what it found may be older than the caller's news. */
   watchSoon(): void {
     if (this.#stopped || !this.#link.up) return;
@@ -208,6 +217,10 @@ export class Provision {
   async #checkStream(config: StreamConfigToMake): Promise<boolean> {
     let info: StreamInfo;
     let made = false;
+    // Before the question: what is stored while it is on its way must not look like a loss.
+    const before = this.#seen.get(config.name);
+    const known = Math.max(before?.lastSequence ?? 0, this.#options.knownSequence(config.name));
+    const fell = this.#fallen.delete(config.name);
     try {
       info = await this.#jsm.streams.info(config.name);
     } catch (error) {
@@ -216,13 +229,12 @@ export class Provision {
       info = await this.#jsm.streams.add(config);
       made = true;
     }
-    const before = this.#seen.get(config.name);
     this.#seen.set(config.name, { created: info.created, lastSequence: info.state.last_seq });
     if (!before) {
       assertUsable(info);
       return made;
     }
-    return made || before.created !== info.created || info.state.last_seq < before.lastSequence;
+    return made || fell || before.created !== info.created || info.state.last_seq < known;
   }
 
   async #checkConsumers(stream: string): Promise<void> {

@@ -100,6 +100,8 @@ export class JetStreamCarrier implements Carrier {
   readonly #options: JetStreamOptions;
   readonly #inHand = new Map<string, PulledMessage>();
   #inHandBytes = 0;
+  /** Highest sequence delivered from the stream of completions. */
+  #doneSequence = 0;
   #terminated = 0;
   #running: Running | undefined;
   #listener: CarrierListener | undefined;
@@ -123,7 +125,7 @@ export class JetStreamCarrier implements Carrier {
       const provision = await this.#provision(link, signal);
       const publisher = new AckedPublisher(link, {
         onStreamMissing: () => provision.watchSoon(),
-        onSequenceFell: () => provision.watchSoon(),
+        onSequenceFell: () => provision.sawSequenceFall(startStream),
       });
       this.#running = { link, provision, publisher, pulls: new Map() };
       await this.#take(coordinatorId, this.#running);
@@ -221,6 +223,8 @@ export class JetStreamCarrier implements Carrier {
         return await Provision.open(link, {
           ackWaitMs: this.#options.ackWaitMs ?? ackWaitMs,
           replicas: replicas ?? 1,
+          knownSequence: (stream) =>
+            stream === doneStream ? this.#doneSequence : (this.#running?.publisher.sequence ?? 0),
           onWiped: () => this.#onWiped(),
           onConsumerMade: (stream, consumer) => this.#onConsumerMade(stream, consumer),
         });
@@ -236,6 +240,8 @@ export class JetStreamCarrier implements Carrier {
   }
 
   #onWiped(): void {
+    this.#doneSequence = 0;
+    this.#running?.publisher.forgetSequence();
     this.#running?.publisher.resend();
     // While start() runs, it tells the listener itself, when everything is ready.
     if (this.#running) this.#listener?.onWiped();
@@ -266,6 +272,7 @@ export class JetStreamCarrier implements Carrier {
 
   #onMessage(coordinatorId: string, message: PulledMessage): void {
     const key = `${coordinatorId}/${message.life}/${message.streamSequence}`;
+    this.#doneSequence = Math.max(this.#doneSequence, message.streamSequence);
     const before = this.#inHand.get(key);
     this.#inHand.set(key, message);
     if (before) return;

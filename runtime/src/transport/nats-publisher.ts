@@ -84,6 +84,16 @@ export class AckedPublisher {
     return this.#entries.size;
   }
 
+  /** Sequence of the message that was stored last. Kept only for those who listen to `onSequenceFell`. */
+  get sequence(): number {
+    return this.#sequence;
+  }
+
+  /** The stream begins anew: what was seen of it means nothing any more. */
+  forgetSequence(): void {
+    this.#sequence = 0;
+  }
+
   publish(
     subject: string,
     bytes: Uint8Array,
@@ -199,7 +209,7 @@ export class AckedPublisher {
     }
     // Only a plain PubAck ends right after the number; a duplicate's tells an old sequence.
     if (sequence === 0 || data[at] !== 0x7d) return;
-    const fell = sequence < this.#sequence;
+    const fell = sequence <= this.#sequence;
     this.#sequence = sequence;
     if (fell) this.#options.onSequenceFell();
   }
