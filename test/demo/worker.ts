@@ -5,7 +5,7 @@ import { descriptors } from "./gen/descriptors.js";
 import { PageActionsService } from "./gen/pages.js";
 
 /** As long as a call to a slow service would take: so that there is work in hand whenever the process is killed. */
-const workMs = 250;
+const workMs = 600;
 const wordsPerMinute = 230;
 
 const extract = defineAction(PageActionsService.extract, async ({ text }, { signal }) => {
