@@ -9,11 +9,16 @@ const run = (command, args, cwd = root) => execFileSync(command, args, { cwd, st
 
 run(buf, ["lint"], join(root, "proto"));
 // proto/release.binpb is renewed with each release: `buf build proto -o proto/release.binpb --exclude-source-info`.
-run(buf, ["breaking", ".", "--against", "release.binpb", "--exclude-imports", "--path", "taskmesh"], join(root, "proto"));
+run(
+  buf,
+  ["breaking", ".", "--against", "release.binpb", "--exclude-imports", "--path", "taskmesh"],
+  join(root, "proto"),
+);
 run(process.execPath, [join(root, "actions", "generate.mjs"), "--lint"]);
 
 for (const script of ["proto/generate.mjs", "actions/generate.mjs"]) run(process.execPath, [join(root, script)]);
-const generated = ["proto/gen", "actions/src/gen"];
+run(process.execPath, ["--import", "tsx", "--conditions=@taskmesh/source", join(root, ".ci/builtin-contracts.ts")]);
+const generated = ["proto/gen", "actions/src/gen", "coordinator/src/registry/builtin-contracts.ts"];
 if (existsSync(join(root, ".git"))) {
   const changed = execFileSync("git", ["status", "--porcelain", "--", ...generated], { cwd: root, encoding: "utf8" });
   if (changed !== "") {

@@ -11,7 +11,9 @@ const hasPostgres = () =>
   (existsSync(debian) && readdirSync(debian).some((version) => existsSync(join(debian, version, "bin", "initdb")))) ||
   onPath("initdb");
 const hasNats = () =>
-  (process.env.NATS_SERVER_BIN && existsSync(process.env.NATS_SERVER_BIN)) || onPath("nats-server") || existsSync("/usr/sbin/nats-server");
+  (process.env.NATS_SERVER_BIN && existsSync(process.env.NATS_SERVER_BIN)) ||
+  onPath("nats-server") ||
+  existsSync("/usr/sbin/nats-server");
 
 export function ensureServers() {
   const missing = [...(hasPostgres() ? [] : ["postgresql"]), ...(hasNats() ? [] : ["nats-server"])];
@@ -19,7 +21,8 @@ export function ensureServers() {
   const apt = onPath("apt-get") && process.getuid?.() === 0;
   if (apt) {
     console.log(`installing ${missing.join(" and ")} for the tests`);
-    const run = (...args) => execFileSync("apt-get", args, { stdio: "inherit", env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } });
+    const run = (...args) =>
+      execFileSync("apt-get", args, { stdio: "inherit", env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } });
     run("update", "-qq");
     run("install", "-y", "-qq", ...missing);
   }

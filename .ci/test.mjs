@@ -20,7 +20,9 @@ try {
   const result = JSON.parse(readFileSync(report, "utf8"));
   passed = result.numPassedTests;
   // A file that can't be loaded has no tests to fail, and an error between tests belongs to none.
-  const broken = result.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0).length;
+  const broken = result.testResults.filter(
+    (file) => file.status === "failed" && file.assertionResults.length === 0,
+  ).length;
   failed = result.numFailedTests + broken;
   const skipped = result.numPendingTests + result.numTodoTests;
   if (process.env.CI && skipped > 0) {

@@ -52,8 +52,6 @@ export interface CoordinatorParts {
   carrier?: (coordinatorId: string) => Carrier;
   /** No other process can have the database: what is found there is taken over at once. */
   exclusive?: boolean;
-  /** Encoded FileDescriptorSet of the built-in actions, the only reserved services that workers may register. */
-  builtins?: Uint8Array;
   /** Shorter intervals, for tests. */
   intervals?: Parameters<typeof createRegistry>[0]["intervals"];
 }
@@ -105,7 +103,6 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     onCoordinatorLapsed: (lapsed) => engine.recovery.takeOver(lapsed),
     namespaces: config.namespaces,
     exclusive: parts.exclusive ?? false,
-    ...(parts.builtins ? { builtins: parts.builtins } : {}),
     ...(parts.intervals ? { intervals: parts.intervals } : {}),
     log,
   });

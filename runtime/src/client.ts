@@ -159,11 +159,16 @@ function registerAddressList(): void {
 
 type Listener = ConstructorParameters<Parameters<typeof experimental.registerResolver>[1]>[1];
 
+/** Shortest time between two answers to the balancer: a coordinator that comes back is found this late at most. */
+const lookUpEveryMs = 500;
+
 class AddressListResolver implements experimental.Resolver {
   readonly #addresses: { host: string; port: number }[];
   readonly #listener: Listener;
   #generation = 0;
   #lookingUp = false;
+  #lookedUpAt = Number.NEGATIVE_INFINITY;
+  #again: NodeJS.Timeout | undefined;
 
   constructor(target: experimental.GrpcUri, listener: Listener) {
     this.#listener = listener;
@@ -178,9 +183,23 @@ class AddressListResolver implements experimental.Resolver {
     return target.path.split(",")[0] ?? "";
   }
 
+  /**
+   * The balancer asks again whenever no address can be reached. Answering at once would make it try and ask for ever without a pause
+   * (seen: a client at full CPU whose memory grew without bound), so answers are `lookUpEveryMs` apart.
+   */
   updateResolution(): void {
-    if (this.#lookingUp) return;
+    if (this.#lookingUp || this.#again) return;
+    const waitMs = this.#lookedUpAt + lookUpEveryMs - performance.now();
+    if (waitMs > 0) {
+      this.#again = setTimeout(() => {
+        this.#again = undefined;
+        this.updateResolution();
+      }, waitMs);
+      this.#again.unref();
+      return;
+    }
     this.#lookingUp = true;
+    this.#lookedUpAt = performance.now();
     const generation = ++this.#generation;
     void Promise.all(this.#addresses.map(resolveAddress)).then((found) => {
       this.#lookingUp = false;
@@ -197,6 +216,8 @@ class AddressListResolver implements experimental.Resolver {
   destroy(): void {
     this.#generation += 1;
     this.#lookingUp = false;
+    clearTimeout(this.#again);
+    this.#again = undefined;
   }
 }
 

@@ -83,7 +83,6 @@ function coordinating(parts: Parts, config: CoordinatorConfig): Service {
         ...(parts.database ? { database: parts.database } : {}),
         carrier: (id) => bus.carrier(id),
         exclusive: true, // by the lock of the folder
-        builtins: builtinDescriptors,
       });
       parts.coordinator = coordinator;
       await coordinator.start();

@@ -174,6 +174,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     async stop(limitMs) {
       await Promise.all([sweeper.stop(), refill.stop()]);
       await pipeline.drain(limitMs);
+      await evaluator.stop();
       notices.notifyAll();
     },
   };

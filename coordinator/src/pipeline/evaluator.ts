@@ -3,7 +3,8 @@
  * comes back as an event; nothing is lost if this process dies in between, since the run says that it waits for it.
  */
 import { type Logger, payloadBytesMax, sha256, sleep } from "@taskmesh/runtime";
-import type { ChainPlan, Evaluated, Scope, Value } from "../engine/plan.js";
+import { createEvaluationThread } from "../contracts/evaluation.js";
+import type { ChainPlan, Evaluated, Scope, StepPlan, Value } from "../engine/plan.js";
 import type { Evaluation } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
@@ -22,6 +23,8 @@ export interface Evaluator {
   evaluate(run: RunState, plan: ChainPlan, stepId: string, done: () => void): void;
   /** What is wrong with a stored output of a step; undefined: nothing. */
   checkStored(run: RunState, plan: ChainPlan, stepId: string, value: Value): Promise<string | undefined>;
+  /** Ends the thread. What is not evaluated yet is asked for again by whoever takes the run over. */
+  stop(): Promise<void>;
 }
 
 /** Evaluations at once: each may hold a few payloads of up to 64 MiB. */
@@ -29,6 +32,7 @@ const atOnceMax = 4;
 const triesMax = 10;
 
 export function createEvaluator(deps: EvaluatorDeps): Evaluator {
+  const thread = createEvaluationThread();
   const waiting: (() => Promise<void>)[] = [];
   let running = 0;
 
@@ -60,13 +64,16 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
   };
 
   const compute = async (run: RunState, plan: ChainPlan, stepId: string): Promise<Evaluation> => {
+    // A lone action passes its input in and its output out: the payload that is stored is the result.
+    const whole = plan.version === 0 ? (stepId === "" ? run.outputs[0] : run.input) : undefined;
+    if (whole?.reference !== undefined) return { kind: "value", value: whole };
     const index = stepId === "" ? undefined : stepIndex(plan, stepId);
     const step = index === undefined ? undefined : plan.steps[index]!;
     const scope = await scopeFor(run, plan, step ? step.needs : plan.steps.keys());
-    const condition = step?.condition?.(scope);
+    const condition = step && (await decide(plan, step, scope));
     if (condition?.kind === "failed") return failed(condition.error);
     if (condition?.kind === "value" && !condition.value) return { kind: "skip" };
-    const bound: Evaluated<Uint8Array> = step ? step.bindInput(scope) : plan.bindOutput(scope);
+    const bound = await bind(plan, step, scope);
     if (bound.kind === "failed") return failed(bound.error);
     if (bound.kind === "deferred")
       return failed({ reason: "EXPRESSION_FAILED", message: "the expression costs too much" });
@@ -82,6 +89,18 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
       kind: "value",
       value: { contract, sizeBytes: bound.value.length, sha256: sha256(bound.value), reference },
     };
+  };
+
+  /** What is cheap now that the bytes are here is done at once, the rest by the thread. */
+  const decide = async (plan: ChainPlan, step: StepPlan, scope: Scope): Promise<Evaluated<boolean> | undefined> => {
+    const cheap = step.condition?.(scope);
+    return cheap?.kind === "deferred" ? thread.condition(plan, step.index, scope) : cheap;
+  };
+
+  const bind = async (plan: ChainPlan, step: StepPlan | undefined, scope: Scope): Promise<Evaluated<Uint8Array>> => {
+    const cheap = step ? step.bindInput(scope) : plan.bindOutput(scope);
+    if (cheap.kind !== "deferred") return cheap;
+    return step ? thread.input(plan, step.index, scope) : thread.output(plan, scope);
   };
 
   const attempt = async (run: RunState, plan: ChainPlan, stepId: string): Promise<void> => {
@@ -129,6 +148,7 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
         return `the stored output has ${bytes.length} bytes, announced were ${value.sizeBytes}`;
       return plan.steps[index]!.checkOutput(bytes);
     },
+    stop: () => thread.stop(),
   };
 }
 

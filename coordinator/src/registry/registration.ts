@@ -23,6 +23,7 @@ import {
   readContract,
 } from "../store/registry.js";
 import type { SessionFacts } from "../store/sessions.js";
+import { builtinContracts } from "./builtin-contracts.js";
 import { contractServes } from "./contract-serves.js";
 import { LruMap } from "./lru-map.js";
 
@@ -63,8 +64,8 @@ export interface Registration {
   register(namespaceId: number, message: Register): Promise<Registered>;
 }
 
-/** Makes the registration. `builtins`: contracts of reserved packages that may be registered, by "method@fingerprint". */
-export function createRegistration(db: Db, builtins: ReadonlySet<string> = new Set()): Registration {
+/** Makes the registration. */
+export function createRegistration(db: Db): Registration {
   const parsed = new LruMap<string, Map<string, NewContract>>(parsedSetsMax);
 
   const parse = (message: Register): Map<string, NewContract> => {
@@ -73,7 +74,7 @@ export function createRegistration(db: Db, builtins: ReadonlySet<string> = new S
     const key = createHash("sha256").update(message.descriptorSet).update(JSON.stringify(methods)).digest("base64");
     const known = parsed.get(key);
     if (known) return known;
-    const contracts = refusing(() => parseContracts(message.descriptorSet, methods, builtins));
+    const contracts = refusing(() => parseContracts(message.descriptorSet, methods));
     const result = new Map(contracts.map((contract) => [contract.method, contract]));
     parsed.set(key, result);
     return result;
@@ -96,11 +97,6 @@ export function createRegistration(db: Db, builtins: ReadonlySet<string> = new S
       return { lanes, warnings };
     },
   };
-}
-
-/** Contracts by "method@fingerprint" of an encoded FileDescriptorSet whose services may be in reserved packages. */
-export function builtinContracts(descriptorSet: Uint8Array): Set<string> {
-  return new Set(contractsOf(parseDescriptorSet(descriptorSet), undefined, { allowReserved: true }).map(entryOf));
 }
 
 const entryOf = (contract: { method: string; fingerprint: string }): string =>
@@ -166,9 +162,9 @@ async function grantLanes(
   return granted;
 }
 
-function parseContracts(bytes: Uint8Array, methods: readonly string[], builtins: ReadonlySet<string>): NewContract[] {
-  const contracts = contractsOf(parseDescriptorSet(bytes), methods, { allowReserved: builtins.size > 0 });
-  const foreign = contracts.find((one) => isReservedService(one.service) && !builtins.has(entryOf(one)));
+function parseContracts(bytes: Uint8Array, methods: readonly string[]): NewContract[] {
+  const contracts = contractsOf(parseDescriptorSet(bytes), methods, { allowReserved: true });
+  const foreign = contracts.find((one) => isReservedService(one.service) && !builtinContracts.has(entryOf(one)));
   if (foreign) {
     throw new ContractRefused(
       "SERVICE_RESERVED",

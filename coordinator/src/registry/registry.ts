@@ -34,7 +34,7 @@ import { createLoop } from "./loop.js";
 import { createNamespaces, type Namespaces } from "./namespaces.js";
 import { createOtherRevisions } from "./other-revisions.js";
 import { createPlans } from "./plans.js";
-import { builtinContracts, createRegistration, type GrantedLane, sessionFacts } from "./registration.js";
+import { createRegistration, type GrantedLane, sessionFacts } from "./registration.js";
 import type { OpenedSession } from "./session.js";
 import { accessOf, createSessions, type Sessions } from "./sessions.js";
 
@@ -58,8 +58,6 @@ export interface RegistryOptions {
   namespaces?: readonly string[];
   /** No other process can have this database (embedded mode). Default false. */
   exclusive?: boolean;
-  /** Encoded FileDescriptorSet of the built-in actions: the only services of reserved packages that workers may register. */
-  builtins?: Uint8Array;
   intervals?: Partial<RegistryIntervals>;
   log: Logger;
 }
@@ -139,11 +137,11 @@ export function createRegistry(options: RegistryOptions): Registry {
 
 /** From a Register message to a session in the database and the answer to it. */
 function createOpening(
-  { db, carrier, coordinatorId, builtins }: RegistryOptions,
+  { db, carrier, coordinatorId }: RegistryOptions,
   namespaces: Namespaces,
   intervals: RegistryIntervals,
 ): (message: Register) => Promise<OpenedSession> {
-  const registration = createRegistration(db, builtins ? builtinContracts(builtins) : undefined);
+  const registration = createRegistration(db);
   return async (message) => {
     const namespace = await namespaces.resolve(message.namespace);
     const { lanes, warnings } = await registration.register(namespace.id, message);

@@ -131,6 +131,17 @@ export class Provision {
     });
   }
 
+  /**
+   * Makes the consumer of a lapsed coordinator's completions anew: what that one held unacked is delivered at once, rather than when its
+   * long ack wait ends.
+   */
+  async renewDone(coordinatorId: string): Promise<void> {
+    await this.#jsm.consumers.delete(doneStream, doneConsumer(coordinatorId)).catch((error: unknown) => {
+      if (!isNotFound(error)) throw error;
+    });
+    await this.wantDone(coordinatorId);
+  }
+
   /** Deletes the consumer of a coordinator's completions if it has none left; false if it has. */
   async dropDone(coordinatorId: string): Promise<boolean> {
     const consumer = doneConsumer(coordinatorId);

@@ -170,6 +170,8 @@ export class JetStreamCarrier implements Carrier {
   }
 
   async adopt(coordinatorId: string): Promise<void> {
+    const { provision, pulls } = this.#started();
+    if (!pulls.has(coordinatorId)) await provision.renewDone(coordinatorId);
     await this.#take(coordinatorId, this.#started());
   }
 
