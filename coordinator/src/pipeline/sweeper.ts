@@ -48,7 +48,10 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
       .catch((error: unknown) => deps.log.warn({ err: error }, "the sweeper could not look"))
       .finally(() => {
         running = undefined;
-        plan(deps.nowMs() + intervalMs);
+        // A timer that went off meanwhile has found the sweep running and done nothing: its instant is looked at now.
+        const soonMs = nextAtMs;
+        nextAtMs = Number.POSITIVE_INFINITY;
+        plan(Math.min(soonMs, deps.nowMs() + intervalMs));
       });
   };
 
