@@ -1,6 +1,4 @@
 import { Command } from "@commander-js/extra-typings";
-import { readChainFile } from "../chain-file.js";
-import { chainError, describeProblem, placeProblems, problemsOf } from "../chain-problems.js";
 import { CliError } from "../exit.js";
 import { object, objects, text } from "../json.js";
 import { plain } from "../output.js";
@@ -14,6 +12,8 @@ export const chainsApply = () =>
     .option("--require-live-workers", "refuse a chain with steps that no live worker can serve, instead of warning")
     .action(async (path, options, command) => {
       const { api, out } = openSession(command);
+      const { readChainFile } = await import("../chain-file.js");
+      const { chainError, describeProblem, placeProblems, problemsOf } = await import("../chain-problems.js");
       const file = readChainFile(path);
       const query = { requireLiveWorkers: options.requireLiveWorkers ? true : undefined };
       const answer = await api.call("POST", "/api/v1/chains", { body: file.spec, query }).catch((error: unknown) => {

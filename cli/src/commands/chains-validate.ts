@@ -1,6 +1,4 @@
 import { Command } from "@commander-js/extra-typings";
-import { readChainFile } from "../chain-file.js";
-import { chainError, describeProblem, placeProblems, problemsOf } from "../chain-problems.js";
 import { CliError } from "../exit.js";
 import { object, objects, text } from "../json.js";
 import { plain } from "../output.js";
@@ -13,6 +11,8 @@ export const chainsValidate = () =>
     .argument("<file>", "YAML or JSON; - reads stdin")
     .action(async (path, _options, command) => {
       const { api, out } = openSession(command);
+      const { readChainFile } = await import("../chain-file.js");
+      const { chainError, describeProblem, placeProblems, problemsOf } = await import("../chain-problems.js");
       const file = readChainFile(path);
       const answer = await api.call("POST", "/api/v1/chains/validate", { body: file.spec }).catch((error: unknown) => {
         const problems = error instanceof CliError ? problemsOf(error) : undefined;
