@@ -18,6 +18,7 @@ import {
   fromServiceError,
   type ServerTls,
   StatusError,
+  setLogLevel,
   status,
   statusError,
   type TokenSource,
@@ -140,6 +141,7 @@ const healthStatus = (client: Client, service = ""): Promise<string> =>
     );
   });
 
+beforeAll(() => setLogLevel("silent"));
 afterEach(async () => {
   for (const client of clients.splice(0)) client.close();
   await listener?.stop();
