@@ -49,6 +49,8 @@ interface Queue {
   lanes: { grant: LaneGrant; opened: number }[];
   /** Credits that no start has used. */
   slots: number;
+  /** Credits without a free slot: each counts when a start that went out is acked. */
+  owed: number;
   bytes: number;
   waiting: Waiting[];
   /** Went out, slot not free: in the order of their going. */
@@ -107,7 +109,8 @@ class RelayBridge {
       const known = this.#queues.get(grant.taskQueue);
       const lane = { grant, opened: 0 };
       if (known) known.lanes.push(lane);
-      else this.#queues.set(grant.taskQueue, { lanes: [lane], slots: 0, bytes: 0, waiting: [], out: new Set() });
+      else
+        this.#queues.set(grant.taskQueue, { lanes: [lane], slots: 0, owed: 0, bytes: 0, waiting: [], out: new Set() });
     }
   }
 
@@ -126,6 +129,11 @@ class RelayBridge {
     for (const event of ["cancelled", "close", "error"] as const) call.on(event, () => void this.#end());
     signal?.addEventListener("abort", onAbort, { once: true });
     void over.then(() => signal?.removeEventListener("abort", onAbort));
+    // The caller may have looked the session up in the meantime: nobody tells again that the worker has gone.
+    if (call.cancelled || call.destroyed) {
+      void this.#end();
+      return over;
+    }
     // The base hears probes from now on; lanes are opened by credits.
     this.#openBase([]).catch((error: unknown) => this.#failWith(error));
     if (signal?.aborted) onAbort();
@@ -174,7 +182,7 @@ class RelayBridge {
     queue.bytes = Math.min(queue.bytes + Number(bytes), Number.MAX_SAFE_INTEGER);
     let left = slots;
     for (const id of deliveries) if (left > 0 && this.#free(queue, id)) left -= 1;
-    while (left > 0 && this.#free(queue, this.#likeliest(queue))) left -= 1;
+    for (const id of [...queue.out]) if (left > 0 && this.#given.get(id)?.acked && this.#free(queue, id)) left -= 1;
     for (const lane of queue.lanes) {
       const more = Math.min(left, lane.grant.slots - lane.opened);
       if (more <= 0) continue;
@@ -183,6 +191,8 @@ class RelayBridge {
       queue.slots += more;
       this.#openBase([{ ...lane.grant, slots: more }]).catch((error: unknown) => this.#failWith(error));
     }
+    // The rest is for starts that will be acked: a worker may free the slot first.
+    queue.owed = Math.min(queue.owed + left, queue.out.size);
     this.#planFlush();
   }
 
@@ -197,22 +207,16 @@ class RelayBridge {
     return true;
   }
 
-  /** The start whose slot became free, when the worker does not say: one that was acked, else the oldest. */
-  #likeliest(queue: Queue): bigint | undefined {
-    let oldest: bigint | undefined;
-    for (const id of queue.out) {
-      if (this.#given.get(id)?.acked) return id;
-      oldest ??= id;
-    }
-    return oldest;
-  }
-
   #onAck(id: bigint): void {
     const given = this.#given.get(id);
     if (!given || given.acked) return;
     given.acked = true;
     if (given.released) this.#given.delete(id);
     given.delivery.ack();
+    const queue = this.#queues.get(given.delivery.taskQueue);
+    if (!queue || queue.owed === 0 || !this.#free(queue, id)) return;
+    queue.owed -= 1;
+    this.#planFlush();
   }
 
   #onCompletions({ number, reportTo, batch }: RelayCompletions): void {

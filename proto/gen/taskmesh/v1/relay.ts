@@ -52,7 +52,7 @@ export interface RelayCredit {
   slots: number;
   /** Bytes of starts that may be sent on top of what was allowed before. A start counts with its encoded StartStep, at most 512 KiB. */
   bytes: bigint;
-  /** Deliveries whose slots became free, where `slots` comes from them. Without it the coordinator takes acked ones, then the oldest. */
+  /** Deliveries whose slots became free, where `slots` comes from them. Without it a slot counts as free when its start is acked. */
   deliveries: bigint[];
 }
 
