@@ -67,10 +67,12 @@ function unreachable(connection: Connection, cause: unknown): CliError {
       cause,
     });
   }
-  const hint = /certificate|self.signed|SSL|TLS/i.test(message)
+  const hint = /certificate|self.signed|SSL|TLS/i.test(`${code} ${message}`)
     ? "Name the authority with --tls-ca, and a client certificate with --tls-cert and --tls-key."
     : "Check --url or TASKMESH_URL, and that the mesh is running.";
-  return new CliError(exitCode.unreachable, `can't reach ${where}: ${message}`, { hint, cause });
+  // OpenSSL's own texts name source files and end in a line break; its reason is what a person can read.
+  const why = (cause as { reason?: string }).reason ?? message.trim();
+  return new CliError(exitCode.unreachable, `can't reach ${where}: ${plain(why)}`, { hint, cause });
 }
 
 function open(connection: Connection, method: string, url: URL, options: CallOptions): Promise<IncomingMessage> {
