@@ -1,4 +1,7 @@
-/** One W3C trace from a REST call through gateway, coordinator and worker to the request that a handler makes, spans and links included. */
+/**
+ * One W3C trace from a REST call through gateway, coordinator, nats-server and worker to the request that the handler makes, spans and
+ * links included; and the metrics of all that.
+ */
 import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { defineAction, fail, startWorker, type Worker } from "@taskmesh/action-sdk";
@@ -6,15 +9,16 @@ import { type Coordinator, createCoordinator, openPglite } from "@taskmesh/coord
 import { type Gateway, startGateway } from "@taskmesh/gateway";
 import {
   coordinatorConfig,
+  createJetStreamCarrier,
   createLogger,
   formatAddress,
   gatewayConfig,
-  MemoryBus,
   setLogLevel,
   startTelemetry,
   type Telemetry,
 } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type NatsFixture, startNats } from "../fixtures/nats.js";
 import { PageActionsService, pageDescriptors } from "../fixtures/page-actions.js";
 
 interface SentSpan {
@@ -26,8 +30,6 @@ interface SentSpan {
   attributes: { key: string; value: { stringValue?: string; intValue?: number } }[];
 }
 
-const traceId = "4bf92f3577b34da6a3ce929d0e0e4736";
-const traceparent = `00-${traceId}-00f067aa0ba902b7-01`;
 const method = "acme.pages.v1.PageActions/Score";
 
 const spans: SentSpan[] = [];
@@ -38,7 +40,10 @@ let coordinator: Coordinator;
 let gateway: Gateway;
 let worker: Worker;
 let telemetry: Telemetry;
-let failures = 1;
+let nats: NatsFixture;
+let pageUrl: string;
+/** Attempts of a run that fail before one succeeds. */
+let failures = 0;
 
 async function serve(handle: Parameters<typeof createServer>[1] & object): Promise<{ server: Server; url: string }> {
   const server = createServer(handle);
@@ -63,41 +68,27 @@ beforeAll(async () => {
     response.end("a b c");
   });
   web = page.server;
+  pageUrl = page.url;
+  nats = await startNats();
 
   process.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = sink.url;
   telemetry = await startTelemetry("taskmesh-test");
   const env = { TASKMESH_GRPC_ADDRESS: "127.0.0.1:0", TASKMESH_METRICS_ADDRESS: "off" };
-  const bus = new MemoryBus();
   coordinator = createCoordinator(coordinatorConfig(env, { embedded: true }), {
     database: await openPglite(),
-    carrier: (id) => bus.carrier(id),
+    carrier: (coordinatorId) => createJetStreamCarrier({ coordinatorId, servers: [nats.url] }),
   });
   await coordinator.start();
   const address = formatAddress(coordinator.listener.address);
   gateway = await startGateway(gatewayConfig({ TASKMESH_HTTP_ADDRESS: "127.0.0.1:0", TASKMESH_ADDRESS: address }), {
     log: createLogger("gateway", { level: "silent" }),
   });
-  worker = await startWorker({
-    descriptors: pageDescriptors,
-    actions: [
-      defineAction(PageActionsService.score, async ({ text }, { attempt, trace }) => {
-        if (attempt <= failures) throw fail.retryable("TRY_AGAIN", "not yet");
-        const answer = await fetch(page.url, { headers: trace.headers() });
-        return { words: `${text} ${await answer.text()}`.split(" ").length };
-      }),
-    ],
-    address,
-    transports: ["relay"],
-    handleSignals: false,
-    quiet: true,
-    logger: createLogger("worker", { level: "silent" }),
-  });
 });
 
 afterAll(async () => {
-  await worker.stop();
   await gateway.stop();
   await coordinator.stop();
+  await nats.dispose();
   await telemetry.stop();
   delete process.env["OTEL_EXPORTER_OTLP_ENDPOINT"];
   for (const server of [collector, web]) {
@@ -105,6 +96,23 @@ afterAll(async () => {
     server.close();
   }
 });
+
+const serveActions = (transport: "jetstream" | "relay"): Promise<Worker> =>
+  startWorker({
+    descriptors: pageDescriptors,
+    actions: [
+      defineAction(PageActionsService.score, async ({ text }, { attempt, trace }) => {
+        if (attempt <= failures) throw fail.retryable("TRY_AGAIN", "not yet");
+        const answer = await fetch(pageUrl, { headers: trace.headers() });
+        return { words: `${text} ${await answer.text()}`.split(" ").length };
+      }),
+    ],
+    address: formatAddress(coordinator.listener.address),
+    transports: [transport],
+    handleSignals: false,
+    quiet: true,
+    logger: createLogger("worker", { level: "silent" }),
+  });
 
 const call = (headers: Record<string, string>): Promise<Response> =>
   fetch(`${gateway.url}/v1/${method}`, {
@@ -118,9 +126,18 @@ const attributeOf = (span: SentSpan, key: string): string | number | undefined =
   return value?.stringValue ?? value?.intValue;
 };
 
-describe("a call", () => {
+describe.each([
+  { transport: "jetstream", traceId: "4bf92f3577b34da6a3ce929d0e0e4736" },
+  { transport: "relay", traceId: "5bf92f3577b34da6a3ce929d0e0e4737" },
+] as const)("a call whose work travels by $transport", ({ transport, traceId }) => {
+  beforeAll(async () => {
+    worker = await serveActions(transport);
+  });
+  afterAll(() => worker.stop());
+
   it("is one trace, in which each attempt is a span and each retry is linked to the attempt before", async () => {
-    const answer = await call({ traceparent });
+    failures = 1;
+    const answer = await call({ traceparent: `00-${traceId}-00f067aa0ba902b7-01` });
     expect(await answer.json()).toEqual({ words: 4 });
     const names = (): string[] => spans.filter((span) => span.traceId === traceId).map(({ name }) => name);
     // The exporter sends every five seconds.
@@ -163,10 +180,8 @@ describe("a call", () => {
     expect(outgoing[before]?.["traceparent"]).toMatch(/^00-[0-9a-f]{32}-[0-9a-f]{16}-01$/);
     expect(outgoing[before]?.["traceparent"]).not.toContain(traceId);
   });
-});
 
-describe("metrics", () => {
-  it("show what ran and what is live, in Prometheus' format", async () => {
+  it("is counted, with what is live, in Prometheus' format", async () => {
     const text = await (await fetch(`${gateway.url}/metrics`)).text();
     const value = (series: string): number =>
       Number(
@@ -175,11 +190,11 @@ describe("metrics", () => {
           .find((line) => line.startsWith(`${series} `))
           ?.split(" ")[1],
       );
-    expect(value("taskmesh_runs_started_total")).toBe(2);
-    expect(value('taskmesh_runs_ended_total{status="succeeded"}')).toBe(2);
-    expect(value(`taskmesh_attempts_total{method="${method}"}`)).toBe(3);
-    expect(value(`taskmesh_retries_total{method="${method}"}`)).toBe(1);
-    expect(value('taskmesh_workers{transport="relay"}')).toBe(1);
+    expect(value("taskmesh_runs_started_total")).toBeGreaterThanOrEqual(2);
+    expect(value('taskmesh_runs_ended_total{status="succeeded"}')).toBe(value("taskmesh_runs_started_total"));
+    expect(value(`taskmesh_retries_total{method="${method}"}`)).toBeGreaterThanOrEqual(1);
+    expect(value(`taskmesh_attempts_total{method="${method}"}`)).toBeGreaterThanOrEqual(3);
+    expect(value(`taskmesh_workers{transport="${transport}"}`)).toBe(1);
     expect(value('taskmesh_slots{state="free"}') + value('taskmesh_slots{state="busy"}')).toBeGreaterThan(0);
     expect(value("taskmesh_ready_steps")).toBe(0);
     expect(value("taskmesh_commit_seconds_count")).toBeGreaterThan(2);
