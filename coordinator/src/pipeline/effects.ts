@@ -1,6 +1,6 @@
 /** Performs what committed runs set in motion: starts go out, evaluations begin, waiters are told. */
-import { StartStep } from "@taskmesh/proto";
-import type { Carrier, TraceHeaders } from "@taskmesh/runtime";
+import type { StartStep } from "@taskmesh/proto";
+import { type Carrier, encodeStartStep, type TraceHeaders } from "@taskmesh/runtime";
 import type { Value } from "../engine/plan.js";
 import type { Effect } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
@@ -86,7 +86,7 @@ function sendStart(deps: EffectsDeps, run: RunState, effect: Dispatch, done: () 
 }
 
 function encodeStart(deps: EffectsDeps, run: RunState, effect: Dispatch): Uint8Array {
-  return StartStep.encode(toStartStep(run, effect, deps.coordinatorId, deps.nowMs())).finish();
+  return encodeStartStep(toStartStep(run, effect, deps.coordinatorId, deps.nowMs()));
 }
 
 /** The message that asks a worker to run an attempt. */

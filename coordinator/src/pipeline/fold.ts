@@ -1,14 +1,13 @@
 /** Applies a batch of work to runs, one draft a run: several events of one run in one batch are one write. */
 import { randomBytes } from "node:crypto";
 import { AttemptLogs } from "@taskmesh/proto";
-import { sha256 } from "@taskmesh/runtime";
+import { type Logger, sha256, status, statusError } from "@taskmesh/runtime";
 import { accept, advance } from "../engine/advance.js";
 import type { ChainPlan, Value } from "../engine/plan.js";
 import type { Advance, Context, Effect, RunRecord } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import type { RunWrite } from "../store/commit.js";
-import type { RunCache } from "./run-cache.js";
 import type { Windows } from "./windows.js";
 import type { EventWork, Settled, StartWork, Work } from "./work.js";
 
@@ -28,11 +27,13 @@ export interface Folded {
 }
 
 export interface FoldContext {
-  cache: RunCache;
+  /** The runs that the batch is about, as far as they exist. */
+  runs: ReadonlyMap<string, { run: RunState; plan: ChainPlan }>;
   windows: Windows;
   nowMs: number;
   /** Runs that were read for this very batch: a refusal on them counts. */
   freshIds: ReadonlySet<string>;
+  log: Logger;
 }
 
 /** Leases are random, not counted: after a lossy fail-over of the database a counter could give one twice. */
@@ -52,15 +53,25 @@ let leaseUsed = 0;
 export function foldBatch(batch: readonly Work[], context: FoldContext): Folded {
   const folded: Folded = { drafts: new Map(), again: [] };
   for (const item of batch) {
-    if (item.kind === "start") foldStart(item, folded, context);
-    else foldEvent(item, folded, context);
+    // The engine never writes to what it is given, so work that makes it throw leaves no trace, and strangers go on.
+    const taken: string[] = [];
+    try {
+      if (item.kind === "start") foldStart(item, folded, context, taken);
+      else foldEvent(item, folded, context, taken);
+    } catch (error) {
+      for (const lease of taken) context.windows.free(lease);
+      context.log.error({ err: error, runId: item.runId }, "the engine can't apply an event");
+      item.fail(internal(error));
+    }
   }
   return folded;
 }
 
-function foldStart(item: StartWork, folded: Folded, context: FoldContext): void {
+const internal = (cause: unknown): Error =>
+  statusError({ code: status.INTERNAL, reason: "INTERNAL", message: "the run can't go on with this", cause });
+
+function foldStart(item: StartWork, folded: Folded, context: FoldContext, taken: string[]): void {
   const { command } = item;
-  const taken: string[] = [];
   const acceptance = {
     id: item.runId,
     namespaceId: command.namespaceId,
@@ -82,16 +93,15 @@ function foldStart(item: StartWork, folded: Folded, context: FoldContext): void 
   folded.drafts.set(item.runId, { plan: command.plan, write, taken, work: [{ item }] });
 }
 
-function foldEvent(item: EventWork, folded: Folded, context: FoldContext): void {
+function foldEvent(item: EventWork, folded: Folded, context: FoldContext, taken: string[]): void {
   const draft = folded.drafts.get(item.runId);
-  const cached = draft ? undefined : context.cache.get(item.runId);
+  const cached = draft ? undefined : context.runs.get(item.runId);
   const run = draft?.write.run ?? cached?.run;
   const plan = draft?.plan ?? cached?.plan;
   if (!run || !plan || (item.namespaceId !== undefined && item.namespaceId !== run.namespaceId)) {
     item.settle({ verdict: "unknown-run" });
     return;
   }
-  const taken: string[] = [];
   const result = advance(run, plan, item.event, engineContext(run, taken, context));
   if (result.verdict === "unchanged") {
     const settled: Settled = { verdict: "unchanged", why: result.why, run };

@@ -13,15 +13,18 @@
  */
 import { type DbClock, type Logger, sleep, status, statusError } from "@taskmesh/runtime";
 import { encodeRunState } from "../engine/run-codec.js";
+import type { Effect } from "../engine/run-event.js";
 import { isFinal } from "../engine/run-state.js";
 import { type CommitResult, commitBatch } from "../store/commit.js";
 import { type Database, sqlState } from "../store/db.js";
-import { loadRuns, storedStates } from "../store/runs.js";
+import { storedStates } from "../store/runs.js";
 import { type Draft, foldBatch } from "./fold.js";
+import { loadBatch } from "./load.js";
 import type { Plans } from "./ports.js";
+import { asDataError, asUnavailable, asUnstorable, isUnavailable } from "./refusals.js";
 import { RunCache } from "./run-cache.js";
 import type { Windows } from "./windows.js";
-import { type EventWork, queueWorkMax, type Work, WorkQueue, workTriesMax } from "./work.js";
+import { queueWorkMax, type Work, WorkQueue, workTriesMax } from "./work.js";
 
 export interface PipelineDeps {
   db: Database;
@@ -88,9 +91,9 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
 
   const runBatch = async (batch: Work[]): Promise<void> => {
     try {
-      const freshIds = await load(batch);
-      const context = { cache, windows: deps.windows, nowMs: deps.clock.now(), freshIds };
-      const { drafts, again } = foldBatch(batch, context);
+      const { runs, freshIds, unreadable } = await loadBatch({ ...deps, cache, patiently }, batch);
+      const context = { runs, windows: deps.windows, nowMs: deps.clock.now(), freshIds, log: deps.log };
+      const { drafts, again } = foldBatch(readable(batch, unreadable), context);
       for (const item of again) requeue({ ...item, fresh: true });
       if (drafts.size > 0) await commitDrafts([...drafts.values()]);
     } catch (error) {
@@ -99,21 +102,14 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     }
   };
 
-  /** Reads the runs that are not cached, or whose refusal must be decided again. Answers the ids that were read. */
-  const load = async (batch: Work[]): Promise<Set<string>> => {
-    const missing = new Set<string>();
-    for (const item of batch) {
-      if (item.kind !== "event") continue;
-      if (item.fresh || !cache.get(item.runId)) missing.add(item.runId);
-    }
-    if (missing.size === 0) return missing;
-    const found = await patiently(() => loadRuns(deps.db, [...missing]));
-    for (const [id, stored] of found) {
-      const { run, method, chainVersion, contract } = stored;
-      cache.put(id, run, await deps.plans.pinned(run.namespaceId, method, chainVersion, contract));
-    }
-    for (const id of missing) if (!found.has(id)) cache.drop(id);
-    return missing;
+  /** The work whose runs could be read; other work is told so. */
+  const readable = (batch: Work[], unreadable: ReadonlyMap<string, unknown>): Work[] => {
+    if (unreadable.size === 0) return batch;
+    return batch.filter((item) => {
+      const failed = item.kind === "event" && unreadable.has(item.runId);
+      if (failed) item.fail(asUnavailable(unreadable.get(item.runId)));
+      return !failed;
+    });
   };
 
   /** Repeats a read until the database answers: callers have deadlines of their own, and completions wait in the carrier. */
@@ -146,15 +142,17 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
       });
     } catch (error) {
       confirmed.push(...deleting);
-      return afterError(drafts, error);
+      return afterError(drafts, error, { no, pending: pending.length > 0 });
     }
     deps.clock.observe(result.nowMs);
     deps.observe({ work: inBatch, commitMs: performance.now() - startedAt, drafts });
     if (result.written.size < drafts.length) deps.conflicts(drafts.length - result.written.size);
-    finish(drafts, result.written, no, pending.length > 0);
+    const open = countEffects({ no, pending: pending.length > 0 });
+    finish(drafts, result.written, open);
+    open.close();
   };
 
-  const afterError = async (drafts: Draft[], error: unknown): Promise<void> => {
+  const afterError = async (drafts: Draft[], error: unknown, batch: BatchRow): Promise<void> => {
     const state = sqlState(error);
     if (state === "40P01" || state === "40001") {
       await sleep(5 + Math.random() * 20);
@@ -162,57 +160,81 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     }
     if (isUnavailable(error)) {
       deps.log.warn({ err: error, runs: drafts.length }, "a commit has an unknown outcome");
-      return readBack(drafts);
+      return readBack(drafts, batch);
     }
     if (drafts.length > 1) {
       const half = drafts.length >> 1;
       await commitDrafts(drafts.slice(0, half));
       return commitDrafts(drafts.slice(half));
     }
+    // A run of that id exists: a try of this start that was given up has reached the database after all.
+    if (state === "23505" && drafts[0]?.write.expectedVersion === 0) return readBack(drafts, batch);
     deps.log.error({ err: error, runId: drafts[0]?.write.run.id }, "the database refuses a value");
     for (const draft of drafts) refuse(draft, error);
   };
 
-  /** What is stored tells whether the commit happened (P4): leases in the state are random, so equal bytes are our own. */
-  const readBack = async (drafts: Draft[]): Promise<void> => {
+  /**
+   * What is stored tells whether the commit happened (P4): leases in the state are random, so equal bytes are our own. Different bytes tell
+   * nothing for sure: others may have gone on from it, or it may still be under way and land after this look. So the work is done again,
+   * where it loses to a commit that landed, and behind it each lease that was given is looked for: one that is current was never sent.
+   */
+  const readBack = async (drafts: Draft[], batch: BatchRow): Promise<void> => {
     const ids = drafts.map((draft) => draft.write.run.id);
     const stored = await patiently(() => storedStates(deps.db, ids));
-    const written = new Set<string>();
-    const unwritten: Draft[] = [];
+    const open = countEffects(batch);
+    const happened: Draft[] = [];
     for (const draft of drafts) {
       const { run, expectedVersion } = draft.write;
       const found = stored.get(run.id);
-      if (found?.version === expectedVersion + 1 && found.state === encodeRunState(run)) written.add(run.id);
-      else unwritten.push(draft);
+      if (found?.version === expectedVersion + 1 && found.state === encodeRunState(run)) happened.push(draft);
+      else {
+        giveBack(draft, expectedVersion === 0 && found ? "exists" : "unknown");
+        for (const effect of draft.write.effects)
+          if (isOutside(effect)) resend(draft.write.run.id, effect, open.more());
+      }
     }
-    const happened = drafts.filter((draft) => !unwritten.includes(draft));
-    // The batch row was written with them; it is this coordinator's newest number.
-    if (happened.length > 0) finish(happened, written, batchNo, true);
-    for (const draft of unwritten) giveBack(draft);
+    finish(happened, new Set(ids), open);
+    open.close();
   };
 
-  const finish = (drafts: Draft[], written: Set<string>, no: number, pending: boolean): void => {
+  /** Sends the start (or asks for the evaluation) again under a new lease, if the run is still where the effect left it. */
+  const resend = (runId: string, effect: OutsideEffect, done: () => void): void => {
+    const [stepId, attempt, lease] =
+      effect.kind === "evaluate" ? [effect.stepId, 0, ""] : [effect.step.id, effect.attempt, effect.lease];
+    const why = "its commit had an unknown outcome";
+    const event = { kind: "redispatch" as const, report: { stepId, item: 0, attempt, lease }, why };
+    requeue({ kind: "event", runId, event, fresh: false, tries: 0, bytes: 64, settle: done, fail: done });
+  };
+
+  /** Counts what of a batch can still be lost; when nothing can, the batch is confirmed. */
+  const countEffects = ({ no, pending }: BatchRow): OpenEffects => {
     let open = 1;
-    const confirm = (): void => {
+    const close = (): void => {
       open -= 1;
       if (open > 0 || !pending) return;
       confirmed.push(no);
       idleTimer ??= setTimeout(confirmIdle, idleConfirmMs).unref();
     };
+    const more = (): (() => void) => {
+      open += 1;
+      return close;
+    };
+    return { more, close };
+  };
+
+  const finish = (drafts: Draft[], written: ReadonlySet<string>, open: OpenEffects): void => {
     for (const draft of drafts) {
       const { run, expectedVersion } = draft.write;
       if (!written.has(run.id)) {
-        giveBack(draft);
+        giveBack(draft, expectedVersion === 0 ? (draft.write.idempotency ? "taken" : "exists") : "lost");
         continue;
       }
       run.version = expectedVersion + 1;
       if (isFinal(run.status)) cache.drop(run.id);
       else cache.put(run.id, run, draft.plan);
-      open += 1;
-      deps.perform(draft, confirm);
+      deps.perform(draft, open.more());
       answer(draft);
     }
-    confirm();
   };
 
   const confirmIdle = async (): Promise<void> => {
@@ -223,12 +245,16 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     await commitBatch(deps.db, commit).catch(() => confirmed.push(...numbers));
   };
 
-  /** The draft lost its compare-and-set (or never reached the database): its work is done again on what is stored. */
-  const giveBack = (draft: Draft): void => {
+  /**
+   * The draft is not what is stored, so its work is done again on that. A start is not where its key was taken by another, or where it exists
+   * already: its id is ours alone, so an earlier try of it has made it.
+   */
+  const giveBack = (draft: Draft, why: "lost" | "unknown" | "taken" | "exists"): void => {
     cache.drop(draft.write.run.id);
     for (const lease of draft.taken) deps.windows.free(lease);
     for (const { item } of draft.work) {
-      if (item.kind === "start" && draft.write.idempotency) item.taken();
+      if (item.kind === "start" && why === "taken") item.taken();
+      else if (item.kind === "start" && why === "exists") item.settle(draft.write.run);
       else requeue({ ...item, tries: item.tries + 1 });
     }
   };
@@ -248,22 +274,19 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     schedule();
   };
 
-  /** The value can't be stored: whoever sent it hears so, and a step that produced it fails. */
+  /** Something of the draft can't be stored. Work that came together is tried apart; work that is alone is told, or its attempt fails. */
   const refuse = (draft: Draft, error: unknown): void => {
     cache.drop(draft.write.run.id);
     for (const lease of draft.taken) deps.windows.free(lease);
     const message = error instanceof Error ? error.message : String(error);
     for (const { item } of draft.work) {
+      if (item.kind === "event" && draft.work.length > 1) {
+        requeue({ ...item, alone: true, tries: item.tries + 1 });
+        continue;
+      }
       const failed = item.kind === "event" ? asDataError(item, message) : undefined;
       if (failed) requeue(failed);
-      else
-        item.fail(
-          statusError({
-            code: status.INVALID_ARGUMENT,
-            reason: "ARGUMENT_INVALID",
-            message: `can't be stored: ${message}`,
-          }),
-        );
+      else item.fail(asUnstorable(message));
     }
   };
 
@@ -311,39 +334,22 @@ function answer(draft: Draft): void {
   }
 }
 
+/** The row of a batch in effect_batches; `pending`: it was to be written. */
+interface BatchRow {
+  no: number;
+  pending: boolean;
+}
+
+interface OpenEffects {
+  /** One more thing that can be lost; call the answer when it can't be any more. */
+  more(): () => void;
+  close(): void;
+}
+
 /** Effects that happen outside of the database and so can be lost by a crash. */
-function hasOutsideEffects(draft: Draft): boolean {
-  return draft.write.effects.some((e) => (e.kind === "dispatch" && !e.claimed) || e.kind === "evaluate");
-}
+type OutsideEffect = Extract<Effect, { kind: "dispatch" | "evaluate" }>;
 
-/** A completion whose output the database refuses becomes a failed attempt, once. */
-function asDataError(item: EventWork, message: string): EventWork | undefined {
-  const { event } = item;
-  if (event.kind !== "complete" || (event.outcome.kind === "failure" && event.outcome.failure.reason === "DATA_ERROR"))
-    return undefined;
-  const failure = {
-    reason: "ARGUMENT_INVALID",
-    message: `can't be stored: ${message}`,
-    retryable: false,
-    details: [],
-    cause: undefined,
-  };
-  const { logs: _, ...rest } = item;
-  return { ...rest, fresh: true, event: { ...event, outcome: { kind: "failure", failure } } };
-}
+const isOutside = (effect: Effect): effect is OutsideEffect =>
+  (effect.kind === "dispatch" && !effect.claimed) || effect.kind === "evaluate";
 
-/** No answer, or an answer that says nothing about the statement: the connection, the server's resources, its shutdown. */
-function isUnavailable(error: unknown): boolean {
-  const state = sqlState(error);
-  return state === undefined || /^(08|53|57|58)/.test(state);
-}
-
-function asUnavailable(cause: unknown): Error {
-  return statusError({
-    code: status.UNAVAILABLE,
-    reason: "DATABASE_UNAVAILABLE",
-    message: "the run can't be read now",
-    retryAfterMs: 500,
-    cause,
-  });
-}
+const hasOutsideEffects = (draft: Draft): boolean => draft.write.effects.some(isOutside);

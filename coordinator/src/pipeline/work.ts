@@ -20,6 +20,10 @@ export interface EventWork {
   logs?: AttemptLogs;
   /** Decide on a fresh read: an earlier refusal was reached on a cached run. */
   fresh: boolean;
+  /** Came with something that can't be stored: shares no batch with other such work of its run. */
+  alone?: true;
+  /** Its value was refused by the database before. */
+  refused?: true;
   tries: number;
   bytes: number;
   settle(settled: Settled): void;
@@ -49,7 +53,10 @@ export const queueWorkMax = 20_000;
 /** Times that work goes back into the queue after losing a compare-and-set. */
 export const workTriesMax = 20;
 
-/** Work in order of arrival. Starts with one idempotency key never share a batch: one statement may not write a key twice. */
+/**
+ * Work in order of arrival. Starts with one idempotency key never share a batch: one statement may not write a key twice. Nor does work of a run
+ * that is to be tried alone.
+ */
 export class WorkQueue {
   #items: Work[] = [];
   #head = 0;
@@ -88,6 +95,7 @@ export class WorkQueue {
 }
 
 function keyOf(work: Work): string | undefined {
-  if (work.kind !== "start" || work.command.idempotencyKey === undefined) return undefined;
+  if (work.kind === "event") return work.alone ? work.runId : undefined;
+  if (work.command.idempotencyKey === undefined) return undefined;
   return `${work.command.namespaceId}/${work.command.idempotencyKey}`;
 }
