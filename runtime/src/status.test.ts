@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from "node:http2";
 import { Metadata } from "@grpc/grpc-js";
 import { errorDetails, RunEnded, rpcStatus } from "@taskmesh/proto";
 import { describe, expect, it } from "vitest";
@@ -19,7 +20,7 @@ import {
 const throughTheWire = (error: unknown): StatusError => {
   const sent = toServiceError(error);
   // What a client sees: code and text in trailers of their own, the details as bytes.
-  const metadata = Metadata.fromHttp2Headers(sent.metadata.toHttp2Headers());
+  const metadata = Metadata.fromHttp2Headers(sent.metadata.toHttp2Headers() as IncomingHttpHeaders);
   return fromServiceError(Object.assign(new Error(), { code: sent.code, details: sent.details, metadata }));
 };
 
