@@ -2,7 +2,7 @@
 import { EventKind, type Failure } from "@taskmesh/proto";
 import type { ChainPlan } from "./plan.js";
 import { nextRetryAtMs } from "./retry.js";
-import { failStep, finishIfOver, releaseLease, stopStep } from "./run-end.js";
+import { failStep, finishIfOver, forgetLease, releaseLease, stopStep } from "./run-end.js";
 import type { Advance, Context, Report, RunEvent } from "./run-event.js";
 import { inFlight, lateMax, lostMax, type RunState, StepStatus } from "./run-state.js";
 import { stepIndex } from "./step-index.js";
@@ -91,7 +91,8 @@ export function attemptFailed(
   kind: EventKind = EventKind.EVENT_KIND_ATTEMPT_FAILED,
 ): Advance {
   const plan = turn.plan.steps[index]!;
-  releaseLease(turn, index);
+  if (kind === EventKind.EVENT_KIND_ATTEMPT_TIMED_OUT) forgetLease(turn, index);
+  else releaseLease(turn, index);
   const step = editStep(turn, index);
   step.failures += 1;
   step.status = StepStatus.STEP_STATUS_RETRYING;
@@ -150,7 +151,7 @@ function lose(turn: Turn, index: number, why: string): Advance {
 }
 
 function loseAttempt(turn: Turn, index: number, why: string) {
-  releaseLease(turn, index);
+  forgetLease(turn, index);
   const step = editStep(turn, index);
   step.lost += 1;
   // Not in flight any more; a later report of the old lease finds it superseded or the step over.

@@ -3,7 +3,7 @@ import { EventKind, type Failure } from "@taskmesh/proto";
 import { attemptFailed } from "./attempts.js";
 import { dueOf } from "./deadlines.js";
 import type { ChainPlan } from "./plan.js";
-import { endCancelled, endRun, failStep, finishIfOver, releaseLease, stopStep } from "./run-end.js";
+import { endCancelled, endRun, failStep, finishIfOver, forgetLease, stopStep } from "./run-end.js";
 import type { Advance, Context, Evaluation, RunEvent } from "./run-event.js";
 import { cancelGraceMs, inFlight, isFinal, isOver, type RunState, RunStatus, StepStatus } from "./run-state.js";
 import { stepIndex } from "./step-index.js";
@@ -21,7 +21,7 @@ export function redispatch(turn: Turn, event: Extract<RunEvent, { kind: "redispa
     if (step.status === StepStatus.STEP_STATUS_WAITING) turn.effects.push({ kind: "evaluate", stepId: stepPlan.id });
     if (step.status !== StepStatus.STEP_STATUS_DISPATCHED || run.cancel) return;
     if (report ? report.lease !== step.lease : step.attemptAtMs >= beforeMs) return;
-    releaseLease(turn, index);
+    forgetLease(turn, index);
     touched = true;
     record(turn, EventKind.EVENT_KIND_STEP_DISPATCHED, { step: index, attempt: step.attempt, note: why });
     offerStep(turn, stepPlan);
@@ -94,7 +94,8 @@ export function cancel(run: RunState, plan: ChainPlan, reason: string, context: 
 /** Looks for everything that is due. Always counts as a change, so that the next wake-up is stored. */
 export function wake(turn: Turn): Advance {
   const { run, plan, nowMs } = turn;
-  if (run.cancel && run.cancel.graceUntilMs <= nowMs) endCancelled(turn);
+  // A cancel that was accepted decides how the run ends, also when its deadline comes first.
+  if (run.cancel && Math.min(run.cancel.graceUntilMs, run.deadlineAtMs) <= nowMs) endCancelled(turn);
   else if (run.deadlineAtMs <= nowMs) {
     const message = `the run did not end within ${run.deadlineAtMs - run.acceptedAtMs} ms`;
     endRun(turn, RunStatus.RUN_STATUS_EXPIRED, meshFailure("RUN_EXPIRED", message, false));

@@ -4,7 +4,9 @@ import type { RetryPlan } from "./plan.js";
 
 /** Delay in ms before the attempt after the `failures`-th failed one, counted from 1. `random` in [0, 1). */
 export function retryDelayMs(plan: RetryPlan, failures: number, random: number): number {
-  const full = Math.min(plan.capMs, baseDelayMs(plan, failures));
+  // Nothing times an overflown factor is no number.
+  const full =
+    plan.initialMs === 0 && plan.kind === "exponential" ? 0 : Math.min(plan.capMs, baseDelayMs(plan, failures));
   return Math.round(full * (1 - plan.jitter) + full * plan.jitter * random);
 }
 

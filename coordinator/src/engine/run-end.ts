@@ -48,6 +48,12 @@ export function releaseLease(turn: Turn, index: number): void {
     turn.effects.push({ kind: "unbind", step: turn.plan.steps[index]! });
 }
 
+/** Likewise where the holder did not report: should it still do so, its report is a late one and no repetition. */
+export function forgetLease(turn: Turn, index: number): void {
+  releaseLease(turn, index);
+  editStep(turn, index).lease = "";
+}
+
 /** Ends the run: every step that is not over is cancelled. */
 export function endRun(turn: Turn, status: RunStatus, failure?: Failure, output?: Value): void {
   record(turn, EventKind.EVENT_KIND_RUN_ENDED, {

@@ -25,13 +25,13 @@ export interface StepState {
   status: StepStatus;
   /** Number of the newest attempt, 0: none yet. */
   attempt: number;
-  /** The current lease, or the last one of a step that has ended. */
+  /** The current lease, or that of the last report; empty when its holder never reported. */
   lease: string;
   failures: number;
   lost: number;
   /** When the step first became ready: the start of schedule_to_close and of the retry budget. */
   readyAtMs: number;
-  /** When the newest attempt became ready: the start of schedule_to_start. */
+  /** When the newest attempt became ready or its start was sent again: the start of schedule_to_start. */
   attemptAtMs: number;
   /** When the handler started, once the attempt is bound. */
   startedAtMs: number;

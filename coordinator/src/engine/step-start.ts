@@ -72,6 +72,7 @@ export function offerStep(turn: Turn, plan: StepPlan, fromQueue = false): boolea
   }
   if (!fromQueue) {
     step.status = StepStatus.STEP_STATUS_READY;
+    step.attemptAtMs = turn.nowMs;
     const priority = plan.priority ?? turn.run.priority;
     turn.effects.push({ kind: "enqueue", step: plan, atMs: turn.nowMs, priority });
     move(turn, plan.index, step.status, step.attempt);
@@ -88,10 +89,11 @@ export function giveLease(
   input: Value,
   claimed = false,
 ): void {
+  // The time in the ready queue counts for schedule_to_start too.
+  if (step.status !== StepStatus.STEP_STATUS_READY) step.attemptAtMs = turn.nowMs;
   step.status = StepStatus.STEP_STATUS_DISPATCHED;
   step.attempt += 1;
   step.lease = lease;
-  step.attemptAtMs = turn.nowMs;
   step.startedAtMs = 0;
   step.session = "";
   turn.effects.push({

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { IdempotencyKeyReused, RunEnded, RunStatus, type StartStep } from "@taskmesh/proto";
 import { type DbClock, status, statusDetail, statusError, uuidv7 } from "@taskmesh/runtime";
 import type { Effect, RunEvent } from "../engine/run-event.js";
-import type { RunState } from "../engine/run-state.js";
+import { inFlight, type RunState, type StepState } from "../engine/run-state.js";
 import type { Database } from "../store/db.js";
 import { findByKey } from "../store/runs.js";
 import { toStartStep } from "./effects.js";
@@ -60,8 +60,8 @@ export function createIntake(deps: IntakeDeps): Intake {
       if (settled.verdict === "unknown-run") return "stale";
       if (settled.verdict === "unchanged" && settled.why === "cancelling") return "cancelling";
       if (settled.verdict === "unchanged" && settled.why !== "already-bound") return "stale";
-      const step = settled.run.steps.find((s) => s.lease === ref.lease && s.session === sessionId);
-      if (!step || settled.run.endedAtMs > 0) return "stale";
+      const held = (s: StepState): boolean => inFlight(s.status) && s.lease === ref.lease && s.session === sessionId;
+      if (!settled.run.steps.some(held) || settled.run.endedAtMs > 0) return "stale";
       return settled.run.cancel ? "cancelling" : "current";
     },
 

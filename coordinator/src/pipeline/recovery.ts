@@ -53,10 +53,12 @@ export function createRecovery(deps: RecoveryDeps): Recovery {
   return {
     async takeOver(coordinatorId) {
       deps.log.warn({ coordinatorId }, "a coordinator lapsed; its effects are derived again");
+      // One instant for all batches: what a first one sends again is left alone by the next that names the run.
+      const beforeMs = deps.nowMs();
       for (const batch of await effectBatchesOf(deps.db, coordinatorId)) {
         const event: RunEvent = {
           kind: "redispatch",
-          beforeMs: deps.nowMs(),
+          beforeMs,
           why: `coordinator ${coordinatorId} lapsed`,
         };
         const settled = await Promise.all(batch.runIds.map((runId) => submit(runId, event)));
