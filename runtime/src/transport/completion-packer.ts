@@ -4,7 +4,8 @@
  * A tick ends with `setImmediate`: what handlers finish until then shares a message, and a lone completion waits for nothing.
  * Packing costs nothing in meaning: each completion carries its own identity and lease.
  */
-import { CompleteStep } from "@taskmesh/proto";
+import type { CompleteStep } from "@taskmesh/proto";
+import { encodeCompleteStep } from "../step-messages.js";
 import { messageBytesMax } from "./transport.js";
 
 /** Called once: without an error when the completion is stored. */
@@ -42,7 +43,7 @@ export class CompletionPacker {
 
   /** Takes a completion for the pack of this tick. One that no message can hold is refused in the next tick. */
   add(reportTo: string, completion: CompleteStep, stored: StoredCallback): void {
-    const encoded = CompleteStep.encode(completion).finish();
+    const encoded = encodeCompleteStep(completion);
     if (encoded.length + framingBytesMax > messageBytesMax) {
       const error = new Error(
         `the completion has ${encoded.length} bytes, a message holds ${messageBytesMax - framingBytesMax}`,
