@@ -231,18 +231,29 @@ function events(writes: RunWrite[], blob: Blob): Section | undefined {
 
 type EffectOf<K extends Effect["kind"]> = Extract<Effect, { kind: K }>;
 
-function effectsOf<K extends Effect["kind"]>(writes: RunWrite[], kind: K): { run: RunState; effect: EffectOf<K> }[] {
+type Placed = "enqueue" | "dequeue" | "bind" | "unbind";
+
+/** The opposite of each effect that writes or deletes a row of a step. */
+const opposites = { enqueue: "dequeue", dequeue: "enqueue", bind: "unbind", unbind: "bind" } as const;
+
+/** Effects of one kind that no later effect of the batch on the same row replaces or undoes: rows of one statement can't see each other. */
+function lastEffects<K extends Placed>(writes: RunWrite[], kind: K): { run: RunState; effect: EffectOf<K> }[] {
   const found: { run: RunState; effect: EffectOf<K> }[] = [];
+  const opposite = opposites[kind];
   for (const { run, effects } of writes) {
-    for (const effect of effects) if (effect.kind === kind) found.push({ run, effect: effect as EffectOf<K> });
+    effects.forEach((effect, at) => {
+      if (effect.kind !== kind) return;
+      const { index } = (effect as EffectOf<Placed>).step;
+      const onRow = (e: Effect): boolean =>
+        (e.kind === kind || e.kind === opposite) && (e as EffectOf<Placed>).step.index === index;
+      if (effects.findLastIndex(onRow) === at) found.push({ run, effect: effect as EffectOf<K> });
+    });
   }
   return found;
 }
 
 function enqueues(writes: RunWrite[]): Section | undefined {
-  const rows = effectsOf(writes, "enqueue").filter(
-    ({ run, effect }) => !cancelledLater(writes, run.id, effect.step.index, "dequeue"),
-  );
+  const rows = lastEffects(writes, "enqueue");
   if (rows.length === 0) return undefined;
   return {
     name: "enqueues",
@@ -265,14 +276,6 @@ function enqueues(writes: RunWrite[]): Section | undefined {
   };
 }
 
-/** Whether a later effect of the same batch undoes this one: rows of one statement can't see each other. */
-function cancelledLater(writes: RunWrite[], runId: string, step: number, undo: "dequeue" | "unbind"): boolean {
-  const effects = writes.find((w) => w.run.id === runId)?.effects ?? [];
-  const made = undo === "dequeue" ? "enqueue" : "bind";
-  const last = effects.findLast((e) => (e.kind === undo || e.kind === made) && e.step.index === step);
-  return last?.kind === undo;
-}
-
 function removal(
   name: string,
   table: string,
@@ -289,23 +292,17 @@ function removal(
 }
 
 function dequeues(writes: RunWrite[]): Section | undefined {
-  const rows = effectsOf(writes, "dequeue").filter(({ run, effect }) =>
-    cancelledLater(writes, run.id, effect.step.index, "dequeue"),
-  );
+  const rows = lastEffects(writes, "dequeue");
   return removal("dequeued", "ready_steps", rows);
 }
 
 function unbinds(writes: RunWrite[]): Section | undefined {
-  const rows = effectsOf(writes, "unbind").filter(({ run, effect }) =>
-    cancelledLater(writes, run.id, effect.step.index, "unbind"),
-  );
+  const rows = lastEffects(writes, "unbind");
   return removal("unbound", "bindings", rows);
 }
 
 function binds(writes: RunWrite[]): Section | undefined {
-  const rows = effectsOf(writes, "bind").filter(
-    ({ run, effect }) => !cancelledLater(writes, run.id, effect.step.index, "unbind"),
-  );
+  const rows = lastEffects(writes, "bind");
   if (rows.length === 0) return undefined;
   return {
     name: "binds",
@@ -320,10 +317,10 @@ function binds(writes: RunWrite[]): Section | undefined {
     ],
     sql: (n) => `bound as (
   insert into bindings (run_id, step, item, step_id, attempt, lease, session_id, started_at)
-  select distinct on (b.run_id, b.step) b.run_id, b.step, 0, b.step_id, b.attempt, b.lease, b.session_id, ${instant("b.at")}
+  select b.run_id, b.step, 0, b.step_id, b.attempt, b.lease, b.session_id, ${instant("b.at")}
   from unnest($${n}::uuid[], $${n + 1}::smallint[], $${n + 2}::text[], $${n + 3}::int[], $${n + 4}::text[], $${n + 5}::text[],
     $${n + 6}::float8[]) as b(run_id, step, step_id, attempt, lease, session_id, at)
-  where b.run_id in (select id from ok) order by b.run_id, b.step, b.attempt desc
+  where b.run_id in (select id from ok)
   on conflict (run_id, step, item) do update set attempt = excluded.attempt, lease = excluded.lease,
     session_id = excluded.session_id, started_at = excluded.started_at)`,
   };

@@ -7,11 +7,13 @@ import type { Db } from "./db.js";
 const weekMs = 7 * 24 * 3600 * 1000;
 const aheadWeeks = 3;
 /** Run rows are rewritten a few times, in place while their page has room; events never are. */
+const idColumn = { runs: "id", events: "run_id" } as const;
 const storage = { runs: "fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05", events: "fillfactor = 100" };
 
 /** Makes the partitions of last week to three weeks ahead of `nowMs`. Safe to repeat, also side by side with others under the migration lock. */
 export async function ensurePartitions(db: Db, nowMs: number): Promise<void> {
-  for (const [table, options] of Object.entries(storage)) {
+  for (const table of ["runs", "events"] as const) {
+    const options = storage[table];
     await db.query(`create table if not exists ${table}_default partition of ${table} default with (${options})`);
     const present = await db.query<{ name: string }>(
       "select c.relname::text as name from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = $1::text::regclass",
@@ -23,6 +25,12 @@ export async function ensurePartitions(db: Db, nowMs: number): Promise<void> {
       const name = `${table}_w${week}`;
       if (known.has(name)) continue;
       const [from, to] = [uuidAt(week * weekMs), uuidAt((week + 1) * weekMs)];
+      // Rows that came before their week had a partition are in the default one; the server would refuse to make it now.
+      const [strays] = await db.query<{ found: boolean }>(
+        `select exists (select from ${table}_default where ${idColumn[table]} >= $1::uuid and ${idColumn[table]} < $2::uuid) as found`,
+        [from, to],
+      );
+      if (strays?.found) continue;
       await db.query(
         `create table ${name} partition of ${table} for values from ('${from}') to ('${to}') with (${options})`,
       );

@@ -2,7 +2,7 @@
 import { EventKind, Payload, type RunStatus } from "@taskmesh/proto";
 import type { Value } from "../engine/plan.js";
 import { decodeRunState } from "../engine/run-codec.js";
-import type { RunState } from "../engine/run-state.js";
+import { type RunState, StepStatus } from "../engine/run-state.js";
 import { arrayOf, type Db } from "./db.js";
 
 /** A run as stored, with what it is pinned to. */
@@ -40,6 +40,24 @@ const columns = `r.id::text as id, r.namespace_id, ns.name as namespace, r.metho
 
 /** The runs with these ids, inputs and outputs included; ids that don't exist are left out. */
 export async function loadRuns(db: Db, ids: readonly string[]): Promise<Map<string, StoredRun>> {
+  const found = new Map<string, StoredRun>();
+  let open = ids;
+  for (let read = 0; open.length > 0; read++) {
+    if (read === readsMax) throw new Error(`the history of run ${open[0]} lacks outputs that its state names`);
+    for (const [id, stored] of await readRuns(db, open)) found.set(id, stored);
+    open = open.filter((id) => isTorn(found.get(id)));
+  }
+  return found;
+}
+
+/** Reads of a run that is being written all the while. */
+const readsMax = 10;
+
+/** Whether the history was read before the commit that the state was read after; a missing output would read as that of a skipped step. */
+const isTorn = (stored: StoredRun | undefined): boolean =>
+  stored?.run.steps.some((s, i) => s.status === StepStatus.STEP_STATUS_SUCCEEDED && !stored.run.outputs[i]) ?? false;
+
+async function readRuns(db: Db, ids: readonly string[]): Promise<Map<string, StoredRun>> {
   const list = arrayOf(ids);
   const [rows, values] = await Promise.all([
     db.query<RunRow>(
