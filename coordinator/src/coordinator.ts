@@ -66,6 +66,8 @@ export interface Coordinator extends Service {
 
 /** How often health asks the database. */
 const healthIntervalMs = 1_000;
+/** A database that takes longer to answer counts as unreachable. */
+const healthPatienceMs = 3_000;
 /** Commits in flight at the end. */
 const drainMs = 5_000;
 
@@ -166,14 +168,31 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     return found.filter((contract) => contract !== undefined);
   };
 
+  let asked: Promise<boolean> | undefined;
+  /** Whether the database answers; sets the clock by the way. One question at a time, however long it takes. */
+  const askDatabase = (): Promise<boolean> => {
+    asked ??= db
+      .query<{ now: number }>("select (extract(epoch from clock_timestamp()) * 1000)::float8 as now")
+      .then(
+        ([row]) => {
+          if (row) clock.observe(row.now);
+          return true;
+        },
+        () => false,
+      )
+      .finally(() => {
+        asked = undefined;
+      });
+    return asked;
+  };
   const watchDatabase = async (signal: AbortSignal): Promise<void> => {
     while (!signal.aborted) {
-      const found = await db
-        .query<{ now: number }>("select (extract(epoch from clock_timestamp()) * 1000)::float8 as now")
-        .catch(() => undefined);
-      if (found?.[0]) clock.observe(found[0].now);
-      health.setDatabase(found !== undefined);
-      await sleep(healthIntervalMs, signal).catch(() => {});
+      const patience = new AbortController();
+      // A database that is paused or cut off does not refuse, it is silent.
+      const silent = sleep(healthPatienceMs, patience.signal).then(() => false);
+      health.setDatabase(await Promise.race([askDatabase(), silent]));
+      patience.abort();
+      await sleep(healthIntervalMs, signal);
     }
   };
 
