@@ -1,5 +1,4 @@
 import { Command } from "@commander-js/extra-typings";
-import { stringify } from "yaml";
 import { methodPath } from "../api.js";
 import { object, objects, text } from "../json.js";
 import { parseVersion } from "../options.js";
@@ -13,7 +12,7 @@ export const chainsShow = () =>
     .description("show a chain: its steps, what each waits for, its specification")
     .argument("<name>", "full method name, acme.pages.v1.Pages/Check")
     .option("-v, --version <number>", "default: the newest", parseVersion)
-    .option("--spec", "print the specification alone, as canonical JSON in YAML form")
+    .option("--spec", "print the specification alone, as a document that `chains apply` takes")
     .action(async (name, options, command) => {
       const { api, out } = openSession(command);
       const answer = await api.call("GET", `/api/v1/chains/${methodPath(name)}`, {
@@ -23,7 +22,10 @@ export const chainsShow = () =>
       if (out.json) return;
       const chain = object(answer.chain ?? answer);
       const spec = object(chain.spec);
-      if (options.spec) return out.line(stringify(spec).trimEnd());
+      if (options.spec) {
+        const { chainDocumentOf } = await import("../chain-document.js");
+        return out.line(chainDocumentOf(spec));
+      }
       out.line(
         `${out.colors.bold(plain(text(chain.name)))}  version ${String(chain.version)}, saved ${showAgo(chain.createdAt, Date.now())}`,
       );
