@@ -160,11 +160,15 @@ describe("the first ten minutes", () => {
   });
 
   it("keep every run through kill -9 of the mesh", { timeout: tourTimeoutMs }, async () => {
+    const delay = ["runs", "start", "taskmesh.time.v1.TimeActions/Delay", "--input", '{"duration":"2s"}', "--json"];
+    const { runId: underWay } = JSON.parse(await must("npx", ["taskmesh", ...delay])) as { runId: string };
     dev.signal("SIGKILL");
     await dev.exited();
     dev = await startDev();
     const { stdout } = await run("npx", ["taskmesh", "runs", "result", runId, "--json"]);
     expect(JSON.parse(stdout)).toMatchObject({ words: 5 });
+    // What was under way ends well, although its worker died with the mesh.
+    await must("npx", ["taskmesh", "runs", "result", underWay, "--wait"]);
     // The worker joins again by itself.
     await dev.ready(
       "the worker to be back",
