@@ -1,6 +1,7 @@
-/** npm run bench -- chain5 | pages | all  [--rounds N] [--runs N] [--in-flight N] */
+/** npm run bench -- chain5 | pages | all  [--rounds N] [--runs N] [--in-flight N] [--page-runs N] */
 import { parseArgs } from "node:util";
 import { benchChain5 } from "./chain5.js";
+import { benchPages } from "./pages.js";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -8,6 +9,7 @@ const { values, positionals } = parseArgs({
     rounds: { type: "string", default: "7" },
     runs: { type: "string", default: "2000" },
     "in-flight": { type: "string", default: "200" },
+    "page-runs": { type: "string", default: "10000" },
   },
 });
 const what = positionals[0] ?? "all";
@@ -18,7 +20,10 @@ const options = {
   alone: 200,
   idleMs: 10_000,
 };
-const known = { chain5: () => benchChain5(options) };
+const known = {
+  chain5: () => benchChain5(options),
+  pages: () => benchPages({ runs: Number(values["page-runs"]), inFlight: options.inFlight }),
+};
 const chosen = what === "all" ? Object.keys(known) : [what];
 for (const name of chosen) {
   const bench = known[name as keyof typeof known];
