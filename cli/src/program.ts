@@ -11,6 +11,7 @@ import { completion } from "./commands/completion.js";
 import { dev } from "./commands/dev.js";
 import { gen } from "./commands/gen.js";
 import { init } from "./commands/init.js";
+import { mesh } from "./commands/mesh.js";
 import { runsCancel } from "./commands/runs-cancel.js";
 import { runsList } from "./commands/runs-list.js";
 import { runsLogs } from "./commands/runs-logs.js";
@@ -72,7 +73,7 @@ export function createProgram() {
     .addCommand(runsCancel())
     .addCommand(runsResult())
     .addCommand(runsLogs());
-  program.addCommand(init()).addCommand(gen()).addCommand(dev()).addCommand(completion());
+  program.addCommand(init()).addCommand(gen()).addCommand(dev()).addCommand(mesh()).addCommand(completion());
   // Errors leave by exceptions everywhere, so that main.ts alone decides the exit code.
   const quiet = (command: { exitOverride(): unknown; commands: readonly unknown[] }) => {
     command.exitOverride();
