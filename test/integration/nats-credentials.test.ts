@@ -20,6 +20,15 @@ import { CarrierProbe, grantOf, newLane, WorkerProbe } from "../fixtures/transpo
 const binaries = [natsServerBin(), newNatsServerBin()].filter((binary) => binary !== undefined);
 const version = (binary: string): string => (binary === binaries[0] ? "oldest server" : "newer server");
 
+async function accessOf(
+  carrier: JetStreamCarrier,
+  session: Parameters<JetStreamCarrier["access"]>[0],
+): Promise<JetStreamAccess> {
+  const access = await carrier.access(session);
+  if (!access) throw new Error("the carrier gives no access");
+  return access;
+}
+
 /** A client with a worker's credentials and bad manners. */
 async function hostile(access: JetStreamAccess): Promise<{ nc: NatsConnection; denials: string[] }> {
   const seed = new TextEncoder().encode(access.userSeed);
@@ -62,7 +71,6 @@ describe.each(binaries)("worker credentials, %s", (binary) => {
       servers: [nats.url],
       credentials: account!.credentials,
       accountSeed: more.seed ?? account!.signingSeed,
-      accountId: account!.id,
       ...(more.userLifeMs ? { userLifeMs: more.userLifeMs } : {}),
     });
     const probe = await new CarrierProbe(coordinatorId, carrier).start();
@@ -76,7 +84,7 @@ describe.each(binaries)("worker credentials, %s", (binary) => {
       const { carrier, probe } = await startCarrier({ seed: operator.accounts[0]![key] });
       const lane = newLane();
       await carrier.ensureLane(lane);
-      const access = await carrier.access({ ...lane, sessionId: `own-${key}-${label}`, lanes: [lane] });
+      const access = await accessOf(carrier, { ...lane, sessionId: `own-${key}-${label}`, lanes: [lane] });
       const worker = new WorkerProbe(openJetStreamWork(access), `own-${key}-${label}`);
       cleanups.push(() => worker.transport.close());
       worker.onStart = (delivery) => void worker.finish(delivery);
@@ -94,7 +102,7 @@ describe.each(binaries)("worker credentials, %s", (binary) => {
     const others = newLane();
     for (const lane of [mine, others]) await carrier.ensureLane(lane);
     await probe.publish(others, "secret");
-    const access = await carrier.access({ ...mine, sessionId: `hostile-${label}`, lanes: [mine] });
+    const access = await accessOf(carrier, { ...mine, sessionId: `hostile-${label}`, lanes: [mine] });
     const { nc, denials } = await hostile(access);
     cleanups.push(() => nc.close());
     const heard: string[] = [];
@@ -146,7 +154,7 @@ describe.each(binaries)("worker credentials, %s", (binary) => {
 
     // What it attacked is intact.
     const worker = new WorkerProbe(
-      openJetStreamWork(await carrier.access({ ...others, sessionId: `owner-${label}`, lanes: [others] })),
+      openJetStreamWork(await accessOf(carrier, { ...others, sessionId: `owner-${label}`, lanes: [others] })),
       `owner-${label}`,
     );
     cleanups.push(() => worker.transport.close());
@@ -161,7 +169,7 @@ describe.each(binaries)("worker credentials, %s", (binary) => {
     const lane = newLane();
     await carrier.ensureLane(lane);
     const session = { ...lane, sessionId: `renewed-${label}`, lanes: [lane] };
-    const first = await carrier.access(session);
+    const first = await accessOf(carrier, session);
     expect(Number(first.expiresAt?.seconds ?? 0n) * 1000).toBeLessThanOrEqual(Date.now() + 3_000);
     const worker = new WorkerProbe(openJetStreamWork(first), session.sessionId);
     cleanups.push(() => worker.transport.close());
@@ -176,9 +184,8 @@ describe.each(binaries)("worker credentials, %s", (binary) => {
       servers: [nats.url],
       credentials: operator.accounts[0]!.credentials,
       accountSeed: operator.accounts[0]!.signingSeed,
-      accountId: operator.accounts[0]!.id,
     });
-    worker.transport.renew?.(await longer.access(session));
+    worker.transport.renew?.(await accessOf(longer, session));
     await waitFor("the first user to expire", () => Date.now() > Number(first.expiresAt!.seconds) * 1000 + 1_000);
     await probe.publish(lane, "second");
     await waitFor("the second completion", () => probe.completed.includes("second"));
@@ -187,9 +194,31 @@ describe.each(binaries)("worker credentials, %s", (binary) => {
 
   it("does not let a user of an expired session in", async () => {
     const { carrier } = await startCarrier({ userLifeMs: 1_000 });
-    const access = await carrier.access({ namespaceId: 1, sessionId: `expired-${label}`, lanes: [] });
+    const access = await accessOf(carrier, { namespaceId: 1, sessionId: `expired-${label}`, lanes: [] });
     await waitFor("the user to expire", () => Date.now() > Number(access.expiresAt!.seconds) * 1000 + 1_000);
     await expect(hostile(access)).rejects.toThrow(/authorization|expired/i);
+  });
+});
+
+describe("a NATS account seed", () => {
+  it("is needed to let workers dial: without it they come by relay", async () => {
+    const { accounts } = await makeOperatorMode();
+    const options = { coordinatorId: "c", servers: ["nats://127.0.0.1:4222"], credentials: accounts[0]!.credentials };
+    const session = { namespaceId: 1, sessionId: "session", lanes: [] };
+    expect(await createJetStreamCarrier(options).access(session)).toBeUndefined();
+    const access = await createJetStreamCarrier({ ...options, accountSeed: accounts[0]!.seed }).access(session);
+    expect(access?.userJwt).toMatch(/^eyJ/);
+  });
+
+  it("must be one, and is not shown when it is not", async () => {
+    const { accounts } = await makeOperatorMode();
+    const options = { coordinatorId: "c", servers: ["nats://127.0.0.1:4222"], credentials: accounts[0]!.credentials };
+    const userSeed = /SU[A-Z2-7]{56}/.exec(accounts[0]!.credentials)![0];
+    for (const accountSeed of ["nonsense-that-is-secret", userSeed]) {
+      expect(() => createJetStreamCarrier({ ...options, accountSeed })).toThrow(/not the seed of an account/);
+      expect(() => createJetStreamCarrier({ ...options, accountSeed })).not.toThrow(accountSeed);
+    }
+    expect(() => createJetStreamCarrier({ ...options, accountSeed: accounts[0]!.seed })).not.toThrow();
   });
 });
 

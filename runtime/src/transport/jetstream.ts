@@ -16,7 +16,13 @@ import type { JetStreamAccess } from "@taskmesh/proto";
 import { fullJitter, sleep } from "../backoff.js";
 import { Provision } from "./jetstream-provision.js";
 import { JetStreamWork } from "./jetstream-work.js";
-import { assertLoopback, credentialsAuthenticator, makeWorkerUser } from "./nats-credentials.js";
+import {
+  accountOf,
+  assertAccountSeed,
+  assertLoopback,
+  credentialsAuthenticator,
+  makeWorkerUser,
+} from "./nats-credentials.js";
 import { NatsLink } from "./nats-link.js";
 import {
   checkedToken,
@@ -56,9 +62,9 @@ export interface JetStreamOptions {
   workerServers?: string[];
   /** Text of this coordinator's .creds file, in operator mode. */
   credentials?: string;
-  /** Seed of the account or of a signing key of it: workers get users of their own. Without it NATS is open. */
+  /** Seed of the account or of a signing key of it: workers get users of their own. Without it workers come by relay if there are `credentials`, else NATS is open. */
   accountSeed?: string;
-  /** Public key of the account where `accountSeed` is a signing key's. */
+  /** Public key of the account where `accountSeed` is a signing key's; default: the account of `credentials`. */
   accountId?: string;
   /** Take an open NATS that is not on this machine. Default false: it is refused with OpenNatsRefused. */
   allowOpenNats?: boolean;
@@ -112,7 +118,9 @@ export class JetStreamCarrier implements Carrier {
     if (!options.accountSeed && !options.allowOpenNats) {
       assertLoopback([...options.servers, ...(options.workerServers ?? [])]);
     }
-    this.#options = options;
+    if (options.accountSeed) assertAccountSeed(options.accountSeed);
+    const accountId = options.accountId ?? (options.credentials ? accountOf(options.credentials) : undefined);
+    this.#options = { ...options, ...(accountId ? { accountId } : {}) };
   }
 
   async start(listener: CarrierListener, signal?: AbortSignal): Promise<void> {
@@ -187,9 +195,15 @@ export class JetStreamCarrier implements Carrier {
     this.#running?.link.publish(probeSubject(namespaceId, sessionId), Buffer.from(nonce));
   }
 
-  async access(session: { namespaceId: number; sessionId: string; lanes: Lane[] }): Promise<JetStreamAccess> {
+  async access(session: {
+    namespaceId: number;
+    sessionId: string;
+    lanes: Lane[];
+  }): Promise<JetStreamAccess | undefined> {
     const { namespaceId, sessionId } = session;
-    const { accountSeed, accountId, servers, workerServers, userLifeMs } = this.#options;
+    const { accountSeed, accountId, credentials, servers, workerServers, userLifeMs } = this.#options;
+    // The server asks for credentials and none can be made: workers come by relay.
+    if (credentials && !accountSeed) return undefined;
     const user = accountSeed
       ? await makeWorkerUser({ ...session, accountSeed, accountId, lifeMs: userLifeMs })
       : undefined;

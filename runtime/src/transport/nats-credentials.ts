@@ -11,7 +11,7 @@
  * N3. Open NATS (no operator mode) lets anyone who reaches it act as any worker: accepted on this machine only, unless the owner of
  *     the network says otherwise.
  */
-import { createUser, encodeUser, fromSeed, type User } from "@nats-io/jwt";
+import { createUser, decode, encodeUser, fromSeed, type User } from "@nats-io/jwt";
 import { type Authenticator, credsAuthenticator } from "@nats-io/transport-node";
 import { donePrefix, probeSubject, sessionInboxPrefix, startStream } from "./nats-names.js";
 import { type Lane, laneConsumer } from "./transport.js";
@@ -44,6 +44,26 @@ export function assertLoopback(servers: readonly string[]): void {
 /** Reads the text of a .creds file, as `nsc` writes it, at each connect. */
 export function credentialsAuthenticator(text: string): Authenticator {
   return credsAuthenticator(new TextEncoder().encode(text));
+}
+
+/** Public key of the account that a .creds file's user belongs to; undefined if the text is no .creds file. */
+export function accountOf(credentials: string): string | undefined {
+  const jwt = /^\s*(eyJ[\w-]+\.[\w-]+\.[\w-]+)\s*$/m.exec(credentials)?.[1];
+  if (jwt === undefined) return undefined;
+  const claims = decode<User>(jwt);
+  return claims.nats.issuer_account || claims.iss;
+}
+
+/** Throws, without showing it, if the seed is none of an account or signing key. */
+export function assertAccountSeed(seed: string): void {
+  let key = "";
+  try {
+    key = fromSeed(new TextEncoder().encode(seed.trim())).getPublicKey();
+  } catch {
+    // The library's error may quote the seed.
+  }
+  if (!key.startsWith("A"))
+    throw new Error("the NATS account seed is not the seed of an account or of its signing key (SA...)");
 }
 
 export interface WorkerUserOptions {
