@@ -1,0 +1,46 @@
+import { describe, expect, it } from "vitest";
+import { failure, planOf, startMs, startRun } from "./plan-fixture.js";
+import { decodeRunState, encodeRunState } from "./run-codec.js";
+
+const stored = { contract: "c", sizeBytes: 3, sha256: Buffer.alloc(32, 7), reference: "p1" };
+
+describe("the stored state of a run", () => {
+  it("gives back every field of every step", () => {
+    const bench = startRun(planOf({ a: {}, b: { bindInput: () => ({ kind: "deferred" }) }, c: { needs: ["a"] } }));
+    bench.bind("a");
+    bench.apply({ kind: "evaluated", stepId: "b", evaluation: { kind: "value", value: stored } });
+    const { nowMs, steps, evaluatingOutput } = bench.run;
+    expect(decodeRunState(encodeRunState(bench.run))).toEqual({ nowMs, steps, evaluatingOutput });
+    expect(steps[1]?.input).toEqual(stored);
+  });
+
+  it("gives back a cancel, a failure with its cause and details, a trace, and an output under evaluation", () => {
+    const bench = startRun(planOf({ a: {} }), { trace: { traceparent: "00-1" } });
+    const details = [{ typeUrl: "type.googleapis.com/x.Y", value: Buffer.from([1, 255]) }];
+    const run = {
+      ...bench.run,
+      evaluatingOutput: true,
+      cancel: { reason: 'a \u0000 \ud800 "reason"', graceUntilMs: startMs },
+      failure: { ...failure("OUTER"), details, cause: failure("INNER") },
+    };
+    const { cancel, failure: failed, trace, evaluatingOutput } = run;
+    expect(decodeRunState(encodeRunState(run))).toMatchObject({ cancel, trace, evaluatingOutput, failure: failed });
+  });
+
+  it("costs next to nothing for a step that has not begun", () => {
+    const bench = startRun(planOf({ a: {}, b: { needs: ["a"] } }));
+    expect(JSON.parse(encodeRunState(bench.run)).steps[1]).toBe(0);
+  });
+
+  it("reads a row of an older version, which lacks what was added since", () => {
+    const [step] = decodeRunState(`{"now":1,"steps":[[3,1,"L",0,0,1,1,0,"",0,0,0]]}`).steps;
+    expect(step).toMatchObject({ attempt: 1, lease: "L" });
+    expect(step).not.toHaveProperty("input");
+  });
+
+  it("refuses an input that is not stored elsewhere", () => {
+    const bench = startRun(planOf({ a: {} }));
+    bench.run.steps[0]!.input = { ...stored, reference: undefined } as never;
+    expect(() => encodeRunState(bench.run)).toThrow("must be a reference");
+  });
+});
