@@ -23,6 +23,7 @@ import {
   formatAddress,
   randomToken,
   type Service,
+  serviceGroup,
   sleep,
 } from "@taskmesh/runtime";
 import type { Contract } from "./contracts/contract.js";
@@ -196,41 +197,56 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     }
   };
 
-  const service = createService("coordinator", {
-    async start(signal) {
-      await migrate(db);
-      stopHealth = new AbortController();
-      void watchDatabase(stopHealth.signal);
-      await carrier.start(
-        {
-          onCompletions: (delivery) => engine.listener.onCompletions(delivery),
-          onWiped() {
-            // Workers keep what was confirmed for a while, so that it can be told again.
-            registry.sessions.republish();
-            engine.listener.onWiped();
+  // Started in this order and stopped in the opposite one, also when one of them can't start.
+  const service = serviceGroup("coordinator", [
+    createService("database", {
+      async start() {
+        await migrate(db);
+        stopHealth = new AbortController();
+        void watchDatabase(stopHealth.signal);
+      },
+      async stop() {
+        stopHealth.abort();
+        await Promise.all(new Set([db, commits].map((one) => one.close())));
+      },
+    }),
+    createService("carrier", {
+      start: (signal) =>
+        carrier.start(
+          {
+            onCompletions: (delivery) => engine.listener.onCompletions(delivery),
+            onWiped() {
+              // Workers keep what was confirmed for a while, so that it can be told again.
+              registry.sessions.republish();
+              engine.listener.onWiped();
+            },
           },
-        },
-        signal,
-      );
-      await registry.start();
-      engine.start();
-      await listener.start();
-      meters.watch(engine, db);
-    },
-    async stop() {
-      health.drain();
-      listener.drain();
-      engine.notices.notifyAll();
-      await registry.sessions.stop();
-      await listener.stop();
-      await engine.stop(drainMs);
-      await registry.stop();
-      await carrier.stop();
-      stopHealth.abort();
-      meters.unwatch();
-      await Promise.all(new Set([db, commits].map((one) => one.close())));
-    },
-  });
+          signal,
+        ),
+      stop: () => carrier.stop(),
+    }),
+    registry,
+    createService("engine room", {
+      start() {
+        engine.start();
+        meters.watch(engine, db);
+      },
+      async stop() {
+        meters.unwatch();
+        await engine.stop(drainMs);
+      },
+    }),
+    createService("rpc", {
+      start: () => listener.start(),
+      async stop() {
+        health.drain();
+        listener.drain();
+        engine.notices.notifyAll();
+        await registry.sessions.stop();
+        await listener.stop();
+      },
+    }),
+  ]);
   return { ...facade(service), id, listener, engine, registry, carrier };
 }
 

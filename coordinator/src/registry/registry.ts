@@ -78,7 +78,10 @@ export function createRegistry(options: RegistryOptions): Registry {
   const intervals = { ...defaultIntervals, ...options.intervals };
   const namespaces = createNamespaces(db, options.namespaces ?? []);
   const onChange = (): void => {
-    void catalogue.refresh().catch((error: unknown) => log.warn({ err: error }, "the catalogue is behind"));
+    void catalogue.refresh().catch((error: unknown) => {
+      // What ends with the process changes nothing that anybody would still see.
+      if (parts.running) log.warn({ err: error }, "the catalogue is behind");
+    });
   };
   const coordinators = createCoordinators({
     db,
