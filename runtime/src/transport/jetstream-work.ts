@@ -121,7 +121,12 @@ export class JetStreamWork implements WorkTransport {
     this.#stopListening = link.listen({
       onGone: () => this.#listener?.onClosed(new Error("the NATS client gave up")),
     });
-    this.#publisher = new AckedPublisher(link, { onStreamMissing: () => {} });
+    this.#publisher = new AckedPublisher(link, {
+      // The carrier is being wiped. A deleted consumer does not always tell its pullers, and silence takes seconds to notice.
+      onStreamMissing: () => {
+        for (const { pull } of this.#lanes.values()) pull.recheck();
+      },
+    });
     this.#probes = link.subscribe(this.#names.probeSubject, (error, message) => {
       if (!error) this.#listener?.onProbe(message.string());
     });

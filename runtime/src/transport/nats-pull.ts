@@ -25,6 +25,7 @@ const expiresMs = 3_000;
 const silentTicksMax = (expiresMs + 1_500) / tickMs;
 const checkTimeoutMs = 2_000;
 const checkBackoff = { initialMs: 100, capMs: 1_000 };
+const recheckPauseMs = 1_000;
 /** Messages of one request: bounds what can arrive at once. */
 const batchMax = 256;
 /** Acks that wait for a check. */
@@ -82,6 +83,7 @@ export class ConsumerPull {
   /** Deliveries up to this number may repeat those of before a rollback. */
   #doubtfulUntil = 0;
   #outstanding = 0;
+  #pullingSinceMs = 0;
   #silentTicks = 0;
   #fillPlanned = false;
   #draining = false;
@@ -117,9 +119,13 @@ export class ConsumerPull {
     });
   }
 
-  /** Looks at the consumer now, when others know that it was made again. */
+  /**
+   * Looks at the consumer now, when others have a sign that it is gone or was made again. Not more than once a second: what is on its
+   * way while it looks comes again only after the ack wait.
+   */
   recheck(): void {
-    if (this.#state !== "ended" && this.#link.up) this.#check();
+    if (this.#state !== "pulling" || performance.now() - this.#pullingSinceMs < recheckPauseMs) return;
+    this.#check();
   }
 
   /** Asks for no more; what the server sent already is still given to the user. Acks go on. Resolves when nothing more can come. */
@@ -175,6 +181,7 @@ export class ConsumerPull {
     this.#attempt = 0;
     this.#meetLife(Date.parse(info.created), info.delivered?.consumer_seq ?? 0);
     this.#state = "pulling";
+    this.#pullingSinceMs = performance.now();
     this.#silentTicks = 0;
     this.#subscription = this.#link.subscribe(inbox, (error, message) => {
       if (this.#inbox !== inbox) return;
