@@ -200,6 +200,13 @@ describe("the next wake-up", () => {
     expect(bench.run.wakeupAtMs).toBe(startMs + 10 + 60_000 + timeoutGraceMs);
   });
 
+  it("is the end of the grace after a cancel, whatever limits of steps are due before", () => {
+    const bench = startRun(planOf({ a: { scheduleToStartMs: 500 } }));
+    bench.apply({ kind: "cancel", reason: "" });
+    bench.wakeAt(startMs + 500);
+    expect(bench.run.wakeupAtMs).toBe(startMs + cancelGraceMs);
+  });
+
   it("is none when the run has ended", () => {
     const bench = startRun(planOf({ a: { condition: () => evaluated(false) } }));
     expect(nextWakeupAtMs(bench.run, bench.plan)).toBe(0);

@@ -31,7 +31,9 @@ const startToCloseAtMs = (step: StepState, plan: StepPlan): number =>
 /** The earliest instant at which anything of the run is due; 0 if it has ended. */
 export function nextWakeupAtMs(run: RunState, plan: ChainPlan): number {
   if (isFinal(run.status)) return 0;
-  let at = run.cancel ? Math.min(run.deadlineAtMs, run.cancel.graceUntilMs) : run.deadlineAtMs;
+  // After a cancel no limit of a step counts any more: waking for one would change nothing, again and again.
+  if (run.cancel) return Math.min(run.deadlineAtMs, run.cancel.graceUntilMs);
+  let at = run.deadlineAtMs;
   for (let i = 0; i < run.steps.length; i++) {
     const step = run.steps[i]!;
     if (step.status === StepStatus.STEP_STATUS_PENDING || isOver(step.status)) continue;

@@ -1,0 +1,322 @@
+/**
+ * The engine against chance: random graphs, and events in an order that no healthy mesh would send. What must hold after every event,
+ * and at the end, is said in run-state.ts as E1 to E6.
+ */
+import { EventKind } from "@taskmesh/proto";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { nextWakeupAtMs } from "./deadlines.js";
+import type { Evaluated } from "./plan.js";
+import { evaluated, failure, planOf, type RunBench, type StepSpec, startRun } from "./plan-fixture.js";
+import { decodeRunState, encodeRunState } from "./run-codec.js";
+import type { Report, RunEvent } from "./run-event.js";
+import { inFlight, isFinal, isOver, type RunState, StepStatus } from "./run-state.js";
+
+const stepsMax = 8;
+const runTimeoutMs = 600_000;
+const stored = { contract: "c", sizeBytes: 3, sha256: Buffer.alloc(32), reference: "p1" };
+
+const answer = fc.constantFrom("yes", "yes", "yes", "no", "deferred", "failed");
+
+function toEvaluated<T>(said: string, result: T): Evaluated<T> {
+  if (said === "deferred") return { kind: "deferred" };
+  if (said === "failed") return { kind: "failed", error: { reason: "EXPRESSION_FAILED", message: "no" } };
+  return evaluated(result);
+}
+
+const timeLimit = fc.option(fc.integer({ min: 1, max: 30_000 }), { nil: undefined, freq: 4 });
+
+const stepSpec = fc.record({
+  needs: fc.integer({ min: 0, max: 2 ** stepsMax - 1 }),
+  condition: fc.option(answer, { freq: 2 }),
+  input: fc.constantFrom("yes", "yes", "yes", "yes", "deferred", "failed"),
+  exclusive: fc.boolean(),
+  attemptsMax: fc.integer({ min: 1, max: 4 }),
+  delayMs: fc.integer({ min: 0, max: 20_000 }),
+  scheduleToStartMs: timeLimit,
+  scheduleToCloseMs: timeLimit,
+  heartbeatMs: timeLimit,
+  startToCloseMs: fc.integer({ min: 1, max: 30_000 }),
+});
+
+/** A graph without cycles: a step needs only steps before it. */
+const planArbitrary = fc
+  .record({
+    specs: fc.array(stepSpec, { minLength: 1, maxLength: stepsMax }),
+    output: fc.constantFrom("yes", "yes", "yes", "deferred", "failed"),
+  })
+  .map(({ specs, output }) => {
+    const steps: Record<string, StepSpec> = {};
+    specs.forEach((drawn, index) => {
+      const { needs, condition, input, attemptsMax, delayMs, exclusive, startToCloseMs, ...limits } = drawn;
+      steps[`s${index}`] = {
+        needs: Array.from({ length: index }, (_, at) => at)
+          .filter((at) => (needs >> at) & 1)
+          .map((at) => `s${at}`),
+        ...(condition === null ? {} : { condition: () => toEvaluated(condition, condition === "yes") }),
+        bindInput: () => toEvaluated(input, new Uint8Array([index])),
+        retry: { attemptsMax, initialMs: delayMs, jitter: 0.5 },
+        exclusive,
+        startToCloseMs,
+        ...(Object.fromEntries(Object.entries(limits).filter(([, ms]) => ms !== undefined)) as StepSpec),
+      };
+    });
+    return planOf(steps, { runTimeoutMs, bindOutput: () => toEvaluated(output, new Uint8Array([9])) });
+  });
+
+/** One thing that happens: to the step of that number; `pick` chooses among what it may be about. */
+const happening = fc.record({
+  what: fc.constantFrom(
+    ...([
+      "complete",
+      "complete",
+      "complete",
+      "fail",
+      "final",
+      "stopped",
+      "bad",
+      "bind",
+      "bind",
+      "silent",
+      "lose",
+    ] as const),
+    ...([
+      "claim",
+      "claim",
+      "redispatch",
+      "redispatch-all",
+      "admit",
+      "evaluated",
+      "skip",
+      "cancel",
+      "wake",
+      "wake",
+    ] as const),
+  ),
+  step: fc.nat({ max: stepsMax }),
+  pick: fc.nat({ max: 5 }),
+  elapsedMs: fc.constantFrom(0, 0, 1, 100, 5_000, 11_000, -3_000),
+  room: fc.integer({ min: 0, max: 10 }),
+  random: fc.double({ min: 0, max: 0.999, noNaN: true }),
+});
+type Happening = typeof happening extends fc.Arbitrary<infer T> ? T : never;
+
+/** Reports that anyone may still send: those of every attempt that was ever sent out, and a forged one. */
+function reportFor(bench: RunBench, { step, pick }: Happening): Report {
+  const stepId = `s${step}`;
+  const sent = bench.effects.filter((e) => e.kind === "dispatch").filter((e) => e.step.id === stepId);
+  const chosen = sent[sent.length - 1 - pick] ?? sent.at(-1);
+  return { stepId, item: 0, attempt: chosen?.attempt ?? 1, lease: chosen?.lease ?? "forged" };
+}
+
+function eventOf(bench: RunBench, drawn: Happening): RunEvent {
+  const report = reportFor(bench, drawn);
+  const session = `session-${drawn.pick}`;
+  const outcome = (kind: string) => {
+    if (kind === "stopped") return { kind: "cancelled" as const, message: "" };
+    if (kind === "fail" || kind === "final") {
+      return { kind: "failure" as const, failure: failure("BROKEN", kind === "fail") };
+    }
+    const bytes = new TextEncoder().encode(kind === "bad" ? "bad" : "ok");
+    return { kind: "output" as const, value: { contract: "c", sizeBytes: 2, sha256: new Uint8Array(32), bytes } };
+  };
+  switch (drawn.what) {
+    case "complete":
+    case "fail":
+    case "final":
+    case "stopped":
+    case "bad":
+      return { kind: "complete", report, outcome: outcome(drawn.what), executionMs: 1, session };
+    case "bind":
+    case "silent": {
+      const sinceReportMs = drawn.what === "silent" ? 1e6 : 0;
+      return { kind: "bind", report, session, startedAtMs: bench.nowMs - 10, sinceReportMs };
+    }
+    case "lose":
+      return { kind: "lose", report, why: "lapsed" };
+    case "claim":
+      return { kind: "claim", report, session };
+    case "redispatch":
+      return { kind: "redispatch", report, why: "unknown" };
+    case "redispatch-all":
+      return { kind: "redispatch", why: "wiped", ...(drawn.pick > 2 ? { beforeMs: bench.nowMs } : {}) };
+    case "admit":
+      return { kind: "admit", step: drawn.step };
+    case "evaluated":
+    case "skip": {
+      const evaluation = drawn.what === "skip" ? { kind: "skip" as const } : { kind: "value" as const, value: stored };
+      return { kind: "evaluated", stepId: drawn.pick === 0 ? "" : `s${drawn.step}`, evaluation };
+    }
+    case "cancel":
+      return { kind: "cancel", reason: "enough" };
+    case "wake":
+      return { kind: "wake" };
+  }
+}
+
+const count = <T>(items: readonly T[], wanted: (item: T) => boolean): number => items.filter(wanted).length;
+
+/** What holds after each event. */
+function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
+  const { run, last, plan } = bench;
+  if (isFinal(before.status)) {
+    expect(last.verdict, `E4 ${drawn}`).toBe("unchanged");
+    expect(run, `E4 ${drawn}`).toBe(before);
+  }
+  if (last.verdict === "unchanged") expect(last.records.length + last.effects.length).toBe(0);
+  run.steps.forEach((step, index) => {
+    const was = before.steps[index]!;
+    expect(step.attempt, "E3").toBeGreaterThanOrEqual(was.attempt);
+    if (isOver(was.status)) expect({ ...step, late: 0 }, "E4").toEqual({ ...was, late: 0 });
+    if (inFlight(step.status)) expect(step.lease, "E1").not.toBe("");
+  });
+  const held = run.steps.filter(({ status }) => inFlight(status)).map(({ lease }) => lease);
+  expect(new Set(held).size, "E1: a lease is one step's").toBe(held.length);
+  for (const lease of bench.places) expect(held, "a place is held for a current lease only").toContain(lease);
+  for (const effect of last.effects) {
+    if (effect.kind !== "dispatch") continue;
+    expect(run.steps[effect.step.index]!.lease, "what is sent carries the current lease").toBe(effect.lease);
+    expect(before.cancel, "E6").toBeUndefined();
+  }
+  if (isFinal(run.status)) expect(run.wakeupAtMs, "E5").toBe(0);
+  else {
+    expect(run.wakeupAtMs, "E5").toBeGreaterThan(0);
+    expect(run.wakeupAtMs, "E5").toBeLessThanOrEqual(nextWakeupAtMs(run, plan));
+  }
+  const { nowMs, steps, evaluatingOutput, cancel, failure: failed } = run;
+  const state = {
+    nowMs,
+    steps,
+    evaluatingOutput,
+    ...(cancel ? { cancel } : {}),
+    ...(failed ? { failure: failed } : {}),
+  };
+  expect(decodeRunState(encodeRunState(run))).toEqual(state);
+}
+
+/** What holds of a whole history. */
+function checkHistory(bench: RunBench): void {
+  const { run, records, effects } = bench;
+  expect(records.map(({ seq }) => seq)).toEqual(records.map((_, at) => at + 1));
+  run.steps.forEach((step, index) => {
+    const successes = count(records, (r) => r.step === index && r.kind === EventKind.EVENT_KIND_STEP_SUCCEEDED);
+    expect(successes).toBe(step.status === StepStatus.STEP_STATUS_SUCCEEDED ? 1 : 0);
+    expect(run.outputs[index] !== undefined).toBe(successes === 1);
+  });
+  expect(count(records, (r) => r.kind === EventKind.EVENT_KIND_RUN_ENDED)).toBe(isFinal(run.status) ? 1 : 0);
+  const cancelSeq = records.find((r) => r.kind === EventKind.EVENT_KIND_CANCEL_REQUESTED)?.seq ?? Infinity;
+  expect(
+    count(records, (r) => r.seq > cancelSeq && r.kind === EventKind.EVENT_KIND_STEP_SUCCEEDED),
+    "E6",
+  ).toBe(0);
+  if (!isFinal(run.status)) return;
+  expect(records.at(-1)?.kind, "nothing follows the end").toBe(EventKind.EVENT_KIND_RUN_ENDED);
+  expect(bench.places.size, "every place was given back").toBe(0);
+  const freed = effects.filter((e) => e.kind === "free").map((e) => e.lease);
+  expect(new Set(freed).size, "no place was given back twice").toBe(freed.length);
+  const sent = effects.filter((e) => e.kind === "dispatch").map((e) => e.lease);
+  for (const lease of sent) expect(freed, "each lease was given up").toContain(lease);
+  for (const [made, undone] of [
+    ["enqueue", "dequeue"],
+    ["bind", "unbind"],
+  ] as const) {
+    const rows = new Set<number>();
+    for (const effect of effects) {
+      if (effect.kind === made) rows.add((effect as { step: { index: number } }).step.index);
+      if (effect.kind === undone) rows.delete((effect as { step: { index: number } }).step.index);
+    }
+    expect([...rows], `no row of ${made} outlives its run`).toEqual([]);
+  }
+}
+
+function play(bench: RunBench, happenings: readonly Happening[]): void {
+  for (const drawn of happenings) {
+    bench.nowMs += drawn.elapsedMs;
+    bench.room = drawn.room;
+    bench.random = drawn.random;
+    const before = bench.run;
+    const copy = JSON.stringify(before);
+    const event = eventOf(bench, drawn);
+    bench.apply(event);
+    expect(JSON.stringify(before), "the run that came in is never written to").toBe(copy);
+    checkTurn(bench, before, event.kind);
+  }
+}
+
+/** A mesh that is well: everything asked for is answered, the queue is refilled, the sweeper looks when it must. */
+function settle(bench: RunBench): number {
+  bench.room = Number.POSITIVE_INFINITY;
+  let turns = 0;
+  const apply = (event: RunEvent): void => {
+    const before = bench.run;
+    bench.apply(event);
+    checkTurn(bench, before, event.kind);
+    turns += 1;
+  };
+  while (!isFinal(bench.run.status) && turns < 500) {
+    const at = turns;
+    bench.run.steps.forEach((_, index) => {
+      const step = bench.run.steps[index]!;
+      const stepId = `s${index}`;
+      if (step.status === StepStatus.STEP_STATUS_READY) apply({ kind: "admit", step: index });
+      else if (step.status === StepStatus.STEP_STATUS_WAITING)
+        apply({ kind: "evaluated", stepId, evaluation: { kind: "value", value: stored } });
+      else if (inFlight(step.status)) {
+        const outcome = { kind: "output" as const, value: { ...stored, reference: "out" } };
+        apply({ kind: "complete", report: bench.report(stepId), outcome, executionMs: 1, session: "s" });
+      }
+    });
+    if (bench.run.evaluatingOutput)
+      apply({ kind: "evaluated", stepId: "", evaluation: { kind: "value", value: stored } });
+    if (turns > at) continue;
+    bench.nowMs = Math.max(bench.nowMs, bench.run.wakeupAtMs);
+    apply({ kind: "wake" });
+  }
+  return turns;
+}
+
+const runs = { numRuns: 400 };
+
+describe("whatever happens to a run", () => {
+  it("E1 to E6 hold after every event", { timeout: 120_000 }, () => {
+    fc.assert(
+      fc.property(planArbitrary, fc.array(happening, { maxLength: 40 }), (plan, happenings) => {
+        const bench = startRun(plan, { room: 4 });
+        play(bench, happenings);
+        checkHistory(bench);
+      }),
+      runs,
+    );
+  });
+
+  it("it ends in few turns once workers answer and time passes", { timeout: 120_000 }, () => {
+    fc.assert(
+      fc.property(planArbitrary, fc.array(happening, { maxLength: 20 }), (plan, happenings) => {
+        const bench = startRun(plan, { room: 4 });
+        play(bench, happenings);
+        const turns = settle(bench);
+        expect(isFinal(bench.run.status)).toBe(true);
+        expect(turns).toBeLessThan(200);
+        checkHistory(bench);
+      }),
+      runs,
+    );
+  });
+
+  it("it ends by its deadline though nobody ever answers", { timeout: 120_000 }, () => {
+    fc.assert(
+      fc.property(planArbitrary, fc.array(happening, { maxLength: 20 }), (plan, happenings) => {
+        const bench = startRun(plan, { room: 4 });
+        const { deadlineAtMs } = bench.run;
+        play(bench, happenings);
+        for (let looks = 0; !isFinal(bench.run.status); looks++) {
+          expect(looks).toBeLessThan(500);
+          bench.wakeAt(Math.max(bench.nowMs, bench.run.wakeupAtMs));
+        }
+        expect(bench.run.endedAtMs).toBeLessThanOrEqual(Math.max(deadlineAtMs, bench.run.acceptedAtMs + 40 * 11_000));
+        checkHistory(bench);
+      }),
+      runs,
+    );
+  });
+});
