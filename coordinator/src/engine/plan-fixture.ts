@@ -104,12 +104,12 @@ export interface RunBench {
   effectsOf<K extends Effect["kind"]>(kind: K): Extract<Effect, { kind: K }>[];
 }
 
-/** Accepts a run of the plan at `startMs`. */
+/** Accepts a run of the plan, at `startMs` unless told otherwise. */
 export function startRun(
   plan: ChainPlan,
-  options: Partial<Acceptance> & { room?: number; random?: number } = {},
+  options: Partial<Acceptance> & { room?: number; random?: number; nowMs?: number } = {},
 ): RunBench {
-  const { room = Number.POSITIVE_INFINITY, random = 0, ...acceptance } = options;
+  const { room = Number.POSITIVE_INFINITY, random = 0, nowMs = startMs, ...acceptance } = options;
   let leases = 0;
   const context = (): Context => ({
     nowMs: bench.nowMs,
@@ -131,7 +131,7 @@ export function startRun(
   };
   const bench = {
     plan,
-    nowMs: startMs,
+    nowMs,
     room,
     random,
     records: [],
