@@ -191,7 +191,7 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     ...(cancel ? { cancel } : {}),
     ...(failed ? { failure: failed } : {}),
   };
-  expect(decodeRunState(encodeRunState(run))).toEqual(state);
+  expect(decodeRunState(encodeRunState(run), run.acceptedAtMs)).toEqual(state);
 }
 
 /** What holds of a whole history. */

@@ -10,7 +10,11 @@ describe("the stored state of a run", () => {
     bench.bind("a");
     bench.apply({ kind: "evaluated", stepId: "b", evaluation: { kind: "value", value: stored } });
     const { nowMs, steps, evaluatingOutput } = bench.run;
-    expect(decodeRunState(encodeRunState(bench.run))).toEqual({ nowMs, steps, evaluatingOutput });
+    expect(decodeRunState(encodeRunState(bench.run), bench.run.acceptedAtMs)).toEqual({
+      nowMs,
+      steps,
+      evaluatingOutput,
+    });
     expect(steps[1]?.input).toEqual(stored);
   });
 
@@ -24,7 +28,12 @@ describe("the stored state of a run", () => {
       failure: { ...failure("OUTER"), details, cause: failure("INNER") },
     };
     const { cancel, failure: failed, trace, evaluatingOutput } = run;
-    expect(decodeRunState(encodeRunState(run))).toMatchObject({ cancel, trace, evaluatingOutput, failure: failed });
+    expect(decodeRunState(encodeRunState(run), run.acceptedAtMs)).toMatchObject({
+      cancel,
+      trace,
+      evaluatingOutput,
+      failure: failed,
+    });
   });
 
   it("costs next to nothing for a step that has not begun", () => {
@@ -33,8 +42,15 @@ describe("the stored state of a run", () => {
   });
 
   it("reads a row of an older version, which lacks what was added since", () => {
-    const [step] = decodeRunState(`{"now":1,"steps":[[3,1,"L",0,0,1,1,0,"",0,0,0]]}`).steps;
-    expect(step).toMatchObject({ attempt: 1, lease: "L" });
+    const [step] = decodeRunState(`{"now":1,"steps":[[3,1,"L",1,6]]}`, 1_000).steps;
+    expect(step).toMatchObject({
+      attempt: 1,
+      lease: "L",
+      readyAtMs: 1_000,
+      attemptAtMs: 1_005,
+      failures: 0,
+      session: "",
+    });
     expect(step).not.toHaveProperty("input");
   });
 

@@ -1,28 +1,31 @@
 /**
- * The engine's state as the bytes of the run row. Arrays rather than objects, since it is written with every commit of the run;
- * a field is only ever added at the end, so that a newer coordinator reads an older row (and the other way round) during an upgrade.
+ * The engine's state as the bytes of the run row, written with every commit of the run and so kept short: arrays rather than objects, instants
+ * as milliseconds since the run was accepted, and what a step does not have (all the rest of its array) left out.
+ *
+ * A field is only ever added at the end, so that a newer coordinator reads an older row (and the other way round) during an upgrade.
  */
 import { Failure } from "@taskmesh/proto";
 import type { Value } from "./plan.js";
 import { pendingStep, type RunState, type StepState, StepStatus } from "./run-state.js";
 
 type StoredValue = [contract: string, sizeBytes: number, sha256: string, reference: string];
+/** 0: pending. Instants are 0 where there is none, else 1 + the milliseconds since acceptance. */
 type StoredStep =
   | 0
   | [
       status: number,
-      attempt: number,
-      lease: string,
-      failures: number,
-      lost: number,
-      readyAtMs: number,
-      attemptAtMs: number,
-      startedAtMs: number,
-      session: string,
-      retryAtMs: number,
-      endedAtMs: number,
-      late: number,
-      input?: StoredValue | undefined,
+      attempt?: number,
+      lease?: string,
+      readyAt?: number,
+      attemptAt?: number,
+      endedAt?: number,
+      startedAt?: number,
+      session?: string,
+      failures?: number,
+      lost?: number,
+      retryAt?: number,
+      late?: number,
+      input?: StoredValue | 0,
     ];
 
 interface StoredState {
@@ -36,7 +39,9 @@ interface StoredState {
 
 /** The JSON text of what the run row's columns do not say. */
 export function encodeRunState(run: RunState): string {
-  const stored: StoredState = { now: run.nowMs, steps: run.steps.map(storeStep) };
+  const steps = new Array<StoredStep>(run.steps.length);
+  for (let i = 0; i < steps.length; i++) steps[i] = storeStep(run.steps[i]!, run.acceptedAtMs);
+  const stored: StoredState = { now: run.nowMs, steps };
   if (run.trace) stored.trace = run.trace;
   if (run.cancel) stored.cancel = run.cancel;
   if (run.failure) stored.failure = Failure.toJSON(run.failure);
@@ -44,39 +49,29 @@ export function encodeRunState(run: RunState): string {
   return JSON.stringify(stored);
 }
 
-function storeStep(s: StepState): StoredStep {
+function storeStep(s: StepState, originMs: number): StoredStep {
   if (s.status === StepStatus.STEP_STATUS_PENDING) return 0;
-  const input = s.input && storeValue(s.input);
-  const {
-    status,
-    attempt,
-    lease,
-    failures,
-    lost,
-    readyAtMs,
-    attemptAtMs,
-    startedAtMs,
-    session,
-    retryAtMs,
-    endedAtMs,
-    late,
-  } = s;
-  const row: StoredStep = [
-    status,
-    attempt,
-    lease,
-    failures,
-    lost,
-    readyAtMs,
-    attemptAtMs,
-    startedAtMs,
-    session,
-    retryAtMs,
-    endedAtMs,
-    late,
+  const at = (ms: number): number => (ms === 0 ? 0 : ms - originMs + 1);
+  const input = s.input ? storeValue(s.input) : 0;
+  const row: (number | string | StoredValue)[] = [
+    s.status,
+    s.attempt,
+    s.lease,
+    at(s.readyAtMs),
+    at(s.attemptAtMs),
+    at(s.endedAtMs),
+    at(s.startedAtMs),
+    s.session,
+    s.failures,
+    s.lost,
+    at(s.retryAtMs),
+    s.late,
+    input,
   ];
-  if (input) row.push(input);
-  return row;
+  let length = row.length;
+  while (length > 1 && (row[length - 1] === 0 || row[length - 1] === "")) length -= 1;
+  row.length = length;
+  return row as StoredStep;
 }
 
 /** Inputs that were evaluated off the engine are stored before, so a reference says all. */
@@ -85,14 +80,15 @@ function storeValue(value: Value): StoredValue {
   return [value.contract, value.sizeBytes, Buffer.from(value.sha256).toString("base64"), value.reference];
 }
 
-/** The parts of the state that `encodeRunState` wrote. */
+/** The parts of the state that `encodeRunState` wrote, for a run accepted at `acceptedAtMs`. */
 export function decodeRunState(
   text: string,
+  acceptedAtMs: number,
 ): Pick<RunState, "nowMs" | "steps" | "evaluatingOutput"> & Partial<Pick<RunState, "trace" | "cancel" | "failure">> {
   const stored = JSON.parse(text) as StoredState;
   return {
     nowMs: stored.now,
-    steps: stored.steps.map(loadStep),
+    steps: stored.steps.map((row) => loadStep(row, acceptedAtMs)),
     evaluatingOutput: stored.evaluatingOutput === true,
     ...(stored.trace ? { trace: stored.trace } : {}),
     ...(stored.cancel ? { cancel: stored.cancel } : {}),
@@ -100,36 +96,37 @@ export function decodeRunState(
   };
 }
 
-function loadStep(row: StoredStep): StepState {
+function loadStep(row: StoredStep, originMs: number): StepState {
   if (row === 0) return pendingStep();
+  const at = (stored: number | undefined): number => (stored ? stored - 1 + originMs : 0);
   const [
     status,
     attempt,
     lease,
+    readyAt,
+    attemptAt,
+    endedAt,
+    startedAt,
+    session,
     failures,
     lost,
-    readyAtMs,
-    attemptAtMs,
-    startedAtMs,
-    session,
-    retryAtMs,
-    endedAtMs,
+    retryAt,
     late,
     input,
   ] = row;
   const step: StepState = {
     status,
-    attempt,
-    lease,
-    failures,
-    lost,
-    readyAtMs,
-    attemptAtMs,
-    startedAtMs,
-    session,
-    retryAtMs,
-    endedAtMs,
-    late,
+    attempt: attempt ?? 0,
+    lease: lease ?? "",
+    readyAtMs: at(readyAt),
+    attemptAtMs: at(attemptAt),
+    endedAtMs: at(endedAt),
+    startedAtMs: at(startedAt),
+    session: session ?? "",
+    failures: failures ?? 0,
+    lost: lost ?? 0,
+    retryAtMs: at(retryAt),
+    late: late ?? 0,
   };
   if (input) {
     const [contract, sizeBytes, sha256, reference] = input;

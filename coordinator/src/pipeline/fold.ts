@@ -45,7 +45,7 @@ function newLease(): string {
   leaseUsed += leaseBytes;
   return leasePool.toString("base64url", leaseUsed - leaseBytes, leaseUsed);
 }
-const leaseBytes = 15;
+const leaseBytes = 12;
 let leasePool = Buffer.alloc(0);
 let leaseUsed = 0;
 

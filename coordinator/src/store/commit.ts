@@ -5,8 +5,10 @@
  * - A run is written only if its version is still the expected one; its history and other rows are inserted only if it was.
  * - A start with an idempotency key is inserted only if the key was free.
  *
- * Bytes travel in one blob (blob.ts), cut up as a parameter (read from a CTE it was copied for each row: 160 µs a row, measured), scalars in arrays, one per column. The text is put together from the sections that a batch
- * has and kept per combination, so that the server plans each once.
+ * All bytes travel in one blob (blob.ts) as base64, a third shorter than the hex that a bytea parameter would be; rows cut their part from it
+ * in a scalar subquery, which is evaluated once (joined as a CTE it was copied for each row: 160 µs a row, measured). Scalars travel in
+ * arrays, one a column. The text is put together from the sections that a batch has and kept per combination, so that the server
+ * plans each once.
  */
 
 import type { Value } from "../engine/plan.js";
@@ -79,7 +81,7 @@ export async function commitBatch(db: Db, commit: Commit): Promise<CommitResult>
   add(logs(byId, blob));
   add(pendingEffects(commit));
   add(confirmedEffects(commit));
-  const params: unknown[] = [blob.done()];
+  const params: unknown[] = [Buffer.from(blob.done()).toString("base64")];
   for (const section of sections) params.push(...section.params);
   const [row] = await db.query<{ ids: string; now: number }>(statement(sections), params);
   if (!row) throw new Error("the commit answered nothing");
@@ -93,6 +95,7 @@ interface Section {
   sql(first: number): string;
 }
 
+const blobCte = "bytes as materialized (select decode($1::text, 'base64') as blob)";
 const texts = new Map<string, string>();
 
 function statement(sections: Section[]): string {
@@ -100,7 +103,7 @@ function statement(sections: Section[]): string {
   const known = texts.get(key);
   if (known) return known;
   let next = 2;
-  const parts: string[] = [];
+  const parts: string[] = [blobCte];
   const written: string[] = [];
   const has = (name: string): boolean => sections.some((section) => section.name === name);
   if (has("updates")) written.push("select id from updated");
@@ -118,12 +121,13 @@ function statement(sections: Section[]): string {
   if (!okAdded) parts.push(ok);
   const text = `with ${parts.join(",\n")}
 select array_to_string(array(select id from ok), ',') as ids, (extract(epoch from clock_timestamp()) * 1000)::float8 as now,
-  octet_length($1::bytea) as bytes`;
+  (select octet_length(blob) from bytes) as bytes`;
   texts.set(key, text);
   return text;
 }
 
-const slice = (offset: string, length: string): string => `substring($1::bytea from ${offset} + 1 for ${length})`;
+const slice = (offset: string, length: string): string =>
+  `substring((select blob from bytes) from ${offset} + 1 for ${length})`;
 const instant = (ms: string): string => `to_timestamp(${ms} / 1000)`;
 
 function updates(writes: RunWrite[], blob: Blob): Section | undefined {

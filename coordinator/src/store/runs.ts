@@ -81,7 +81,7 @@ async function readRuns(db: Db, ids: readonly string[]): Promise<Map<string, Sto
 }
 
 function toStoredRun(row: RunRow): StoredRun {
-  const state = decodeRunState(Buffer.from(row.state).toString("utf8"));
+  const state = decodeRunState(Buffer.from(row.state).toString("utf8"), row.accepted);
   const run: RunState = {
     id: row.id,
     namespaceId: row.namespace_id,
