@@ -42,6 +42,7 @@ import { createRunService } from "./rpc/run-service.js";
 import { createSeenService } from "./rpc/seen-service.js";
 import type { Database } from "./store/db.js";
 import { migrate } from "./store/migrate.js";
+import { Partitions } from "./store/partitions.js";
 import { openPostgres } from "./store/postgres.js";
 import { readAllContracts } from "./store/registry.js";
 
@@ -69,6 +70,8 @@ export interface Coordinator extends Service {
 const healthIntervalMs = 1_000;
 /** A database that takes longer to answer counts as unreachable. */
 const healthPatienceMs = 3_000;
+/** How often the partitions of the coming weeks are looked after. */
+const partitionIntervalMs = 6 * 3600 * 1000;
 /** Commits in flight at the end. */
 const drainMs = 5_000;
 
@@ -93,6 +96,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     parts.carrier?.(id) ??
     createJetStreamCarrier({ coordinatorId: id, ...config.nats, servers: config.nats?.servers ?? [] });
   const clock = new DbClock();
+  const partitions = new Partitions();
   const meters = createMeters();
   const health = createHealth(services);
   let stopHealth = new AbortController();
@@ -117,6 +121,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     catalogue: registry.catalogue,
     plans,
     clock,
+    partitions,
     coordinatorId: id,
     log,
     meters,
@@ -169,6 +174,17 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     return found.filter((contract) => contract !== undefined);
   };
 
+  let partitionTimer: NodeJS.Timeout | undefined;
+  /** Weeks are made ahead, so one that fails is made by a later round or by another coordinator. */
+  const renewPartitions = async (): Promise<void> => {
+    try {
+      await migrate(db);
+      await partitions.refresh(db);
+    } catch (error) {
+      log.warn({ err: error }, "the partitions of the coming weeks could not be made");
+    }
+  };
+
   let asked: Promise<boolean> | undefined;
   /** Whether the database answers; sets the clock by the way. One question at a time, however long it takes. */
   const askDatabase = (): Promise<boolean> => {
@@ -202,11 +218,14 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     createService("database", {
       async start() {
         await migrate(db);
+        await partitions.refresh(db);
+        partitionTimer = setInterval(() => void renewPartitions(), partitionIntervalMs).unref();
         stopHealth = new AbortController();
         void watchDatabase(stopHealth.signal);
       },
       async stop() {
         stopHealth.abort();
+        clearInterval(partitionTimer);
         await Promise.all(new Set([db, commits].map((one) => one.close())));
       },
     }),

@@ -12,6 +12,7 @@ import type { RunEvent } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import type { Database } from "../store/db.js";
+import { Partitions } from "../store/partitions.js";
 import { loadRuns } from "../store/runs.js";
 import { takeCompletions } from "./completions.js";
 import { performEffects } from "./effects.js";
@@ -37,6 +38,8 @@ export interface EngineRoomDeps {
   catalogue: Catalogue;
   plans: Plans;
   clock: DbClock;
+  /** Default: none known, so that every batch names the partitioned tables. */
+  partitions?: Partitions;
   coordinatorId: string;
   log: Logger;
   meters: EngineMeters;
@@ -127,6 +130,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     clock,
     plans,
     windows,
+    partitions: deps.partitions ?? new Partitions(),
     log,
     perform: (draft, confirmed) => performEffects(effects, draft, confirmed),
     observe(batch) {

@@ -17,6 +17,7 @@ import type { Effect } from "../engine/run-event.js";
 import { isFinal } from "../engine/run-state.js";
 import { type CommitResult, commitBatch } from "../store/commit.js";
 import { type Database, sqlState } from "../store/db.js";
+import { type Partitions, partitionedTables, type RunTables } from "../store/partitions.js";
 import { storedStates } from "../store/runs.js";
 import { type Draft, foldBatch } from "./fold.js";
 import { loadBatch } from "./load.js";
@@ -32,6 +33,7 @@ export interface PipelineDeps {
   clock: DbClock;
   plans: Plans;
   windows: Windows;
+  partitions: Partitions;
   log: Logger;
   /** Performs what a committed draft set in motion; `confirmed` is called when none of it can be lost any more. */
   perform(draft: Draft, confirmed: () => void): void;
@@ -139,6 +141,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
         batchNo: no,
         pending,
         confirmed: deleting,
+        tables: tablesOf(drafts),
       });
     } catch (error) {
       confirmed.push(...deleting);
@@ -152,10 +155,21 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     open.close();
   };
 
+  /** What is tried again is written to the partitioned tables: its rows may have moved. */
+  const tablesOf = (drafts: Draft[]): RunTables =>
+    drafts.some((draft) => draft.work.some(({ item }) => item.tries > 0))
+      ? partitionedTables
+      : deps.partitions.tablesOf(drafts.map((draft) => draft.write.run.id));
+
   const afterError = async (drafts: Draft[], error: unknown, batch: BatchRow): Promise<void> => {
     const state = sqlState(error);
     if (state === "40P01" || state === "40001") {
       await sleep(5 + Math.random() * 20);
+      return commitDrafts(drafts);
+    }
+    if (state === "42P01") {
+      // A partition was dropped since it was read of.
+      deps.partitions.clear();
       return commitDrafts(drafts);
     }
     if (isUnavailable(error)) {

@@ -18,6 +18,7 @@ import type { RunState } from "../engine/run-state.js";
 import { Blob } from "./blob.js";
 import { arrayOf, type Db, textArray } from "./db.js";
 import { encodeEventBody } from "./event-body.js";
+import { partitionedTables, type RunTables } from "./partitions.js";
 
 /** What one run contributes to a batch. */
 export interface RunWrite {
@@ -41,6 +42,8 @@ export interface Commit {
   /** Runs of this batch that have effects to perform. */
   pending: string[];
   confirmed: number[];
+  /** Tables of these runs; default: the partitioned ones, which are always right. */
+  tables?: RunTables;
 }
 
 export interface CommitResult {
@@ -83,7 +86,7 @@ export async function commitBatch(db: Db, commit: Commit): Promise<CommitResult>
   add(confirmedEffects(commit));
   const params: unknown[] = [Buffer.from(blob.done()).toString("base64")];
   for (const section of sections) params.push(...section.params);
-  const [row] = await db.query<{ ids: string; now: number }>(statement(sections), params);
+  const [row] = await db.query<{ ids: string; now: number }>(statement(sections, commit.tables), params);
   if (!row) throw new Error("the commit answered nothing");
   return { written: new Set(row.ids === "" ? [] : row.ids.split(",")), nowMs: row.now };
 }
@@ -98,8 +101,8 @@ interface Section {
 const blobCte = "bytes as materialized (select decode($1::text, 'base64') as blob)";
 const texts = new Map<string, string>();
 
-function statement(sections: Section[]): string {
-  const key = sections.map((section) => section.name).join("+");
+function statement(sections: Section[], { runs, events }: RunTables = partitionedTables): string {
+  const key = `${runs}: ${sections.map((section) => section.name).join("+")}`;
   const known = texts.get(key);
   if (known) return known;
   let next = 2;
@@ -122,8 +125,9 @@ function statement(sections: Section[]): string {
   const text = `with ${parts.join(",\n")}
 select array_to_string(array(select id from ok), ',') as ids, (extract(epoch from clock_timestamp()) * 1000)::float8 as now,
   (select octet_length(blob) from bytes) as bytes`;
-  texts.set(key, text);
-  return text;
+  const named = text.replaceAll("{runs}", runs).replaceAll("{events}", events);
+  texts.set(key, named);
+  return named;
 }
 
 const slice = (offset: string, length: string): string =>
@@ -148,9 +152,9 @@ function updates(writes: RunWrite[], blob: Blob): Section | undefined {
     sql: (n) => `u as materialized (
   select * from unnest($${n}::uuid[], $${n + 1}::int[], $${n + 2}::smallint[], $${n + 3}::int[], $${n + 4}::float8[],
     $${n + 5}::float8[], $${n + 6}::int[], $${n + 7}::int[]) as t(id, version, status, last_seq, wakeup, ended, off, len)),
-locked as materialized (select r.id, r.version from runs r join u on u.id = r.id order by r.id for update of r),
+locked as materialized (select r.id, r.version from {runs} r join u on u.id = r.id order by r.id for update of r),
 updated as (
-  update runs r set version = u.version + 1, status = u.status, last_seq = u.last_seq, wakeup_at = ${instant("u.wakeup")},
+  update {runs} r set version = u.version + 1, status = u.status, last_seq = u.last_seq, wakeup_at = ${instant("u.wakeup")},
     ended_at = ${instant("u.ended")}, state = ${slice("u.off", "u.len")}
   from u, locked l where l.id = u.id and l.version = u.version and r.id = u.id and r.version = u.version returning r.id)`,
   };
@@ -195,7 +199,7 @@ keyed as (
     expires_at = excluded.expires_at where i.expires_at < now()
   returning run_id),
 inserted as (
-  insert into runs (id, namespace_id, method, chain_version, contract, status, version, last_seq, priority, labels, accepted_at,
+  insert into {runs} (id, namespace_id, method, chain_version, contract, status, version, last_seq, priority, labels, accepted_at,
     deadline_at, ended_at, wakeup_at, state)
   select n.id, n.namespace_id, n.method, n.chain_version, n.contract, n.status, 1, n.last_seq, n.priority, n.labels::jsonb,
     ${instant("n.accepted")}, ${instant("n.deadline")}, ${instant("n.ended")}, ${instant("n.wakeup")}, ${slice("n.off", "n.len")}
@@ -223,7 +227,7 @@ function events(writes: RunWrite[], blob: Blob): Section | undefined {
       arrayOf(payloads.map((b) => b.length)),
     ],
     sql: (n) => `recorded as (
-  insert into events (run_id, seq, at, kind, step, item, attempt, body, payload)
+  insert into {events} (run_id, seq, at, kind, step, item, attempt, body, payload)
   select e.run_id, e.seq, ${instant("e.at")}, e.kind, e.step, 0, e.attempt,
     case when e.blen > 0 then ${slice("e.boff", "e.blen")} end, case when e.plen > 0 then ${slice("e.poff", "e.plen")} end
   from unnest($${n}::uuid[], $${n + 1}::int[], $${n + 2}::float8[], $${n + 3}::smallint[], $${n + 4}::smallint[], $${n + 5}::int[],

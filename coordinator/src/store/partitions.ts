@@ -6,8 +6,8 @@ import type { Db } from "./db.js";
 
 const weekMs = 7 * 24 * 3600 * 1000;
 const aheadWeeks = 3;
-/** Run rows are rewritten a few times, in place while their page has room; events never are. */
 const idColumn = { runs: "id", events: "run_id" } as const;
+/** Run rows are rewritten a few times, in place while their page has room; events never are. */
 const storage = { runs: "fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05", events: "fillfactor = 100" };
 
 /** Makes the partitions of last week to three weeks ahead of `nowMs`. Safe to repeat, also side by side with others under the migration lock. */
@@ -43,3 +43,47 @@ export function uuidAt(ms: number): string {
   const hex = ms.toString(16).padStart(12, "0");
   return `${hex.slice(0, 8)}-${hex.slice(8)}-0000-0000-000000000000`;
 }
+
+/** The tables that a statement names: the partitioned ones, or the partitions of one week. */
+export interface RunTables {
+  runs: string;
+  events: string;
+}
+
+export const partitionedTables: RunTables = { runs: "runs", events: "events" };
+
+/**
+ * Which tables a batch is written to. A statement on the partitioned tables opens and locks every partition with all its indexes, whatever it
+ * touches (half a millisecond for a lone step with six weeks, measured); nearly every batch has runs of one week only, and then names
+ * that week's partitions.
+ */
+export class Partitions {
+  #weeks = new Set<number>();
+
+  /** Reads which weeks have partitions of both tables. */
+  async refresh(db: Db): Promise<void> {
+    const rows = await db.query<{ name: string }>(
+      `select c.relname::text as name from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent in ('runs'::regclass, 'events'::regclass)`,
+    );
+    const names = new Set(rows.map(({ name }) => name));
+    const weeks = rows.flatMap(({ name }) => /^runs_w(\d+)$/.exec(name)?.[1] ?? []);
+    this.#weeks = new Set(weeks.filter((week) => names.has(`events_w${week}`)).map(Number));
+  }
+
+  /** Forgets a week: its partition is gone. */
+  clear(): void {
+    this.#weeks.clear();
+  }
+
+  /** The tables of these runs. */
+  tablesOf(ids: readonly string[]): RunTables {
+    const week = ids.length > 0 ? weekOf(ids[0]!) : undefined;
+    if (week === undefined || !this.#weeks.has(week)) return partitionedTables;
+    for (const id of ids) if (weekOf(id) !== week) return partitionedTables;
+    return { runs: `runs_w${week}`, events: `events_w${week}` };
+  }
+}
+
+/** The week of a UUIDv7, counted from 1970. */
+const weekOf = (id: string): number => Math.floor(Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16) / weekMs);
