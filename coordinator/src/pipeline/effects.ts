@@ -54,7 +54,8 @@ export function performEffects(deps: EffectsDeps, draft: Draft, confirmed: () =>
     } else if (effect.kind === "evaluate") {
       open += 1;
       deps.evaluate(run, draft, effect.stepId, done);
-    } else if (effect.kind === "ended") deps.ended(draft);
+    } else if (effect.kind === "enqueue") deps.windows.queued(run, effect.step);
+    else if (effect.kind === "ended") deps.ended(draft);
   }
   if (run.wakeupAtMs > 0) deps.wakeAt(run.wakeupAtMs);
   deps.notices.notify(run.id);

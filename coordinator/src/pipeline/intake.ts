@@ -96,16 +96,18 @@ async function startRun(deps: IntakeDeps, command: StartCommand): Promise<{ runI
     deps.started();
     return { runId, existing: false };
   }
-  return existingRun(deps, command, requestHash!);
+  return existingRun(deps, command, requestHash!, runId);
 }
 
 /** The run that the key already started, if it was asked for the same. */
-async function existingRun(deps: IntakeDeps, command: StartCommand, requestHash: Uint8Array) {
+async function existingRun(deps: IntakeDeps, command: StartCommand, requestHash: Uint8Array, runId: string) {
   const key = command.idempotencyKey!;
   for (let read = 0; read < keyReadsMax; read++) {
     const found = await findByKey(deps.db, command.namespaceId, key);
     if (!found) continue;
-    if (Buffer.compare(found.requestHash, requestHash) === 0) return { runId: found.runId, existing: true };
+    // Its own id: an earlier try of this very start, whose outcome was unknown, has won the key.
+    if (Buffer.compare(found.requestHash, requestHash) === 0)
+      return { runId: found.runId, existing: found.runId !== runId };
     throw statusError({
       code: status.ALREADY_EXISTS,
       reason: "IDEMPOTENCY_KEY_REUSED",

@@ -24,7 +24,7 @@ export class Windows {
 
   constructor(private readonly catalogue: Catalogue) {}
 
-  /** Called when a place comes free in a queue that has steps waiting. */
+  /** Called when a place comes free while steps wait, or steps come to wait while there are places. */
   onRoom(listener: () => void): void {
     this.#onRoom = listener;
   }
@@ -63,6 +63,14 @@ export class Windows {
     const { laneId } = place.lane;
     this.#taken.set(laneId, Math.max(0, (this.#taken.get(laneId) ?? 0) - 1));
     if (this.#waiting.size > 0) this.#onRoom?.();
+  }
+
+  /** A step was committed to the ready queue. If its lane has room, no place needs to come free for it: the news that others wait was old. */
+  queued(run: { namespaceId: number }, step: StepPlan): void {
+    const { taskQueue, method, contract } = step;
+    this.#waiting.add(queueKey(run.namespaceId, taskQueue));
+    const state = this.catalogue.laneFor({ namespaceId: run.namespaceId, taskQueue, method, contract });
+    if (state && this.room(state) > 0) this.#onRoom?.();
   }
 
   /** Where the lease's start goes; undefined: it has no place (any more). */
