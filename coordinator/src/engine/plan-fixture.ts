@@ -154,7 +154,7 @@ export function startRun(
     },
     kinds: () => bench.last.records.map((record) => record.kind),
     effectsOf: (kind) => bench.last.effects.filter((effect) => effect.kind === kind) as never,
-  } as RunBench;
+  } as Partial<RunBench> as RunBench;
   const given = { id: "run", namespaceId: 1, namespace: "default", input: value("in"), labels: {}, priority: 0 };
   take(accept(plan, { ...given, ...acceptance }, context()));
   return bench;

@@ -41,16 +41,10 @@ describe("the stored state of a run", () => {
     expect(JSON.parse(encodeRunState(bench.run)).steps[1]).toBe(0);
   });
 
-  it("reads a row of an older version, which lacks what was added since", () => {
-    const [step] = decodeRunState(`{"now":1,"steps":[[3,1,"L",1,6]]}`, 1_000).steps;
-    expect(step).toMatchObject({
-      attempt: 1,
-      lease: "L",
-      readyAtMs: 1_000,
-      attemptAtMs: 1_005,
-      failures: 0,
-      session: "",
-    });
+  it("reads a row that ends early: what is left out is nothing", () => {
+    const [step] = decodeRunState(`{"now":1,"steps":[[3,1,"L",1,501]]}`, startMs).steps;
+    expect(step).toMatchObject({ attempt: 1, lease: "L", readyAtMs: startMs, attemptAtMs: startMs + 500, late: 0 });
+    expect(step).toMatchObject({ session: "", startedAtMs: 0, endedAtMs: 0, retryAtMs: 0 });
     expect(step).not.toHaveProperty("input");
   });
 
