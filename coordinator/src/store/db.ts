@@ -2,7 +2,7 @@
  * The database as the rest of the store sees it: one statement, or a transaction, on Postgres or PGlite alike.
  *
  * Statement texts and parameters are the same on both. So that results are too, statements select what both drivers give alike:
- * numbers as ::int or ::float8, instants as epoch milliseconds, uuids and text as text, bytes as bytea (a Uint8Array). Arrays go in
+ * numbers as ::int or ::float8, instants as epoch milliseconds, uuids and text as text, bytes as bytea (a Uint8Array), arrays as jsonb or joined text. Arrays go in
  * as one text parameter with a cast (`arrayOf`), since drivers differ there and element-wise encoding costs most of a batch. JSON goes
  * in as `$1::text::jsonb` (postgres.js would encode the string again), one bytea as a Uint8Array, an instant as to_timestamp($1::float8 / 1000).
  */

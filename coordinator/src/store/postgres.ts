@@ -65,6 +65,9 @@ function connect(options: PostgresOptions, timeoutMs: number): postgres.Sql {
     idle_timeout: 0,
     backoff: (attempt: number) => Math.min(2, 0.1 * 2 ** Math.min(attempt, 5)) * (0.5 + Math.random() / 2),
     onnotice: () => {},
+    // It would ask for array types at each connect, and a connection that breaks meanwhile rejects a promise that nobody holds: the process
+    // would end. Arrays go in and come out as text (db.ts), so nothing needs them.
+    fetch_types: false,
     connection: {
       application_name: "taskmesh",
       statement_timeout: timeoutMs,

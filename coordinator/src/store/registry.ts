@@ -200,7 +200,7 @@ export interface LiveLaneRow {
 /** Every lane that has live, assignable, not draining workers. */
 export async function readLiveLanes(db: Db): Promise<LiveLaneRow[]> {
   return db.query(
-    `select q.namespace_id as "namespaceId", q.id as "queueId", q.name as "taskQueue", l.id as "laneId", l.contracts,
+    `select q.namespace_id as "namespaceId", q.id as "queueId", q.name as "taskQueue", l.id as "laneId", to_jsonb(l.contracts) as contracts,
        s.slots::float8 as slots
      from (
        select sq.lane_id, sum(sq.slots) as slots from session_queues sq
