@@ -69,7 +69,9 @@ export class JsonFaults {
     for (const oneof of desc.oneofs) {
       const keys = oneof.fields.map((field) => seen.get(field)).filter((key) => key !== undefined);
       const set = keys.filter((key) => json[key] !== null);
-      if (set.length > 1) this.add(path, `only one of ${set.map((key) => JSON.stringify(key)).join(", ")} may be set`);
+      const tooMuch = set[1];
+      if (tooMuch !== undefined)
+        this.add([...path, tooMuch], `only one of ${set.map((key) => JSON.stringify(key)).join(", ")} may be set`);
     }
   }
 

@@ -129,7 +129,7 @@ describe("protobuf JSON", () => {
       'color: shop.v1.Color has no value "COLOR_RAD"; did you mean "COLOR_RED"?',
       "labels.a: expected a string, found 1",
       'cuont: Order has no field "cuont"; did you mean "count"?',
-      ': only one of "card", "cash" may be set',
+      'cash: only one of "card", "cash" may be set',
     ]);
   });
 
