@@ -37,7 +37,7 @@ describe.each(["pglite", "postgres"] as const)("a commit on %s", (kind) => {
     expect([...result.written]).toEqual([bench.run.id]);
     const found = (await loadRuns(db, [bench.run.id, uuidv7()])).get(bench.run.id);
     expect(found).toMatchObject({ method: plan.method, chainVersion: 1, contract: "chain" });
-    expect(JSON.stringify(found?.run.steps)).toBe(JSON.stringify(bench.run.steps));
+    expect(found?.run.steps).toEqual(bench.run.steps);
     const { labels, priority, trace, wakeupAtMs, lastSeq, version } = bench.run;
     expect(found?.run).toMatchObject({ labels, priority, trace, wakeupAtMs, lastSeq, version, namespace: "default" });
     expect(Buffer.from(found?.run.input.bytes ?? []).toString()).toBe("in");
