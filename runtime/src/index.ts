@@ -18,6 +18,7 @@ export * from "./service.js";
 export * as settingKinds from "./setting-kinds.js";
 export { type Address, formatAddress, isLoopback, parseAddress } from "./setting-kinds.js";
 export * from "./settings.js";
+export * from "./sha256.js";
 export * from "./status.js";
 export * from "./step-messages.js";
 export * from "./strict-json.js";

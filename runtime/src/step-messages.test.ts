@@ -1,4 +1,4 @@
-import { CompleteStep, LogLevel, StartStep } from "@taskmesh/proto";
+import { CompleteStep, type Failure, LogLevel, StartStep } from "@taskmesh/proto";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { encodeCompleteStep, encodeStartStep } from "./step-messages.js";
@@ -28,7 +28,7 @@ const failure = fc.record({
   reason: text,
   message: text,
   retryable: fc.boolean(),
-  details: fc.constant([]),
+  details: fc.constant<Failure["details"]>([]),
   cause: fc.constant(undefined),
 });
 

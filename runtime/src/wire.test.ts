@@ -13,7 +13,8 @@ import { meshDescriptorSet } from "@taskmesh/proto";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { randomMessage, seededRandom } from "../../test/fixtures/random-message.js";
-import { compileWireCheck, nestingMax, sha256 } from "./wire.js";
+import { sha256 } from "./sha256.js";
+import { compileWireCheck, nestingMax } from "./wire.js";
 
 const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, meshDescriptorSet));
 const type = (name: string): DescMessage => registry.getMessage(name)!;

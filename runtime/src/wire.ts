@@ -11,22 +11,11 @@
  * W4. Unknown fields are allowed: a newer writer is no error. Unknown enum numbers are too.
  */
 import { isUtf8 } from "node:buffer";
-import * as crypto from "node:crypto";
 import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
 
 /** Deepest nesting of messages, the outermost counted; what protobuf parsers of most languages take by default. */
 export const nestingMax = 100;
-
-/** SHA-256 of `bytes`, 32 bytes. One shot: no hash object, which would cost more than hashing a small message. */
-export function sha256(bytes: Uint8Array): Buffer {
-  // Typed by hand: the declarations know hash() with a string result only in some releases of Node 20.
-  return (crypto.hash as unknown as (algorithm: string, data: Uint8Array, encoding: "buffer") => Buffer)(
-    "sha256",
-    bytes,
-    "buffer",
-  );
-}
 
 /** Wire types of protobuf. */
 export const wireVarint = 0;

@@ -33,11 +33,19 @@ export const chain5: ChainSpec = {
   output: from(`steps.s${stepsPerRun}.output`),
 };
 
-/** Saves chain5 at a coordinator. */
+/** Saves chain5 at a coordinator, as soon as its worker serves. */
 export async function putChain5(address: { host: string; port: number }): Promise<void> {
   const client = createClient(ChainServiceClient, { addresses: [address] });
   try {
-    await unaryCall(client, client.putChain, { namespace: "default", spec: chain5, requireLiveWorkers: true });
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await unaryCall(client, client.putChain, { namespace: "default", spec: chain5, requireLiveWorkers: true });
+        return;
+      } catch (error) {
+        if (attempt === 50) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 200));
+      }
+    }
   } finally {
     client.close();
   }

@@ -14,7 +14,7 @@ import { startServers } from "./setup.js";
 
 const chains = 10;
 const root = join(import.meta.dirname, "..", "..");
-const nodeArgs = ["--import", "tsx", "--conditions=@taskmesh/source"];
+const nodeArgs: string[] = [];
 
 /** Chain `k` of ten: the same facts by other selectors, patterns and templates. */
 function chainText(k: number): string {
@@ -55,7 +55,7 @@ export async function benchPages(options: { runs: number; inFlight: number }): P
   const port = await freePort();
   const address: Address = { host: "127.0.0.1", port };
   const env = { ...process.env, TASKMESH_LOG_LEVEL: "info", TASKMESH_METRICS_ADDRESS: "off" };
-  const coordinator = new ServerProcess(process.execPath, [...nodeArgs, join(root, "coordinator/src/main.ts")], {
+  const coordinator = new ServerProcess(process.execPath, [...nodeArgs, join(root, "coordinator/dist/main.js")], {
     cwd: root,
     env: {
       ...env,
@@ -65,7 +65,7 @@ export async function benchPages(options: { runs: number; inFlight: number }): P
     },
   });
   await coordinator.ready("the coordinator", () => coordinator.output.includes("serving gRPC"), 60_000);
-  const worker = new ServerProcess(process.execPath, [...nodeArgs, join(root, "actions/src/main.ts")], {
+  const worker = new ServerProcess(process.execPath, [...nodeArgs, join(root, "actions/dist/main.js")], {
     cwd: root,
     env: { ...env, TASKMESH_ADDRESS: `127.0.0.1:${port}`, TASKMESH_HTTP_ALLOW: "127.0.0.1/32", TASKMESH_SLOTS: "64" },
   });

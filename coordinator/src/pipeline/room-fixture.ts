@@ -98,7 +98,7 @@ export async function openRoom(options: RoomOptions): Promise<Room> {
     id,
     window: options.window ?? 1_000,
     counts,
-    laneChanged: () => listeners.forEach((listener) => void listener()),
+    laneChanged: () => listeners.forEach((listener) => listener()),
     command,
     startRun: async (plan, more) => (await engine.intake.startRun(command(plan, more))).runId,
     submit: (runId, event, more = {}) =>

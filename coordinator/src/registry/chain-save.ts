@@ -111,7 +111,12 @@ async function compile(options: ChainSaveOptions, namespaceId: number, spec: Cha
     methods: () => [...methods].filter(([, kind]) => kind === "action").map(([method]) => method),
   });
   const chains = chainCallees(spec, methods);
-  const unserved = unservedSteps(spec, compiled, catalogue.slotsOf(namespaceId));
+  let unserved = unservedSteps(spec, compiled, catalogue.slotsOf(namespaceId));
+  if (unserved.length > 0) {
+    // A worker that registered a moment ago, perhaps elsewhere, is not seen before the next poll; whoever waited for it is right to expect it.
+    await catalogue.refresh();
+    unserved = unservedSteps(spec, compiled, catalogue.slotsOf(namespaceId));
+  }
   const problems = compiled.problems.map((one) => chains.get(one.path) ?? one);
   return { compiled: { ...compiled, problems }, warnings: [...compiled.warnings, ...unserved], unserved, previous };
 }
