@@ -10,18 +10,10 @@ import {
   Register,
   type Registered,
   RunStatus,
-  StartRunRequest,
+  type StartRunRequest,
   TransportKind,
 } from "@taskmesh/proto";
-import {
-  fromServiceError,
-  inlineBytesMax,
-  isStatusError,
-  payloadBytesMax,
-  type StatusError,
-  status,
-  unaryCall,
-} from "@taskmesh/runtime";
+import { fromServiceError, isStatusError, type StatusError, status, unaryCall } from "@taskmesh/runtime";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { compileProtos } from "../fixtures/compile-protos.js";
 import { type Given, type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
@@ -31,7 +23,6 @@ import { ask, startTestGateway } from "../fixtures/rest-gateway.js";
 const take = "acme.input.v1.InputActions/Take";
 const guarded = "acme.pages.v1.PageActions/Guarded";
 const echo = "acme.pages.v1.PageActions/Echo";
-const mebi = 1024 * 1024;
 
 const proto = `
 syntax = "proto3";
@@ -380,88 +371,3 @@ function register(fields: Given<Register>): Promise<Registered | StatusError | u
     });
   });
 }
-
-describe("one idempotency key", () => {
-  it("200 times at once is one run, by gRPC; with another input or method it is refused with the run's id", async () => {
-    const before = executions;
-    const request = { ...json(`{${good},"text":"once"}`), idempotencyKey: "two hundred" };
-    const ids = await Promise.all(Array.from({ length: 200 }, () => mesh.start(request)));
-    expect(new Set(ids).size).toBe(1);
-    await mesh.result(ids[0]!);
-    expect(executions).toBe(before + 1);
-    for (const other of [json(`{${good},"text":"twice"}`), json("{}", echo)]) {
-      const error = await refusalOf({ ...other, idempotencyKey: "two hundred" });
-      expect(error).toMatchObject({ code: status.ALREADY_EXISTS, reason: "IDEMPOTENCY_KEY_REUSED" });
-    }
-  });
-
-  it("with 200 bodies at once is one run, and 199 refusals", async () => {
-    const outcomes = await Promise.allSettled(
-      Array.from({ length: 200 }, (_, i) =>
-        mesh.start({ ...json(`{${good},"text":"body ${i}"}`), idempotencyKey: "many bodies" }),
-      ),
-    );
-    const refused = outcomes
-      .filter((one) => one.status === "rejected")
-      .map((one) => (one.reason as StatusError).reason);
-    expect(refused).toEqual(new Array(199).fill("IDEMPOTENCY_KEY_REUSED"));
-  });
-});
-
-/** A Blob of exactly `size` encoded bytes. */
-function blobOf(size: number): Buffer {
-  for (let data = size; data > 0; data--) {
-    const encoded = PageActionsService.echo.requestSerialize({ data: Buffer.alloc(data, 7) });
-    if (encoded.length === size) return encoded;
-    if (encoded.length < size) break;
-  }
-  throw new Error(`no Blob has ${size} bytes`);
-}
-
-describe("sizes at the borders", () => {
-  it.each([inlineBytesMax - 1, inlineBytesMax, inlineBytesMax + 1])(
-    "a message of %i bytes goes there and back, inline up to the bound and by reference above",
-    async (size) => {
-      const runId = await mesh.start(bytes(blobOf(size), echo));
-      const result = await mesh.result(runId);
-      expect(result.status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
-      expect(Number(result.output?.sizeBytes)).toBe(size);
-      expect(result.output?.data?.$case).toBe(size > inlineBytesMax ? "reference" : "inline");
-    },
-  );
-
-  it("a request of 4 MiB is taken, a byte more is RESOURCE_EXHAUSTED", async () => {
-    const envelope = (size: number) => ({ namespace: "default", ...bytes(blobOf(size), echo) });
-    // What StartRunRequest adds around the input: found by asking for the largest that passes.
-    const overhead =
-      StartRunRequest.encode(StartRunRequest.fromPartial(envelope(3 * mebi) as never)).finish().length - 3 * mebi;
-    for (const size of [4 * mebi - overhead - 1, 4 * mebi - overhead]) {
-      const runId = await mesh.start(bytes(blobOf(size), echo));
-      expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
-    }
-    const error = await refusalOf(bytes(blobOf(4 * mebi - overhead + 1), echo));
-    expect(error.code).toBe(status.RESOURCE_EXHAUSTED);
-    await works();
-  });
-
-  it("a payload of 64 MiB + 1 is PAYLOAD_TOO_LARGE by PutPayload and 413 by REST", { timeout: 120_000 }, async () => {
-    const failed = await new Promise<{ code: number; details: string } | undefined>((resolve) => {
-      const call = mesh.payloads.putPayload((error) => resolve(error ?? undefined));
-      call.on("error", () => {});
-      for (let sent = 0; sent < payloadBytesMax; sent += mebi) {
-        call.write({ namespace: sent === 0 ? "default" : "", chunk: Buffer.alloc(mebi) });
-      }
-      call.write({ namespace: "", chunk: Buffer.alloc(1) });
-      call.end();
-    });
-    expect(failed?.code).toBe(status.RESOURCE_EXHAUSTED);
-    const before = executions;
-    const body = Buffer.alloc(payloadBytesMax + 1, 0x20);
-    expect(await ask(gateway, `/v1/${take}`, { body })).toMatchObject({
-      status: 413,
-      json: { reason: "PAYLOAD_TOO_LARGE" },
-    });
-    expect(executions).toBe(before);
-    await works();
-  });
-});
