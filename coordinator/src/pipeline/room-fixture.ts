@@ -98,7 +98,9 @@ export async function openRoom(options: RoomOptions): Promise<Room> {
     id,
     window: options.window ?? 1_000,
     counts,
-    laneChanged: () => listeners.forEach((listener) => listener()),
+    laneChanged() {
+      for (const listener of listeners) listener();
+    },
     command,
     startRun: async (plan, more) => (await engine.intake.startRun(command(plan, more))).runId,
     submit: (runId, event, more = {}) =>
