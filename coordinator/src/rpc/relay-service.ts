@@ -12,7 +12,7 @@ import {
 } from "@taskmesh/runtime";
 import type { Namespaces } from "../registry/namespaces.js";
 import type { Db } from "../store/db.js";
-import { readSessionLanes } from "../store/sessions.js";
+import { missingSessions, readSessionLanes } from "../store/sessions.js";
 import { toStatus } from "./to-status.js";
 
 const log = createLogger("rpc");
@@ -31,6 +31,7 @@ export interface RelayServiceOptions {
 /** Makes the service. The session may be held by another coordinator: its lanes are in the database. */
 export function createRelayService(options: RelayServiceOptions): RelayServiceServer {
   let relays = 0;
+  const watch = createSessionWatch(options.db);
   const serve = async (call: Parameters<RelayServiceServer["relay"]>[0]): Promise<void> => {
     const open = await readRelayOpen(call);
     const namespace = await options.namespaces.resolve(open.namespace);
@@ -44,8 +45,15 @@ export function createRelayService(options: RelayServiceOptions): RelayServiceSe
     }
     relays += 1;
     const transport = options.carrier.workTransport({ namespaceId: namespace.id, sessionId: open.sessionId });
-    await serveRelay(call, transport, lanes, options.draining()).finally(() => {
+    const lapsed = watch.add(open.sessionId);
+    const draining = options.draining();
+    const stop = (): void => lapsed.abort();
+    draining.addEventListener("abort", stop, { once: true });
+    if (draining.aborted) stop();
+    await serveRelay(call, transport, lanes, lapsed.signal).finally(() => {
       relays -= 1;
+      watch.delete(lapsed);
+      draining.removeEventListener("abort", stop);
     });
   };
   return {
@@ -57,6 +65,34 @@ export function createRelayService(options: RelayServiceOptions): RelayServiceSe
         if (status.reason === "INTERNAL") log.error({ err: error }, "a relay failed");
         if (!call.cancelled) call.emit("error", toServiceError(status));
       });
+    },
+  };
+}
+
+/** How often the sessions of open relays are looked for. */
+const watchEveryMs = 2_000;
+
+/**
+ * Aborts the relays of sessions that have lapsed. A worker that is paused keeps its stream open: without this the stream would take the very
+ * attempts that its session just lost.
+ */
+function createSessionWatch(db: Db) {
+  const open = new Map<AbortController, string>();
+  let timer: NodeJS.Timeout | undefined;
+  const look = async (): Promise<void> => {
+    const missing = await missingSessions(db, [...new Set(open.values())]).catch(() => new Set<string>());
+    for (const [relay, sessionId] of open) if (missing.has(sessionId)) relay.abort();
+    timer = open.size > 0 ? setTimeout(look, watchEveryMs).unref() : undefined;
+  };
+  return {
+    add(sessionId: string): AbortController {
+      const relay = new AbortController();
+      open.set(relay, sessionId);
+      if (timer === undefined) timer = setTimeout(look, watchEveryMs).unref();
+      return relay;
+    },
+    delete(relay: AbortController): void {
+      open.delete(relay);
     },
   };
 }

@@ -64,6 +64,15 @@ export async function sessionExists(db: Db, namespaceId: number, id: string): Pr
   return rows.length > 0;
 }
 
+/** Those of the sessions that have ended or lapsed. */
+export async function missingSessions(db: Db, ids: readonly string[]): Promise<Set<string>> {
+  const rows = await db.query<{ id: string }>(
+    "select t.id from unnest($1::text[]) as t(id) where not exists (select from sessions s where s.id = t.id)",
+    [textArray(ids)],
+  );
+  return new Set(rows.map(({ id }) => id));
+}
+
 /** Replaces the lanes of a session, keeping the rows that did not change. */
 export async function writeSessionLanes(tx: Db, id: string, lanes: readonly SessionLane[]): Promise<void> {
   const queueIds = arrayOf(lanes.map((lane) => lane.queueId));
