@@ -14,6 +14,7 @@ import { stepIndex } from "../engine/step-index.js";
 import type { Database } from "../store/db.js";
 import { Partitions } from "../store/partitions.js";
 import { loadRuns } from "../store/runs.js";
+import { type Audit, createAudit } from "./audit.js";
 import { takeCompletions } from "./completions.js";
 import { performEffects } from "./effects.js";
 import { createEvaluator } from "./evaluator.js";
@@ -62,6 +63,7 @@ export interface EngineRoom {
   results: Results;
   pipeline: Pipeline;
   recovery: Recovery;
+  audit: Audit;
   /** Attempts of this coordinator that are under way. */
   dispatched(): number;
   /** What the carrier tells. */
@@ -143,6 +145,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
   const sweeper = createSweeper({ db, pipeline, log, nowMs });
   const refill = createRefill({ db, pipeline, catalogue: deps.catalogue, windows, log });
   const recovery = createRecovery({ db, pipeline, log, nowMs });
+  const audit = createAudit({ db, pipeline, windows, catalogue: deps.catalogue, log, nowMs });
   const intake = createIntake({ db, pipeline, clock, coordinatorId, started: meters.started });
 
   const completions = {
@@ -166,6 +169,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     results,
     pipeline,
     recovery,
+    audit,
     dispatched: () => windows.size,
     listener: {
       onCompletions: (delivery) => takeCompletions(completions, delivery),
@@ -174,8 +178,10 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     start() {
       sweeper.start();
       refill.start();
+      audit.start();
     },
     async stop(limitMs) {
+      audit.stop();
       await Promise.all([sweeper.stop(), refill.stop()]);
       await pipeline.drain(limitMs);
       await evaluator.stop();

@@ -365,6 +365,23 @@ describe("the pipeline", () => {
     expect(worker.starts.filter(({ stepId }) => stepId === "a")).toHaveLength(runIds.length);
   });
 
+  it("sends a start again whose lane has lost its workers, and leaves one alone that may only wait", async () => {
+    const room = await open();
+    room.start();
+    const runId = await room.startRun(single);
+    await waitFor("the start to be out", () => bus.depth === 1);
+    expect(await room.audit.round(0), "a lane without free slots").toBe(0);
+    room.window = 0;
+    expect(await room.audit.round(0), "a lane without workers").toBe(1);
+    room.window = 1_000;
+    room.laneChanged();
+    await openWorker(bus, () => "ok");
+    await allEnded(database.db, [runId]);
+    const { run } = await stored(database.db, runId);
+    expect(run).toMatchObject({ status: RunStatus.RUN_STATUS_SUCCEEDED, steps: [{ attempt: 2, lost: 0 }] });
+    await room.stop(1_000);
+  });
+
   it("sends starts again that the carrier lost", async () => {
     const room = await open();
     const runIds = await Promise.all(Array.from({ length: 10 }, () => room.startRun(chain)));

@@ -1,6 +1,5 @@
 /**
- * What others left undone: effects of a lapsed coordinator, starts that a wiped carrier lost, and single starts that were lost in some way that
- * nobody noticed (the audit).
+ * What others left undone: effects of a lapsed coordinator, and starts that a wiped carrier lost. Single losses are the audit's (audit.ts).
  */
 import { type Logger, sleep } from "@taskmesh/runtime";
 import type { RunEvent } from "../engine/run-event.js";

@@ -64,6 +64,15 @@ export async function sessionExists(db: Db, namespaceId: number, id: string): Pr
   return rows.length > 0;
 }
 
+/** Slots that live, assignable workers reported free in their last beats, by lane id. */
+export async function freeSlotsByLane(db: Db): Promise<Map<number, number>> {
+  const rows = await db.query<{ lane: number; free: number }>(
+    `select q.lane_id as lane, sum(q.free)::int as free from session_queues q join sessions s on s.id = q.session_id
+      where s.assignable and not s.draining group by q.lane_id`,
+  );
+  return new Map(rows.map(({ lane, free }) => [lane, free]));
+}
+
 /** Those of the sessions that have ended or lapsed. */
 export async function missingSessions(db: Db, ids: readonly string[]): Promise<Set<string>> {
   const rows = await db.query<{ id: string }>(

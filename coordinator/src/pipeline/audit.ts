@@ -1,0 +1,96 @@
+/**
+ * The slow audit: finds single starts of this coordinator that were lost in a way that nobody noticed, and sends them again under new leases.
+ *
+ * A start is taken for lost when its attempt is not bound though it was dispatched `oldMs` ago and
+ *   - live workers of its lane have free slots: they would have pulled it within seconds and listed it in a beat, or
+ *   - its lane has no live worker any more: then it waits in the ready queue for whoever serves the callee next.
+ * A start that waits behind long attempts is left alone: its lane has no free slot.
+ */
+import type { Logger } from "@taskmesh/runtime";
+import { inFlight } from "../engine/run-state.js";
+import type { Database } from "../store/db.js";
+import { freeSlotsByLane } from "../store/sessions.js";
+import type { Pipeline } from "./pipeline.js";
+import type { Catalogue } from "./ports.js";
+import type { Windows } from "./windows.js";
+import type { Settled } from "./work.js";
+
+export interface AuditDeps {
+  db: Database;
+  pipeline: Pipeline;
+  windows: Windows;
+  catalogue: Catalogue;
+  log: Logger;
+  nowMs(): number;
+}
+
+export interface Audit {
+  start(): void;
+  stop(): void;
+  /** One round now, over starts that are `oldMs` old (default 60 s). Answers how many were sent again. */
+  round(oldMs?: number): Promise<number>;
+}
+
+const everyMs = 60_000;
+/** A start of this age would have been pulled long ago if it could. */
+const oldMsDefault = 60_000;
+/** Starts that one round looks at: the rest waits for the next. */
+const lookedAtMax = 1_000;
+
+export function createAudit(deps: AuditDeps): Audit {
+  const { windows, log } = deps;
+  let timer: NodeJS.Timeout | undefined;
+  let stopped = true;
+
+  const redispatch = (runId: string, stepId: string, lease: string): Promise<Settled | undefined> =>
+    new Promise((resolve) => {
+      const report = { stepId, item: 0, attempt: 0, lease };
+      const event = { kind: "redispatch" as const, report, why: "the audit found its start lost" };
+      const work = { kind: "event" as const, runId, event, fresh: true, tries: 0, bytes: 64 };
+      deps.pipeline.submit({ ...work, settle: resolve, fail: () => resolve(undefined) });
+    });
+
+  const round = async (oldMs = oldMsDefault): Promise<number> => {
+    const before = deps.nowMs() - oldMs;
+    const old = [...windows.places()].filter(([, place]) => place.takenAtMs <= before).slice(0, lookedAtMax);
+    if (old.length === 0) return 0;
+    const free = await freeSlotsByLane(deps.db);
+    const live = new Set(deps.catalogue.liveLanes().map(({ state }) => state.lane.laneId));
+    let sent = 0;
+    for (const [lease, { lane, runId, stepId }] of old) {
+      const idle = (free.get(lane.laneId) ?? 0) > 0;
+      if (live.has(lane.laneId) && !idle) continue;
+      const settled = await redispatch(runId, stepId, lease);
+      if (settled?.verdict === "changed") sent += 1;
+      else if (settled && isOver(settled, lease)) windows.free(lease);
+    }
+    if (sent > 0) log.warn({ starts: sent }, "the audit found lost starts; they are sent again");
+    return sent;
+  };
+
+  const plan = (): void => {
+    timer = setTimeout(async () => {
+      await round().catch((error: unknown) => log.warn({ err: error }, "the audit could not look"));
+      if (!stopped) plan();
+    }, everyMs).unref();
+  };
+
+  return {
+    start() {
+      if (!stopped) return;
+      stopped = false;
+      plan();
+    },
+    stop() {
+      stopped = true;
+      clearTimeout(timer);
+    },
+    round,
+  };
+}
+
+/** Whether the lease has ended without this coordinator: another one took the report. */
+function isOver(settled: Settled, lease: string): boolean {
+  if (settled.verdict === "unknown-run") return true;
+  return !settled.run.steps.some((step) => step.lease === lease && inFlight(step.status));
+}
