@@ -74,7 +74,7 @@ describe("a mesh under load", () => {
   });
 
   it("loses nothing while a random process is killed every few seconds", { timeout: 400_000 }, async () => {
-    const load = await underLoad(100, { coordinators: 2, workers: 2 });
+    const load = await underLoad(400, { coordinators: 2, workers: 2 });
     const { workers, coordinators, nats, postgres } = load.mesh;
     const seed = Date.now() % 100_000;
     console.log(`seed ${seed}`);
