@@ -207,7 +207,8 @@ describe("contracts of a descriptor set", () => {
           expect(error).toMatchObject({ name: "ContractRefused" });
         }
       }),
-      { numRuns: 300 },
+      // The example once came through as another error: an option whose bytes are damaged is read late.
+      { numRuns: 300, examples: [[[[70904162, 0]], 2025]] },
     );
   });
 });

@@ -100,10 +100,23 @@ export function contractsOf(set: DescriptorFiles, methods?: Iterable<string>, op
           "remove the word `stream`, and put large contents into a bytes field (up to 64 MiB)",
       );
     }
-    const registry = registries.get(entry.file) ?? registryOf(entry.file);
-    registries.set(entry.file, registry);
-    return contractOf(entry.rpc, registry);
+    return unlessDamaged(method, () => {
+      const registry = registries.get(entry.file) ?? registryOf(entry.file);
+      registries.set(entry.file, registry);
+      return contractOf(entry.rpc, registry);
+    });
   });
+}
+
+/** Options are decoded when they are first asked for: damage in their bytes shows here, and is the sender's. */
+function unlessDamaged<T>(method: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof ContractRefused) throw error;
+    const message = `the options of ${shown(method)}, its messages or its file can't be read: ${(error as Error).message}`;
+    throw new ContractRefused("DESCRIPTORS_INVALID", message, { cause: error });
+  }
 }
 
 /** The contract of one method from a stored set (Contract.descriptorSet). Throws ContractRefused if it is not in there. */
