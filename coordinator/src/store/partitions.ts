@@ -71,7 +71,7 @@ export class Partitions {
     this.#weeks = new Set(weeks.filter((week) => names.has(`events_w${week}`)).map(Number));
   }
 
-  /** Forgets a week: its partition is gone. */
+  /** Forgets every week: a partition is gone, and the next refresh says which are left. */
   clear(): void {
     this.#weeks.clear();
   }
