@@ -3,7 +3,7 @@
  *
  * Any coordinator may do it: each lapsed session is deleted by exactly one. If that one dies before it gave up the attempts, they are
  * found as orphans. When beats could not be recorded because this process was stopped or the database was away, nobody is judged for a
- * while: the workers are given the time to beat again.
+ * while after the database answered again: the workers are given the time to beat, and their coordinators to record it.
  */
 import type { Logger, Service } from "@taskmesh/runtime";
 import type { Db } from "../store/db.js";
@@ -38,7 +38,15 @@ export function createLapses(options: LapsesOptions): Service {
   const beginGrace = (): void => {
     judgesFromMs = performance.now() + intervals.graceMs;
   };
+  const holdJudgement = (): void => {
+    judgesFromMs = Number.POSITIVE_INFINITY;
+  };
   const lapse = async (): Promise<void> => {
+    if (judgesFromMs === Number.POSITIVE_INFINITY) {
+      // The grace begins when the database is back, not when it was last missed: the next look may be long after that.
+      await db.query("select 1 as one");
+      beginGrace();
+    }
     const nowMs = performance.now();
     if (nowMs - lastRoundMs > stoppedFactor * Math.max(intervals.lapseScanMs, intervals.beatMs)) beginGrace();
     lastRoundMs = nowMs;
@@ -53,7 +61,7 @@ export function createLapses(options: LapsesOptions): Service {
     if (performance.now() < judgesFromMs) return;
     await options.lose(await readOrphanedBindings(db, bindingsPerRound), "its worker is gone");
   };
-  const shared = { log, eager: false, onFailure: beginGrace };
+  const shared = { log, eager: false, onFailure: holdJudgement };
   const lapsing = createLoop("session lapses", { everyMs: intervals.lapseScanMs, round: lapse, ...shared });
   const gleaning = createLoop("orphaned attempts", { everyMs: intervals.orphanScanMs, round: orphans, ...shared });
 

@@ -39,7 +39,7 @@ describe("the registry in an outage", () => {
   });
 
   it("keeps every session and attempt through a crash of the database that lasts longer than the session time-out", async () => {
-    await start({ graceMs: 1_000 });
+    await start({ graceMs: 5_000 });
     const worker = await TestWorker.start(coordinator, registration([service], 4), 30);
     worker.attempts = [attemptBeat("lease1")];
     await waitFor("the binding", () => coordinator.intake.bound.length > 0);

@@ -293,6 +293,7 @@ export class TestWorker {
   readonly starts: string[] = [];
   #nonce = "";
   #timer: NodeJS.Timeout | undefined;
+  #beating = false;
   #transport: WorkTransport | undefined;
 
   private constructor(
@@ -349,10 +350,16 @@ export class TestWorker {
     await this.#transport?.close();
   }
 
+  /** One beat at a time: beats that wait behind each other through an outage would be answered too late to count as alive. */
   #beat(): void {
+    if (this.#beating) return;
+    this.#beating = true;
     void this.stream
       .beat({ nonce: this.#nonce, attempts: this.attempts, draining: this.draining })
-      .catch(() => this.silence());
+      .catch(() => this.silence())
+      .finally(() => {
+        this.#beating = false;
+      });
   }
 }
 
