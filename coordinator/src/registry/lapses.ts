@@ -7,7 +7,7 @@
  */
 import type { Logger, Service } from "@taskmesh/runtime";
 import type { Db } from "../store/db.js";
-import { lapseSessions, readBindings, readOrphanedBindings } from "../store/sessions.js";
+import { findSilentSessions, lapseSessions, readBindings, readOrphanedBindings } from "../store/sessions.js";
 import type { RegistryIntervals } from "./intervals.js";
 import { createLoop } from "./loop.js";
 import { createPart } from "./part.js";
@@ -17,7 +17,7 @@ import type { Sessions } from "./sessions.js";
 const sessionsPerRound = 500;
 /** Attempts that one round gives up. */
 const bindingsPerRound = 5_000;
-/** A pause between rounds that is this many times the planned one means that the process was stopped. */
+/** Answers that are further apart than this many times what is planned mean that the process or the database was away. */
 const stoppedFactor = 4;
 
 export interface LapsesOptions {
@@ -33,25 +33,19 @@ export interface LapsesOptions {
 export function createLapses(options: LapsesOptions): Service {
   const { db, intervals, log } = options;
   let judgesFromMs = Number.POSITIVE_INFINITY;
-  let lastRoundMs = 0;
+  let lastAnswerMs = 0;
 
   const beginGrace = (): void => {
     judgesFromMs = performance.now() + intervals.graceMs;
   };
-  const holdJudgement = (): void => {
-    judgesFromMs = Number.POSITIVE_INFINITY;
-  };
   const lapse = async (): Promise<void> => {
-    if (judgesFromMs === Number.POSITIVE_INFINITY) {
-      // The grace begins when the database is back, not when it was last missed: the next look may be long after that.
-      await db.query("select 1 as one");
-      beginGrace();
-    }
+    const at = await findSilentSessions(db, intervals.sessionTimeoutMs);
     const nowMs = performance.now();
-    if (nowMs - lastRoundMs > stoppedFactor * Math.max(intervals.lapseScanMs, intervals.beatMs)) beginGrace();
-    lastRoundMs = nowMs;
-    if (nowMs < judgesFromMs) return;
-    const lapsed = await lapseSessions(db, intervals.sessionTimeoutMs, sessionsPerRound);
+    // Counted from answer to answer: a look that was long under way, or failed, or was not made, found the workers unable to beat too.
+    if (nowMs - lastAnswerMs > stoppedFactor * intervals.lapseScanMs) beginGrace();
+    lastAnswerMs = nowMs;
+    if (at === undefined || nowMs < judgesFromMs) return;
+    const lapsed = await lapseSessions(db, at, intervals.sessionTimeoutMs, sessionsPerRound);
     if (lapsed.length === 0) return;
     log.info({ sessions: lapsed }, "sessions lapsed");
     options.onChange();
@@ -61,13 +55,13 @@ export function createLapses(options: LapsesOptions): Service {
     if (performance.now() < judgesFromMs) return;
     await options.lose(await readOrphanedBindings(db, bindingsPerRound), "its worker is gone");
   };
-  const shared = { log, eager: false, onFailure: holdJudgement };
+  const shared = { log, eager: false, onFailure: beginGrace };
   const lapsing = createLoop("session lapses", { everyMs: intervals.lapseScanMs, round: lapse, ...shared });
   const gleaning = createLoop("orphaned attempts", { everyMs: intervals.orphanScanMs, round: orphans, ...shared });
 
   return createPart("lapses", {
     async start() {
-      lastRoundMs = performance.now();
+      lastAnswerMs = performance.now();
       // A coordinator that just started may be the only one: its workers have to find it first.
       beginGrace();
       await lapsing.start();

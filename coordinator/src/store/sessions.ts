@@ -171,18 +171,27 @@ export function endSession(db: Db, id: string, stream: number): Promise<boolean>
   });
 }
 
-/** Ends up to `limit` sessions without a beat for `timeoutMs`; each is returned to exactly one caller. */
-export async function lapseSessions(db: Db, timeoutMs: number, limit: number): Promise<string[]> {
-  const lapsed = "last_beat_at < now() - make_interval(secs => $1::float8)";
-  // Looked for outside of a transaction first: nearly always there is none.
-  const found = await db.query(`select 1 as one from sessions where ${lapsed} limit 1`, [timeoutMs / 1000]);
-  if (found.length === 0) return [];
+/**
+ * The database's time if any session is without a beat for `timeoutMs`, undefined if none is. Lapses are judged by that moment, so that
+ * an answer that was long under way ends nobody who could not beat meanwhile.
+ */
+export async function findSilentSessions(db: Db, timeoutMs: number): Promise<string | undefined> {
+  const found = await db.query<{ at: string }>(
+    "select now()::text as at from sessions where last_beat_at < now() - make_interval(secs => $1::float8) limit 1",
+    [timeoutMs / 1000],
+  );
+  return found[0]?.at;
+}
+
+/** Ends up to `limit` sessions that were without a beat for `timeoutMs` at the database's time `at`; each is returned to exactly one caller. */
+export function lapseSessions(db: Db, at: string, timeoutMs: number, limit: number): Promise<string[]> {
   return db.transaction(async (tx) => {
     const rows = await tx.query<{ id: string }>(
       `delete from sessions where id in (
-         select id from sessions where ${lapsed} order by id limit $2::int for update skip locked)
+         select id from sessions where last_beat_at < $1::timestamptz - make_interval(secs => $2::float8)
+         order by id limit $3::int for update skip locked)
        returning id`,
-      [timeoutMs / 1000, limit],
+      [at, timeoutMs / 1000, limit],
     );
     if (rows.length > 0) await bumpEpoch(tx);
     return rows.map((row) => row.id);
