@@ -8,7 +8,7 @@ import { defaultIntervals } from "./intervals.js";
 import {
   attemptBeat,
   registration,
-  shortIntervals,
+  type shortIntervals,
   startTestCoordinator,
   type TestCoordinator,
   TestWorker,
