@@ -45,6 +45,7 @@ import { migrate } from "./store/migrate.js";
 import { Partitions } from "./store/partitions.js";
 import { openPostgres } from "./store/postgres.js";
 import { readAllContracts } from "./store/registry.js";
+import { createRunStore } from "./store/run-store.js";
 
 /** What an embedding process brings along instead of servers. */
 export interface CoordinatorParts {
@@ -115,8 +116,8 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
   });
   const { contracts, plans } = registry;
   const engine = createEngineRoom({
-    commits,
-    db,
+    commits: createRunStore(commits),
+    store: createRunStore(db),
     carrier,
     catalogue: registry.catalogue,
     plans,

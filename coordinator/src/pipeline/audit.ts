@@ -8,15 +8,14 @@
  */
 import type { Logger } from "@taskmesh/runtime";
 import { inFlight } from "../engine/run-state.js";
-import type { Database } from "../store/db.js";
-import { freeSlotsByLane } from "../store/sessions.js";
+import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
 import type { Catalogue } from "./ports.js";
 import type { Windows } from "./windows.js";
 import type { Settled } from "./work.js";
 
 export interface AuditDeps {
-  db: Database;
+  store: RunStore;
   pipeline: Pipeline;
   windows: Windows;
   catalogue: Catalogue;
@@ -54,7 +53,7 @@ export function createAudit(deps: AuditDeps): Audit {
     const before = deps.nowMs() - oldMs;
     const old = [...windows.places()].filter(([, place]) => place.takenAtMs <= before).slice(0, lookedAtMax);
     if (old.length === 0) return 0;
-    const free = await freeSlotsByLane(deps.db);
+    const free = await deps.store.freeSlotsByLane();
     const live = new Set(deps.catalogue.liveLanes().map(({ state }) => state.lane.laneId));
     let sent = 0;
     for (const [lease, { lane, runId, stepId }] of old) {

@@ -9,7 +9,7 @@ import type { Notices } from "./notices.js";
 import type { Windows } from "./windows.js";
 
 export interface EffectsDeps {
-  carrier: Carrier;
+  carrier: Pick<Carrier, "publishStart">;
   windows: Windows;
   notices: Notices;
   coordinatorId: string;

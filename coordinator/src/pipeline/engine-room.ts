@@ -11,9 +11,8 @@ import {
 import type { RunEvent } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
-import type { Database } from "../store/db.js";
 import { Partitions } from "../store/partitions.js";
-import { loadRuns } from "../store/runs.js";
+import type { RunStore } from "../store/run-store.js";
 import { type Audit, createAudit } from "./audit.js";
 import { takeCompletions } from "./completions.js";
 import { performEffects } from "./effects.js";
@@ -33,9 +32,9 @@ import type { Settled } from "./work.js";
 
 export interface EngineRoomDeps {
   /** For the commits: one connection of its own, so that they never wait for reads of people. */
-  commits: Database;
-  db: Database;
-  carrier: Carrier;
+  commits: RunStore;
+  store: RunStore;
+  carrier: Pick<Carrier, "publishStart">;
   catalogue: Catalogue;
   plans: Plans;
   clock: DbClock;
@@ -75,7 +74,7 @@ export interface EngineRoom {
 }
 
 export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
-  const { db, carrier, plans, clock, coordinatorId, log, meters } = deps;
+  const { store, carrier, plans, clock, coordinatorId, log, meters } = deps;
   const nowMs = (): number => clock.now();
   const notices = new Notices();
   const results = new Results();
@@ -127,7 +126,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     wakeAt: (ms: number) => sweeper.wakeAt(ms),
   };
   const pipeline: Pipeline = createPipeline({
-    db: deps.commits,
+    store: deps.commits,
     coordinatorId,
     clock,
     plans,
@@ -141,18 +140,18 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     },
     conflicts: meters.conflicts,
   });
-  const evaluator = createEvaluator({ db, pipeline, log });
-  const sweeper = createSweeper({ db, pipeline, log, nowMs });
-  const refill = createRefill({ db, pipeline, catalogue: deps.catalogue, windows, log });
-  const recovery = createRecovery({ db, pipeline, log, nowMs });
-  const audit = createAudit({ db, pipeline, windows, catalogue: deps.catalogue, log, nowMs });
-  const intake = createIntake({ db, pipeline, clock, coordinatorId, started: meters.started });
+  const evaluator = createEvaluator({ store, pipeline, log });
+  const sweeper = createSweeper({ store, pipeline, log, nowMs });
+  const refill = createRefill({ store, pipeline, catalogue: deps.catalogue, windows, log });
+  const recovery = createRecovery({ store, pipeline, log, nowMs });
+  const audit = createAudit({ store, pipeline, windows, catalogue: deps.catalogue, log, nowMs });
+  const intake = createIntake({ store, pipeline, clock, coordinatorId, started: meters.started });
 
   const completions = {
     pipeline,
     log,
     async checkStored(runId: string, stepId: string, value: Parameters<typeof evaluator.checkStored>[3]) {
-      const found = (await loadRuns(db, [runId])).get(runId);
+      const found = (await store.loadRuns([runId])).get(runId);
       if (!found) return undefined;
       const plan = await plans.pinned(found.run.namespaceId, found.method, found.chainVersion, found.contract);
       return evaluator.checkStored(found.run, plan, stepId, value);

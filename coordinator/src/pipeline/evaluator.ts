@@ -8,12 +8,11 @@ import type { ChainPlan, Evaluated, Scope, StepPlan, Value } from "../engine/pla
 import type { Evaluation } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
-import type { Database } from "../store/db.js";
-import { getPayload, putPayload } from "../store/payloads.js";
+import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
 
 export interface EvaluatorDeps {
-  db: Database;
+  store: RunStore;
   pipeline: Pipeline;
   log: Logger;
 }
@@ -48,7 +47,7 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
 
   const load = async (run: RunState, value: Value): Promise<Value> => {
     if (value.bytes !== undefined || value.reference === undefined) return value;
-    const bytes = await getPayload(deps.db, run.namespaceId, value.reference);
+    const bytes = await deps.store.getPayload(run.namespaceId, value.reference);
     if (!bytes) throw new Missing(`payload ${value.reference} is not stored`);
     return { ...value, bytes };
   };
@@ -83,7 +82,7 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
         message: `the message has ${bound.value.length} bytes; at most ${payloadBytesMax} are kept`,
       });
     }
-    const reference = await putPayload(deps.db, run.namespaceId, bound.value);
+    const reference = await deps.store.putPayload(run.namespaceId, bound.value);
     const contract = step ? step.contract : plan.outputContract;
     return {
       kind: "value",
@@ -142,7 +141,7 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
     async checkStored(run, plan, stepId, value) {
       const index = stepIndex(plan, stepId);
       if (index === undefined) return undefined;
-      const bytes = await getPayload(deps.db, run.namespaceId, value.reference ?? "");
+      const bytes = await deps.store.getPayload(run.namespaceId, value.reference ?? "");
       if (!bytes) return `the output refers to payload ${JSON.stringify(value.reference)}, which is not stored`;
       if (bytes.length !== value.sizeBytes)
         return `the stored output has ${bytes.length} bytes, announced were ${value.sizeBytes}`;

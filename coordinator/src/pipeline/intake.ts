@@ -4,15 +4,14 @@ import { IdempotencyKeyReused, RunEnded, RunStatus, type StartStep } from "@task
 import { type DbClock, status, statusDetail, statusError, uuidv7 } from "@taskmesh/runtime";
 import type { Effect, RunEvent } from "../engine/run-event.js";
 import { inFlight, type RunState, type StepState } from "../engine/run-state.js";
-import type { Database } from "../store/db.js";
-import { findByKey } from "../store/runs.js";
+import type { RunStore } from "../store/run-store.js";
 import { toStartStep } from "./effects.js";
 import type { Pipeline } from "./pipeline.js";
 import type { AttemptRef, BindVerdict, Intake, StartCommand } from "./ports.js";
 import type { Settled } from "./work.js";
 
 export interface IntakeDeps {
-  db: Database;
+  store: RunStore;
   pipeline: Pipeline;
   clock: DbClock;
   coordinatorId: string;
@@ -103,7 +102,7 @@ async function startRun(deps: IntakeDeps, command: StartCommand): Promise<{ runI
 async function existingRun(deps: IntakeDeps, command: StartCommand, requestHash: Uint8Array, runId: string) {
   const key = command.idempotencyKey!;
   for (let read = 0; read < keyReadsMax; read++) {
-    const found = await findByKey(deps.db, command.namespaceId, key);
+    const found = await deps.store.findByKey(command.namespaceId, key);
     if (!found) continue;
     // Its own id: an earlier try of this very start, whose outcome was unknown, has won the key.
     if (Buffer.compare(found.requestHash, requestHash) === 0)

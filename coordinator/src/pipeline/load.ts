@@ -2,8 +2,7 @@
 import type { Logger } from "@taskmesh/runtime";
 import type { ChainPlan } from "../engine/plan.js";
 import type { RunState } from "../engine/run-state.js";
-import type { Database } from "../store/db.js";
-import { loadRuns } from "../store/runs.js";
+import type { RunStore } from "../store/run-store.js";
 import { isRunId } from "./completions.js";
 import type { Plans } from "./ports.js";
 import type { RunCache } from "./run-cache.js";
@@ -18,7 +17,7 @@ export interface Loaded {
 }
 
 export interface LoadDeps {
-  db: Database;
+  store: RunStore;
   cache: RunCache;
   plans: Plans;
   log: Logger;
@@ -42,7 +41,7 @@ export async function loadBatch(deps: LoadDeps, batch: readonly Work[]): Promise
     else if (isRunId(item.runId)) freshIds.add(item.runId);
   }
   if (freshIds.size === 0) return loaded;
-  const found = await deps.patiently(() => loadRuns(deps.db, [...freshIds]));
+  const found = await deps.patiently(() => deps.store.loadRuns([...freshIds]));
   for (const id of freshIds) {
     const stored = found.get(id);
     runs.delete(id);

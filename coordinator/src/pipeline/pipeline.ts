@@ -15,10 +15,10 @@ import { type DbClock, type Logger, sleep, status, statusError } from "@taskmesh
 import { encodeRunState } from "../engine/run-codec.js";
 import type { Effect } from "../engine/run-event.js";
 import { isFinal } from "../engine/run-state.js";
-import { type CommitResult, commitBatch } from "../store/commit.js";
-import { type Database, sqlState } from "../store/db.js";
+import type { CommitResult } from "../store/commit.js";
+import { sqlState } from "../store/db.js";
 import { type Partitions, partitionedTables, type RunTables } from "../store/partitions.js";
-import { storedStates } from "../store/runs.js";
+import type { RunStore } from "../store/run-store.js";
 import { type Draft, foldBatch } from "./fold.js";
 import { loadBatch } from "./load.js";
 import type { Plans } from "./ports.js";
@@ -28,7 +28,7 @@ import type { Windows } from "./windows.js";
 import { queueWorkMax, type Work, WorkQueue, workTriesMax } from "./work.js";
 
 export interface PipelineDeps {
-  db: Database;
+  store: RunStore;
   coordinatorId: string;
   clock: DbClock;
   plans: Plans;
@@ -135,7 +135,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     let result: CommitResult;
     try {
       const writes = drafts.map((draft) => draft.write);
-      result = await commitBatch(deps.db, {
+      result = await deps.store.commitBatch({
         coordinatorId: deps.coordinatorId,
         writes,
         batchNo: no,
@@ -194,7 +194,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
    */
   const readBack = async (drafts: Draft[], batch: BatchRow): Promise<void> => {
     const ids = drafts.map((draft) => draft.write.run.id);
-    const stored = await patiently(() => storedStates(deps.db, ids));
+    const stored = await patiently(() => deps.store.storedStates(ids));
     const open = countEffects(batch);
     const happened: Draft[] = [];
     for (const draft of drafts) {
@@ -256,7 +256,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     if (busy || confirmed.length === 0) return;
     const numbers = confirmed.splice(0, 1_000);
     const commit = { coordinatorId: deps.coordinatorId, writes: [], batchNo: 0, pending: [], confirmed: numbers };
-    await commitBatch(deps.db, commit).catch(() => confirmed.push(...numbers));
+    await deps.store.commitBatch(commit).catch(() => confirmed.push(...numbers));
   };
 
   /**

@@ -3,14 +3,12 @@
  */
 import { type Logger, sleep } from "@taskmesh/runtime";
 import type { RunEvent } from "../engine/run-event.js";
-import type { Database } from "../store/db.js";
-import { deleteEffectBatch, effectBatchesOf } from "../store/effect-batches.js";
-import { liveRunIds } from "../store/runs.js";
+import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
 import type { Settled } from "./work.js";
 
 export interface RecoveryDeps {
-  db: Database;
+  store: RunStore;
   pipeline: Pipeline;
   log: Logger;
   nowMs(): number;
@@ -40,7 +38,7 @@ export function createRecovery(deps: RecoveryDeps): Recovery {
     const beforeMs = deps.nowMs();
     let after = noRun;
     for (;;) {
-      const page = await liveRunIds(deps.db, after, pageMax);
+      const page = await deps.store.liveRunIds(after, pageMax);
       const event: RunEvent = { kind: "redispatch", beforeMs, why: "the carrier lost its messages" };
       await Promise.all(page.map((runId) => submit(runId, event)));
       const last = page.at(-1);
@@ -54,7 +52,7 @@ export function createRecovery(deps: RecoveryDeps): Recovery {
       deps.log.warn({ coordinatorId }, "a coordinator lapsed; its effects are derived again");
       // One instant for all batches: what a first one sends again is left alone by the next that names the run.
       const beforeMs = deps.nowMs();
-      for (const batch of await effectBatchesOf(deps.db, coordinatorId)) {
+      for (const batch of await deps.store.effectBatchesOf(coordinatorId)) {
         const event: RunEvent = {
           kind: "redispatch",
           beforeMs,
@@ -62,7 +60,7 @@ export function createRecovery(deps: RecoveryDeps): Recovery {
         };
         const settled = await Promise.all(batch.runIds.map((runId) => submit(runId, event)));
         // A batch of which something could not be decided is taken over again in the next round.
-        if (settled.every((one) => one !== undefined)) await deleteEffectBatch(deps.db, coordinatorId, batch.no);
+        if (settled.every((one) => one !== undefined)) await deps.store.deleteEffectBatch(coordinatorId, batch.no);
       }
     },
     async wiped() {

@@ -1,13 +1,12 @@
 /** Moves steps from the ready queue into lanes that have room: when a place comes free, when workers come, and every second. */
 import type { Logger } from "@taskmesh/runtime";
-import type { Database } from "../store/db.js";
-import { claimReady, waitingQueues } from "../store/ready.js";
+import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
 import type { Catalogue } from "./ports.js";
 import type { Windows } from "./windows.js";
 
 export interface RefillDeps {
-  db: Database;
+  store: RunStore;
   pipeline: Pipeline;
   catalogue: Catalogue;
   windows: Windows;
@@ -49,14 +48,14 @@ export function createRefill(deps: RefillDeps): Refill {
   };
 
   const round = async (): Promise<void> => {
-    deps.windows.setWaiting(await waitingQueues(deps.db));
+    deps.windows.setWaiting(await deps.store.waitingQueues());
     if (!deps.windows.anyWaiting) return;
     let taken = 0;
     for (const lane of deps.catalogue.liveLanes()) {
       const { namespaceId, taskQueue, state, contracts } = lane;
       const limit = Math.min(pageMax, deps.windows.room(state));
       if (limit === 0 || !deps.windows.hasWaiting(namespaceId, taskQueue)) continue;
-      const steps = await claimReady(deps.db, { namespaceId, taskQueue, callees: contracts, limit, holdMs });
+      const steps = await deps.store.claimReady({ namespaceId, taskQueue, callees: contracts, limit, holdMs });
       taken += steps.length;
       await Promise.all(steps.map((step) => admit(step.runId, step.step)));
     }

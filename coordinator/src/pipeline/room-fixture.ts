@@ -7,6 +7,7 @@ import { value } from "../engine/plan-fixture.js";
 import type { Db } from "../store/db.js";
 import { openPostgres } from "../store/postgres.js";
 import { readEvents, type StoredEvent } from "../store/run-reads.js";
+import { createRunStore } from "../store/run-store.js";
 import { loadRuns, type StoredRun } from "../store/runs.js";
 import { createEngineRoom, type EngineRoom } from "./engine-room.js";
 import type { StartCommand } from "./ports.js";
@@ -54,8 +55,8 @@ export async function openRoom(options: RoomOptions): Promise<Room> {
     return found;
   };
   const engine = createEngineRoom({
-    commits,
-    db,
+    commits: createRunStore(commits),
+    store: createRunStore(db),
     carrier,
     catalogue: {
       laneFor: () => (room.window > 0 ? state() : undefined),

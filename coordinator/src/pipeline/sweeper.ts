@@ -3,12 +3,11 @@
  * pushing their wake-up (SKIP LOCKED), so two never wake one run, and a claim whose holder dies comes up again after `holdMs`.
  */
 import type { Logger } from "@taskmesh/runtime";
-import type { Database } from "../store/db.js";
-import { claimDue } from "../store/runs.js";
+import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
 
 export interface SweeperDeps {
-  db: Database;
+  store: RunStore;
   pipeline: Pipeline;
   log: Logger;
   nowMs(): number;
@@ -57,7 +56,7 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
 
   const pages = async (): Promise<void> => {
     while (!stopped && waking < wakingMax) {
-      const due = await claimDue(deps.db, pageMax, holdMs);
+      const due = await deps.store.claimDue(pageMax, holdMs);
       for (const runId of due) wake(runId);
       if (due.length < pageMax) return;
     }

@@ -1,0 +1,47 @@
+/**
+ * Everything that the pipeline asks of the database, as one door: a model of the database stands behind it in the simulator
+ * (test/simulate), so nothing in pipeline/ may reach the database by another way.
+ */
+import { type Commit, type CommitResult, commitBatch } from "./commit.js";
+import type { Db } from "./db.js";
+import { deleteEffectBatch, type EffectBatch, effectBatchesOf } from "./effect-batches.js";
+import { getPayload, putPayload } from "./payloads.js";
+import { claimReady, type ReadyStep, waitingQueues } from "./ready.js";
+import { claimDue, findByKey, liveRunIds, loadRuns, type StoredRun, storedStates } from "./runs.js";
+import { freeSlotsByLane } from "./sessions.js";
+
+/** What each does is said at the function of that name in store/. */
+export interface RunStore {
+  commitBatch(commit: Commit): Promise<CommitResult>;
+  loadRuns(ids: readonly string[]): Promise<Map<string, StoredRun>>;
+  storedStates(ids: readonly string[]): Promise<Map<string, { version: number; state: string }>>;
+  findByKey(namespaceId: number, key: string): Promise<{ runId: string; requestHash: Uint8Array } | undefined>;
+  claimDue(limit: number, holdMs: number): Promise<string[]>;
+  liveRunIds(afterId: string, limit: number): Promise<string[]>;
+  effectBatchesOf(coordinatorId: string): Promise<EffectBatch[]>;
+  deleteEffectBatch(coordinatorId: string, no: number): Promise<void>;
+  waitingQueues(): Promise<{ namespaceId: number; taskQueue: string }[]>;
+  claimReady(queue: Parameters<typeof claimReady>[1]): Promise<ReadyStep[]>;
+  freeSlotsByLane(): Promise<Map<number, number>>;
+  getPayload(namespaceId: number, reference: string): Promise<Uint8Array | undefined>;
+  putPayload(namespaceId: number, bytes: Uint8Array): Promise<string>;
+}
+
+/** The door to a real database. */
+export function createRunStore(db: Db): RunStore {
+  return {
+    commitBatch: (commit) => commitBatch(db, commit),
+    loadRuns: (ids) => loadRuns(db, ids),
+    storedStates: (ids) => storedStates(db, ids),
+    findByKey: (namespaceId, key) => findByKey(db, namespaceId, key),
+    claimDue: (limit, holdMs) => claimDue(db, limit, holdMs),
+    liveRunIds: (afterId, limit) => liveRunIds(db, afterId, limit),
+    effectBatchesOf: (coordinatorId) => effectBatchesOf(db, coordinatorId),
+    deleteEffectBatch: (coordinatorId, no) => deleteEffectBatch(db, coordinatorId, no),
+    waitingQueues: () => waitingQueues(db),
+    claimReady: (queue) => claimReady(db, queue),
+    freeSlotsByLane: () => freeSlotsByLane(db),
+    getPayload: (namespaceId, reference) => getPayload(db, namespaceId, reference),
+    putPayload: (namespaceId, bytes) => putPayload(db, namespaceId, bytes),
+  };
+}
