@@ -253,10 +253,13 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
 
   const confirmIdle = async (): Promise<void> => {
     idleTimer = undefined;
-    if (busy || confirmed.length === 0) return;
-    const numbers = confirmed.splice(0, 1_000);
-    const commit = { coordinatorId: deps.coordinatorId, writes: [], batchNo: 0, pending: [], confirmed: numbers };
-    await deps.store.commitBatch(commit).catch(() => confirmed.push(...numbers));
+    if (!busy && confirmed.length > 0) {
+      const numbers = confirmed.splice(0, 1_000);
+      const commit = { coordinatorId: deps.coordinatorId, writes: [], batchNo: 0, pending: [], confirmed: numbers };
+      await deps.store.commitBatch(commit).catch(() => confirmed.push(...numbers));
+    }
+    // Without a commit that takes them along they would stay for ever.
+    if (confirmed.length > 0 && !draining) idleTimer ??= setTimeout(confirmIdle, idleConfirmMs).unref();
   };
 
   /**

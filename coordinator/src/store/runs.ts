@@ -13,7 +13,8 @@ export interface StoredRun {
   contract: string;
 }
 
-interface RunRow {
+/** A row of `runs`, read. */
+export interface RunRow {
   id: string;
   namespace_id: number;
   namespace: string;
@@ -72,15 +73,21 @@ async function readRuns(db: Db, ids: readonly string[]): Promise<Map<string, Sto
   ]);
   const found = new Map(rows.map((row) => [row.id, toStoredRun(row)]));
   for (const { run_id, kind, step, payload } of values) {
-    const run = found.get(run_id)?.run as { input: Value; outputs: (Value | undefined)[] } | undefined;
-    if (!run) continue;
-    if (kind === EventKind.EVENT_KIND_RUN_ACCEPTED) run.input = toValue(payload);
-    else if (step !== null) run.outputs[step] = toValue(payload);
+    const stored = found.get(run_id);
+    if (stored) placeValue(stored, kind, step, toValue(payload));
   }
   return found;
 }
 
-function toStoredRun(row: RunRow): StoredRun {
+/** Gives the run a value that a history row other than its end holds. */
+export function placeValue(stored: StoredRun, kind: EventKind, step: number | null, value: Value): void {
+  const run = stored.run as { input: Value; outputs: (Value | undefined)[] };
+  if (kind === EventKind.EVENT_KIND_RUN_ACCEPTED) run.input = value;
+  else if (step !== null) run.outputs[step] = value;
+}
+
+/** A row as the engine's state; its input and outputs are in history rows (`placeValue`). */
+export function toStoredRun(row: RunRow): StoredRun {
   const state = decodeRunState(Buffer.from(row.state).toString("utf8"), row.accepted);
   const run: RunState = {
     id: row.id,

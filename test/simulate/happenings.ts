@@ -1,0 +1,120 @@
+/**
+ * What happens to a mesh from outside, at random instants: callers, crashes, wipes. A new kind of step that something from outside moves on
+ * (a signal, an answer of a person) adds it here.
+ */
+import { value } from "../../coordinator/src/engine/plan-fixture.js";
+import { isFinal } from "../../coordinator/src/engine/run-state.js";
+import type { StartCommand } from "../../coordinator/src/pipeline/ports.js";
+import type { Mesh } from "./mesh.js";
+
+interface Happening {
+  weight: number;
+  /** Whether it goes wrong, rather than being what people do. */
+  fault: boolean;
+  happen(mesh: Mesh): void;
+}
+
+export const happenings: readonly Happening[] = [
+  { weight: 6, fault: false, happen: (mesh) => void startRun(mesh, false) },
+  { weight: 2, fault: false, happen: (mesh) => void startRun(mesh, true) },
+  { weight: 1.5, fault: false, happen: (mesh) => void cancelRun(mesh) },
+  { weight: 1.5, fault: true, happen: killCoordinator },
+  { weight: 1, fault: true, happen: (mesh) => mesh.addCoordinator() },
+  { weight: 1, fault: true, happen: killWorker },
+  { weight: 1, fault: true, happen: (mesh) => mesh.addWorker() },
+  { weight: 1, fault: true, happen: pauseWorker },
+  { weight: 0.5, fault: true, happen: wipe },
+  { weight: 0.5, fault: true, happen: mistakenTakeOver },
+  { weight: 0.5, fault: true, happen: loseBound },
+];
+
+/** Times that a caller asks again when it got no answer. */
+const asksMax = 30;
+
+/** A caller starts a run; with a key it asks until it has an answer, and twice at once. */
+export async function startRun(mesh: Mesh, keyed: boolean): Promise<void> {
+  const { world, ledger } = mesh;
+  const chain = world.random.pick(mesh.chains);
+  const input = value(`in${world.random.int(0, 99)}`);
+  const key = keyed ? `key-${world.tasks}` : undefined;
+  const command: StartCommand = {
+    namespaceId: 1,
+    namespace: "default",
+    plan: chain.plan,
+    input,
+    labels: {},
+    priority: 0,
+    ...(key === undefined ? {} : { idempotencyKey: key }),
+  };
+  const once = async (): Promise<void> => {
+    for (let asks = 0; asks < asksMax; asks++) {
+      const started = await mesh.ask((room) => room.intake.startRun(command));
+      if (started) {
+        world.note(() => `${mesh.nameOf(started.runId)} of ${chain.plan.method} was accepted`);
+        mesh.quietly(() => ledger.started(started.runId, key));
+        return;
+      }
+      if (!keyed) return;
+      await world.pause(1_000);
+    }
+  };
+  await Promise.all(keyed ? [once(), once()] : [once()]);
+}
+
+async function cancelRun(mesh: Mesh): Promise<void> {
+  const open = [...mesh.store.runs.values()].filter(({ status }) => !isFinal(status)).map(({ id }) => id);
+  if (open.length === 0) return;
+  const runId = mesh.world.random.pick(open);
+  const done = await mesh.ask(async (room) => {
+    await room.intake.cancelRun(1, runId, "enough");
+    return "cancelled";
+  });
+  if (done === undefined) return;
+  mesh.world.note(() => `${mesh.nameOf(runId)} was cancelled`);
+  mesh.ledger.cancelled(runId);
+}
+
+function killCoordinator(mesh: Mesh): void {
+  const live = mesh.live();
+  if (live.length === 0) return;
+  mesh.world.random.pick(live).dieAfter(mesh.world.random.int(0, 6));
+}
+
+function killWorker(mesh: Mesh): void {
+  const live = mesh.workers.filter(({ alive }) => alive);
+  if (live.length < 2) mesh.world.after(mesh.world.random.int(1_000, 20_000), () => mesh.addWorker());
+  if (live.length === 0) return;
+  mesh.world.random.pick(live).die();
+  for (const coordinator of mesh.live()) coordinator.lanesChanged();
+}
+
+function pauseWorker(mesh: Mesh): void {
+  const live = mesh.workers.filter(({ alive }) => alive);
+  if (live.length > 0) mesh.world.random.pick(live).pause(mesh.world.random.int(2_000, 40_000));
+}
+
+function wipe(mesh: Mesh): void {
+  mesh.world.note(() => "the broker loses everything");
+  mesh.bus.wipe();
+  mesh.world.after(mesh.world.random.int(0, 2_000), () => {
+    for (const coordinator of mesh.live()) coordinator.wiped();
+    for (const worker of mesh.workers) if (worker.alive) worker.republish();
+  });
+}
+
+/** A coordinator takes over one that lives: it was only slow. */
+function mistakenTakeOver(mesh: Mesh): void {
+  const live = mesh.live();
+  if (live.length < 2) return;
+  const [heir, slow] = [live[0]!, live[1]!];
+  heir.adopt(slow.id);
+  void heir.room.recovery.takeOver(slow.id).catch(() => {});
+}
+
+/** A bound attempt is given up though its worker lives: its session was only slow. */
+function loseBound(mesh: Mesh): void {
+  const bound = [...mesh.store.bindings.values()];
+  if (bound.length === 0) return;
+  const { runId, stepId, attempt, lease } = mesh.world.random.pick(bound);
+  void mesh.ask((room) => room.intake.lose({ runId, stepId, item: 0, attempt, lease }, "it seemed gone"));
+}

@@ -1,0 +1,164 @@
+/**
+ * What must hold whatever happens, checked where it happens: at each commit, each start that goes out, each answer to a caller.
+ *
+ * V1.  A run's version grows by one a commit; its history has no gap and no repetition.
+ * V2.  Nothing changes a final run; its end is recorded once and is the last of its history.
+ * V3.  A step succeeds once, by the report of a worker that held the attempt's lease.
+ * V4.  No start leaves before the commit that gave its lease.
+ * V5.  A lease is one attempt's: of one run, step and number.
+ * V6.  A step's attempts only grow in number; a step that is over stays as it is.
+ * V7.  A step leaves PENDING once, and (unless its run stops) not before all that it needs is over.
+ * V8.  After a cancel was answered with OK nothing of the run is dispatched and no success is recorded.
+ * V9.  A start that was answered with OK is stored, and one idempotency key is one run.
+ * V10. Every run ends, soon after its deadline at the latest.
+ * V11. The result of a run that succeeded is what its chain computes.
+ * V12. A mesh at rest keeps no ready row, binding or unconfirmed batch.
+ * V13. A value that the database refuses fails its own step, and nobody else's.
+ */
+import { EventKind, type StartStep } from "@taskmesh/proto";
+import type { ChainPlan } from "../../coordinator/src/engine/plan.js";
+import { inFlight, isFinal, isOver, type RunState, StepStatus } from "../../coordinator/src/engine/run-state.js";
+import type { RunWrite } from "../../coordinator/src/store/commit.js";
+
+/** An invariant that does not hold. */
+export class Violation extends Error {}
+
+/** What the ledger is told of a run when its mesh is at rest. */
+export interface EndedRun {
+  plan: ChainPlan;
+  run: RunState;
+  result: string | undefined;
+  expected: string;
+}
+
+const holds = (condition: boolean, invariant: string, text: () => string): void => {
+  if (!condition) throw new Violation(`${invariant}: ${text()}`);
+};
+
+export class Ledger {
+  /** Leases in committed states, with the attempt that each is. */
+  #leases = new Map<string, string>();
+  /** Workers that were handed a start under the lease. */
+  #holders = new Map<string, Set<string>>();
+  #cancelled = new Set<string>();
+  #acknowledged = new Set<string>();
+  #keys = new Map<string, string>();
+  #poisoned = new Set<string>();
+  readonly seen = { commits: 0, starts: 0, successes: 0, late: 0 };
+
+  /** A run is about to be written: `stored` is what the database has of it. */
+  committed(plan: ChainPlan, stored: RunState | undefined, write: RunWrite, records: readonly EventKind[]): void {
+    const { run } = write;
+    this.seen.commits += 1;
+    const at = (): string => `run ${run.id} at version ${write.expectedVersion}`;
+    holds((stored?.version ?? 0) === write.expectedVersion, "V1", at);
+    write.records.forEach((record, index) => {
+      holds(record.seq === (stored?.lastSeq ?? 0) + 1 + index, "V1", () => `${at()}: history ${record.seq}`);
+    });
+    holds(run.lastSeq === (stored?.lastSeq ?? 0) + write.records.length, "V1", () => `${at()}: last ${run.lastSeq}`);
+    holds(!stored || !isFinal(stored.status), "V2", at);
+    const kinds = [...records, ...write.records.map(({ kind }) => kind)];
+    const ends = kinds.filter((kind) => kind === EventKind.EVENT_KIND_RUN_ENDED).length;
+    holds(ends === (isFinal(run.status) ? 1 : 0), "V2", () => `${at()}: ended ${ends} times`);
+    if (ends > 0)
+      holds(kinds.at(-1) === EventKind.EVENT_KIND_RUN_ENDED, "V2", () => `${at()}: something follows its end`);
+    this.#checkSteps(plan, stored, write, at);
+    this.#checkRecords(write, at);
+  }
+
+  #checkSteps(plan: ChainPlan, stored: RunState | undefined, { run }: RunWrite, at: () => string): void {
+    run.steps.forEach((step, index) => {
+      const was = stored?.steps[index];
+      const where = (): string => `${at()}, step ${plan.steps[index]!.id}`;
+      if (step.lease !== "" && step.attempt > 0) {
+        const name = `${run.id}/${index}/${step.attempt}`;
+        const known = this.#leases.get(step.lease);
+        holds(known === undefined || known === name, "V5", () => `${where()}: its lease is that of ${known}`);
+        this.#leases.set(step.lease, name);
+      }
+      if (inFlight(step.status)) holds(step.lease !== "", "V5", () => `${where()}: in flight without a lease`);
+      holds(step.attempt >= (was?.attempt ?? 0), "V6", where);
+      if (was && isOver(was.status)) {
+        const same = was.status === step.status && was.attempt === step.attempt && was.endedAtMs === step.endedAtMs;
+        holds(same, "V6", () => `${where()}: it was over`);
+      }
+      const pending = StepStatus.STEP_STATUS_PENDING;
+      if (was && was.status !== pending) holds(step.status !== pending, "V7", () => `${where()}: it is pending again`);
+      const begins = (was?.status ?? pending) === pending && step.status !== pending;
+      if (begins && step.status !== StepStatus.STEP_STATUS_CANCELLED) {
+        const open = plan.steps[index]!.needs.filter((need) => !isOver(run.steps[need]!.status));
+        holds(open.length === 0, "V7", () => `${where()}: it began before ${open.join(", ")}`);
+      }
+      if (this.#cancelled.has(run.id)) {
+        holds(step.attempt === (was?.attempt ?? 0), "V8", () => `${where()}: a new attempt after its cancel`);
+      }
+    });
+  }
+
+  #checkRecords({ run, records }: RunWrite, at: () => string): void {
+    for (const record of records) {
+      if (record.kind === EventKind.EVENT_KIND_COMPLETION_LATE) this.seen.late += 1;
+      const { reason } = record.failure ?? {};
+      if (reason === "DATA_ERROR")
+        holds(this.#poisoned.has(`${run.id}/${record.step}`) || record.step < 0, "V13", () => `${at()}: no poison`);
+      if (record.kind !== EventKind.EVENT_KIND_STEP_SUCCEEDED) continue;
+      this.seen.successes += 1;
+      const step = run.steps[record.step]!;
+      holds(!this.#cancelled.has(run.id), "V8", () => `${at()}: a success after its cancel`);
+      holds(step.status === StepStatus.STEP_STATUS_SUCCEEDED && step.attempt === record.attempt, "V3", at);
+      const holders = this.#holders.get(step.lease);
+      holds(holders?.has(record.session ?? "") ?? false, "V3", () => `${at()}: ${record.session} never held the lease`);
+    }
+  }
+
+  /** A coordinator sends a start. */
+  published({ runId, attempt, lease }: StartStep, step: number): void {
+    this.seen.starts += 1;
+    const known = this.#leases.get(lease);
+    holds(
+      known === `${runId}/${step}/${attempt}`,
+      "V4",
+      () => `a start of ${runId}/${step}/${attempt}, known: ${known}`,
+    );
+  }
+
+  /** A worker was handed the start. */
+  held(lease: string, session: string): void {
+    const holders = this.#holders.get(lease);
+    if (holders) holders.add(session);
+    else this.#holders.set(lease, new Set([session]));
+  }
+
+  /** A worker reports something that the database refuses. */
+  poisoned(runId: string, step: number): void {
+    this.#poisoned.add(`${runId}/${step}`);
+  }
+
+  started(runId: string, key: string | undefined): void {
+    this.#acknowledged.add(runId);
+    if (key === undefined) return;
+    const known = this.#keys.get(key);
+    holds(known === undefined || known === runId, "V9", () => `key ${key} is of run ${known} and of ${runId}`);
+    this.#keys.set(key, runId);
+  }
+
+  cancelled(runId: string): void {
+    this.#cancelled.add(runId);
+  }
+
+  /** The mesh is at rest. */
+  rest(runs: ReadonlyMap<string, EndedRun>, left: Readonly<Record<string, number>>): void {
+    for (const id of this.#acknowledged) holds(runs.has(id), "V9", () => `run ${id} was accepted and is not stored`);
+    for (const [id, { run, plan, result, expected }] of runs) {
+      holds(isFinal(run.status), "V10", () => `run ${id} has not ended`);
+      if (result === undefined) continue;
+      holds(result === expected, "V11", () => `run ${id} of ${plan.steps.length} steps: ${result}, not ${expected}`);
+    }
+    for (const [what, count] of Object.entries(left)) holds(count === 0, "V12", () => `${count} ${what} are left`);
+  }
+
+  /** A run ended when it had to. */
+  ended(run: RunState, latestMs: number): void {
+    holds(run.endedAtMs <= latestMs, "V10", () => `run ${run.id} ended ${run.endedAtMs - latestMs} ms too late`);
+  }
+}
