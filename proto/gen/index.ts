@@ -39,6 +39,7 @@ export {
   Failure,
   LogLevel,
   LogLine,
+  StartBatch,
   StartStep,
   logLevelFromJSON,
   logLevelToJSON,

@@ -5,7 +5,15 @@
 import { connect as connectHttp2 } from "node:http2";
 import { Client, credentials, type ServiceError, status } from "@grpc/grpc-js";
 import { defineAction } from "@taskmesh/action-sdk";
-import { type CompleteStep, CompletionBatch, EventKind, Payload, RunStatus, StartStep } from "@taskmesh/proto";
+import {
+  type CompleteStep,
+  CompletionBatch,
+  EventKind,
+  Payload,
+  RunStatus,
+  StartBatch,
+  type StartStep,
+} from "@taskmesh/proto";
 import { formatAddress, type JetStreamCarrier, metrics, unaryCall, uuidv7 } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { BrokerTap } from "../fixtures/broker-tap.js";
@@ -100,7 +108,8 @@ async function target(text: string): Promise<Target> {
 function startOf(runId: string): StartStep {
   for (const { bytes } of tap.on("start.")) {
     if (!bytes.includes(runId)) continue;
-    return StartStep.decode(bytes);
+    const start = StartBatch.decode(bytes).starts.find((one) => one.runId === runId);
+    if (start) return start;
   }
   throw new Error(`no start of run ${runId} was heard`);
 }
@@ -239,7 +248,10 @@ describe("on the broker", () => {
       { lease: "neverGivenneverGiven06", reportTo: "a.b.>" },
       { lease: "neverGivenneverGiven07", startToCloseMs: 4_294_967_295, runRemainingMs: 18_446_744_073_709_551_615n },
     ]) {
-      await tap.publish(lane, StartStep.encode(StartStep.fromPartial({ ...forged, ...fields })).finish());
+      await tap.publish(
+        lane,
+        StartBatch.encode(StartBatch.fromPartial({ starts: [{ ...forged, ...fields }] })).finish(),
+      );
     }
     for (const bytes of garbage(1_000_000)) await tap.publish(probe, bytes);
     await work();

@@ -7,7 +7,15 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { defineAction } from "@taskmesh/action-sdk";
-import { CompletionBatch, EventKind, Payload, RunStatus, StartStep, StepStatus } from "@taskmesh/proto";
+import {
+  CompletionBatch,
+  EventKind,
+  Payload,
+  RunStatus,
+  StartBatch,
+  type StartStep,
+  StepStatus,
+} from "@taskmesh/proto";
 import { formatAddress, metrics, unaryCall } from "@taskmesh/runtime";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { BrokerTap, type Overheard } from "../fixtures/broker-tap.js";
@@ -179,7 +187,7 @@ describe("a worker that is paused for longer than its session", () => {
       tap
         .on("start.")
         .filter(({ bytes }) => bytes.includes(runId))
-        .map(({ bytes }) => StartStep.decode(bytes));
+        .flatMap(({ bytes }) => StartBatch.decode(bytes).starts.filter((one) => one.runId === runId));
     await waitFor("the second step to begin", () => starts().some(({ stepId }) => stepId === "second"), 40_000);
     const old = starts().find((one) => one.stepId === "first");
     expect(old?.attempt).toBe(1);

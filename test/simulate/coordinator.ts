@@ -103,7 +103,9 @@ export class SimCoordinator implements Inbox {
 
   #laneState(): LaneState | undefined {
     const slots = this.#mesh.slots();
-    return slots === 0 ? undefined : { lane, window: Math.max(1, Math.ceil((2 * slots) / this.#mesh.live().length)) };
+    return slots === 0
+      ? undefined
+      : { lane, window: Math.max(1, Math.ceil((2 * slots) / this.#mesh.live().length)), packMax: 1 };
   }
 
   readonly #publish: Publish = (start, done) => {

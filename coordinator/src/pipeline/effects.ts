@@ -70,10 +70,11 @@ function isCurrent(run: RunState, effect: Dispatch): boolean {
 function sendStart(deps: EffectsDeps, run: RunState, effect: Dispatch, done: () => void): void {
   const { step, attempt, lease } = effect;
   const report = { stepId: step.id, attempt, lease };
-  const lane = deps.windows.laneOf(lease);
-  if (!lane) return deps.redispatch(run, report, "it lost its place before it was sent", done);
+  const place = deps.windows.placeOf(lease);
+  if (!place) return deps.redispatch(run, report, "it lost its place before it was sent", done);
   const headers = deps.traceOf(run, step.id, attempt);
-  const start = { lane, id: lease, bytes: encodeStart(deps, run, effect), ...(headers ? { headers } : {}) };
+  const { lane, packMax } = place;
+  const start = { lane, packMax, id: lease, bytes: encodeStart(deps, run, effect), ...(headers ? { headers } : {}) };
   deps.carrier.publishStart(start, (outcome) => {
     switch (outcome.kind) {
       case "stored":

@@ -49,6 +49,8 @@ export interface LaneState {
   lane: Lane;
   /** Attempts that this coordinator may have dispatched and not over on the lane: its share of 2 x the live slots. */
   window: number;
+  /** Starts that may share a message on the lane: its smallest worker takes so many at once. */
+  packMax: number;
 }
 
 /** The live registry as this coordinator sees it; answers from memory. */

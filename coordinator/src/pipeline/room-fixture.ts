@@ -10,7 +10,7 @@ import { readEvents, type StoredEvent } from "../store/run-reads.js";
 import { createRunStore } from "../store/run-store.js";
 import { loadRuns, type StoredRun } from "../store/runs.js";
 import { createEngineRoom, type EngineRoom } from "./engine-room.js";
-import type { StartCommand } from "./ports.js";
+import type { LaneState, StartCommand } from "./ports.js";
 import type { EventWork, Settled } from "./work.js";
 
 const lane = { namespaceId: 1, queueId: 1, laneId: 1 };
@@ -47,7 +47,7 @@ export async function openRoom(options: RoomOptions): Promise<Room> {
   const carrier = bus.carrier(id);
   const counts = { batches: 0, work: 0, conflicts: 0 };
   const listeners: (() => void)[] = [];
-  const state = (): { lane: typeof lane; window: number } => ({ lane, window: room.window });
+  const state = (): LaneState => ({ lane, window: room.window, packMax: 1 });
   const contracts = plans.flatMap((plan) => plan.steps.map((step) => `${step.method}@${step.contract}`));
   const planOfMethod = (method: string): ChainPlan => {
     const found = plans.find((plan) => plan.method === method);
@@ -126,7 +126,7 @@ export async function openWorker(
 ): Promise<{ starts: StartStep[]; transport: WorkTransport }> {
   const transport = bus.work({ namespaceId: 1, sessionId: "s1" });
   const starts: StartStep[] = [];
-  const grant = { taskQueue: "test", subject: laneSubject(lane), consumer: laneConsumer(lane), slots };
+  const grant = { taskQueue: "test", subject: laneSubject(lane), consumer: laneConsumer(lane), slots, packMax: 1 };
   await transport.open([grant], {
     async onStart(delivery) {
       const { start } = delivery;

@@ -9,7 +9,7 @@ const step = planOf({ a: {} }).steps[0]!;
 /** A catalogue with one lane of `size` places; 0: no live worker. */
 function windowsOf(size: number): { windows: Windows; kicks: () => number } {
   const lane = { namespaceId: 1, queueId: 1, laneId: 1 };
-  const state = { lane, window: size };
+  const state = { lane, window: size, packMax: 1 };
   const catalogue: Catalogue = {
     laneFor: () => (size > 0 ? state : undefined),
     liveLanes: () => [],
@@ -33,8 +33,8 @@ describe("a lane's window", () => {
     windows.free("1");
     windows.free("never taken");
     expect([take("4"), take("5")]).toEqual([true, false]);
-    expect(windows.laneOf("1")).toBeUndefined();
-    expect(windows.laneOf("4")?.laneId).toBe(1);
+    expect(windows.placeOf("1")).toBeUndefined();
+    expect(windows.placeOf("4")?.lane.laneId).toBe(1);
     expect(windows.size).toBe(2);
   });
 

@@ -10,6 +10,7 @@ import type { Catalogue, LaneState } from "./ports.js";
 
 interface Place {
   lane: Lane;
+  packMax: number;
   runId: string;
   stepId: string;
   takenAtMs: number;
@@ -51,7 +52,13 @@ export class Windows {
       return undefined;
     }
     this.#taken.set(laneId, taken + 1);
-    this.#places.set(lease, { lane: state.lane, runId: run.id, stepId: step.id, takenAtMs: nowMs });
+    this.#places.set(lease, {
+      lane: state.lane,
+      packMax: state.packMax,
+      runId: run.id,
+      stepId: step.id,
+      takenAtMs: nowMs,
+    });
     return state;
   }
 
@@ -73,9 +80,9 @@ export class Windows {
     if (state && this.room(state) > 0) this.#onRoom?.();
   }
 
-  /** Where the lease's start goes; undefined: it has no place (any more). */
-  laneOf(lease: string): Lane | undefined {
-    return this.#places.get(lease)?.lane;
+  /** Where the lease's start goes, and how many may share a message there; undefined: it has no place (any more). */
+  placeOf(lease: string): Pick<Place, "lane" | "packMax"> | undefined {
+    return this.#places.get(lease);
   }
 
   /** Free places of a lane. */

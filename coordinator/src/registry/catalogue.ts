@@ -5,7 +5,7 @@
  * C2. A lane is offered only after the carrier can deliver it.
  * C3. Windows of one lane over all coordinators add up to about twice its live slots.
  */
-import type { Carrier, Lane, Logger, Service } from "@taskmesh/runtime";
+import { type Carrier, type Lane, type Logger, packMaxFor, type Service } from "@taskmesh/runtime";
 import type { Catalogue, LaneState } from "../pipeline/ports.js";
 import type { Db } from "../store/db.js";
 import { type LiveLaneRow, readEpoch, readLiveLanes } from "../store/registry.js";
@@ -98,7 +98,7 @@ class Snapshot {
   }
 
   recount(): void {
-    const entryWith = (entry: Entry): Entry => ({ ...entry, state: this.#state(entry.lane, entry.row.slots) });
+    const entryWith = (entry: Entry): Entry => ({ ...entry, state: this.#state(entry.lane, entry.row) });
     this.#offer(this.entries.map(entryWith));
   }
 
@@ -132,7 +132,7 @@ class Snapshot {
       if (!known) await inTime(carrier.ensureLane(lane), laneMsMax); // C2
       const more = (await alsoServes?.(row.namespaceId, row.contracts)) ?? [];
       const contracts = more.length > 0 ? [...row.contracts, ...more] : row.contracts;
-      return { row, lane, state: this.#state(lane, row.slots), contracts, credit: 0 };
+      return { row, lane, state: this.#state(lane, row), contracts, credit: 0 };
     } catch (error) {
       log.warn({ err: error, lane: row.laneId }, "a lane can't be offered yet");
       return undefined;
@@ -140,9 +140,9 @@ class Snapshot {
   }
 
   /** C3 */
-  #state(lane: Lane, slots: number): LaneState {
+  #state(lane: Lane, { slots, slotsMin }: LiveLaneRow): LaneState {
     const share = (windowPerSlot * slots) / Math.max(1, this.options.coordinators().length);
-    return { lane, window: slots === 0 ? 0 : Math.max(1, Math.ceil(share)) };
+    return { lane, window: slots === 0 ? 0 : Math.max(1, Math.ceil(share)), packMax: packMaxFor(slotsMin) };
   }
 
   #offer(entries: readonly Entry[]): void {

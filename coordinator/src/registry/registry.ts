@@ -14,6 +14,7 @@ import {
   type Logger,
   laneConsumer,
   laneSubject,
+  packMaxFor,
   randomToken,
   type Service,
   serviceGroup,
@@ -173,7 +174,7 @@ function createOpening(
       sessionTimeout: duration(intervals.sessionTimeoutMs),
       transport,
       jetstream: transport === TransportKind.TRANSPORT_KIND_JETSTREAM ? jetstream : undefined,
-      lanes: lanes.map(laneGrant),
+      lanes: lanes.map((granted) => laneGrant(granted, transport)),
       namespaceId: namespace.id,
       warnings,
       coordinatorId,
@@ -182,11 +183,12 @@ function createOpening(
   };
 }
 
-const laneGrant = ({ taskQueue, lane, slots }: GrantedLane): Registered["lanes"][number] => ({
+const laneGrant = ({ taskQueue, lane, slots }: GrantedLane, transport: TransportKind): Registered["lanes"][number] => ({
   taskQueue,
   subject: laneSubject(lane),
   consumer: laneConsumer(lane),
   slots,
+  packMax: transport === TransportKind.TRANSPORT_KIND_JETSTREAM ? packMaxFor(slots) : 1,
 });
 
 const offers = (message: Register, kind: TransportKind): boolean => message.transports.includes(kind);

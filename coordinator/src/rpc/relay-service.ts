@@ -105,6 +105,6 @@ async function lanesOf(db: Db, namespaceId: number, sessionId: string): Promise<
   const lanes = await readSessionLanes(db, namespaceId, sessionId);
   return lanes?.map(({ taskQueue, queueId, laneId, slots }) => {
     const lane = { namespaceId, queueId, laneId };
-    return { taskQueue, subject: laneSubject(lane), consumer: laneConsumer(lane), slots };
+    return { taskQueue, subject: laneSubject(lane), consumer: laneConsumer(lane), slots, packMax: 1 };
   });
 }

@@ -1,4 +1,5 @@
 /** SQL of namespaces, contracts, task queues, lanes and the registry's epoch. */
+import { TransportKind } from "@taskmesh/proto";
 import { type Db, textArray } from "./db.js";
 
 /** Who implements a method. */
@@ -195,21 +196,24 @@ export interface LiveLaneRow {
   laneId: number;
   contracts: string[];
   slots: number;
+  /** Slots of its smallest worker that takes packs of starts; 1 if one does not. */
+  slotsMin: number;
 }
 
 /** Every lane that has live, assignable, not draining workers. */
 export async function readLiveLanes(db: Db): Promise<LiveLaneRow[]> {
   return db.query(
     `select q.namespace_id as "namespaceId", q.id as "queueId", q.name as "taskQueue", l.id as "laneId", to_jsonb(l.contracts) as contracts,
-       s.slots::float8 as slots
+       s.slots::float8 as slots, s.slots_min::float8 as "slotsMin"
      from (
-       select sq.lane_id, sum(sq.slots) as slots from session_queues sq
+       select sq.lane_id, sum(sq.slots) as slots, min(case when sessions.transport = $1::int then sq.slots else 1 end) as slots_min from session_queues sq
        join sessions on sessions.id = sq.session_id and sessions.assignable and not sessions.draining
        group by sq.lane_id
      ) s
      join lanes l on l.id = s.lane_id
      join task_queues q on q.id = l.queue_id
      order by l.id`,
+    [TransportKind.TRANSPORT_KIND_JETSTREAM],
   );
 }
 

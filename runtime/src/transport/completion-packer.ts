@@ -6,6 +6,7 @@
  */
 import type { CompleteStep } from "@taskmesh/proto";
 import { encodeCompleteStep } from "../step-messages.js";
+import { encodePack, framingBytesMax } from "./pack-bytes.js";
 import { messageBytesMax } from "./transport.js";
 
 /** Called once: without an error when the completion is stored. */
@@ -26,11 +27,6 @@ interface Waiting {
   encoded: Uint8Array;
   stored: StoredCallback;
 }
-
-/** Field 1, length-delimited: `repeated CompleteStep completions` of CompletionBatch. */
-const completionsTag = 0x0a;
-/** Tag and the longest length that fits into a message. */
-const framingBytesMax = 5;
 
 export class CompletionPacker {
   readonly #send: (pack: CompletionPack) => void;
@@ -83,29 +79,10 @@ export class CompletionPacker {
     this.#send({
       reportTo,
       completions: pack.map(({ completion }) => completion),
-      bytes: encodeBatch(pack),
+      bytes: encodePack(pack.map(({ encoded }) => encoded)),
       stored: (error) => {
         for (const { stored } of pack) stored(error);
       },
     });
   }
-}
-
-/** The encoding of a CompletionBatch from completions that are encoded already. */
-function encodeBatch(pack: readonly Waiting[]): Uint8Array {
-  const size = pack.reduce((sum, { encoded }) => sum + encoded.length + framingBytesMax, 0);
-  const bytes = Buffer.allocUnsafe(size);
-  let at = 0;
-  for (const { encoded } of pack) {
-    bytes[at++] = completionsTag;
-    let length = encoded.length;
-    while (length > 0x7f) {
-      bytes[at++] = (length & 0x7f) | 0x80;
-      length >>>= 7;
-    }
-    bytes[at++] = length;
-    bytes.set(encoded, at);
-    at += encoded.length;
-  }
-  return bytes.subarray(0, at);
 }

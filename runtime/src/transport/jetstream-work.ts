@@ -9,12 +9,11 @@
 import { type Authenticator, jwtAuthenticator, type Subscription } from "@nats-io/transport-node";
 import { type CompleteStep, type JetStreamAccess, type LaneGrant, TransportKind } from "@taskmesh/proto";
 import { CompletionPacker, type StoredCallback } from "./completion-packer.js";
-import { decodeStart, LaneHand } from "./lane-hand.js";
+import { JetStreamLane } from "./jetstream-lane.js";
 import { NatsLink } from "./nats-link.js";
-import { checkedToken, donePrefix, probeSubject, startStream } from "./nats-names.js";
-import { AckedPublisher, traceFrom } from "./nats-publisher.js";
-import { ConsumerPull, type PulledMessage } from "./nats-pull.js";
-import type { TraceHeaders, WorkListener, WorkTransport } from "./transport.js";
+import { donePrefix, probeSubject, startStream } from "./nats-names.js";
+import { AckedPublisher } from "./nats-publisher.js";
+import type { WorkListener, WorkTransport } from "./transport.js";
 
 /** How long the first dial may take. */
 const openTimeoutMs = 10_000;
@@ -36,7 +35,7 @@ export class JetStreamWork implements WorkTransport {
   readonly #names: Names;
   readonly #shared: NatsLink | undefined;
   readonly #packer: CompletionPacker;
-  readonly #lanes = new Map<string, { hand: LaneHand; pull: ConsumerPull }>();
+  readonly #lanes = new Map<string, JetStreamLane>();
   readonly #closing = new AbortController();
   #access: JetStreamAccess | undefined;
   #link: NatsLink | undefined;
@@ -79,16 +78,14 @@ export class JetStreamWork implements WorkTransport {
     if (this.#closing.signal.aborted) throw new Error("the transport is closed");
     for (const lane of lanes) {
       const open = this.#lanes.get(lane.consumer);
-      if (open) {
-        open.hand.addSlots(lane.slots);
-        open.pull.poke();
-      } else this.#openLane(link, lane);
+      if (open) open.add(lane);
+      else this.#openLane(link, lane);
     }
   }
 
   drain(): void {
     this.#draining = true;
-    for (const { pull } of this.#lanes.values()) void pull.drain();
+    for (const lane of this.#lanes.values()) lane.drain();
   }
 
   complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void {
@@ -107,7 +104,7 @@ export class JetStreamWork implements WorkTransport {
     await this.#opening?.catch(() => {});
     this.#probes?.unsubscribe();
     await this.#publisher?.settle(settleMs);
-    for (const { pull } of this.#lanes.values()) pull.stop();
+    for (const lane of this.#lanes.values()) lane.stop();
     this.#publisher?.close();
     this.#stopListening?.();
     if (this.#shared || !this.#link) return;
@@ -124,7 +121,7 @@ export class JetStreamWork implements WorkTransport {
     this.#publisher = new AckedPublisher(link, {
       // The carrier is being wiped. A deleted consumer does not always tell its pullers, and silence takes seconds to notice.
       onStreamMissing: () => {
-        for (const { pull } of this.#lanes.values()) pull.recheck();
+        for (const lane of this.#lanes.values()) lane.recheck();
       },
     });
     this.#probes = link.subscribe(this.#names.probeSubject, (error, message) => {
@@ -146,30 +143,18 @@ export class JetStreamWork implements WorkTransport {
     return jwtAuthenticator(() => this.#access!.userJwt, seed);
   }
 
-  #openLane(link: NatsLink, lane: LaneGrant): void {
-    checkedToken(lane.consumer, "consumer name");
-    const hand = new LaneHand(lane.taskQueue, lane.slots, () => pull.poke());
-    const pull = new ConsumerPull(link, {
+  #openLane(link: NatsLink, grant: LaneGrant): void {
+    const lane = new JetStreamLane({
+      link,
       stream: this.#names.startStream,
-      consumer: lane.consumer,
-      room: () => hand.free,
-      onMessage: (message) => this.#onMessage(hand, lane, message),
+      grant,
+      onStart: (delivery) => this.#listener?.onStart(delivery),
+      onUnreadable: () => {
+        this.terminated += 1;
+      },
     });
-    this.#lanes.set(lane.consumer, { hand, pull });
-    if (this.#draining) void pull.drain();
-  }
-
-  #onMessage(hand: LaneHand, lane: LaneGrant, message: PulledMessage): void {
-    const start = decodeStart(message.data);
-    if (!start) {
-      this.terminated += 1;
-      message.terminate();
-      return;
-    }
-    const { redelivered } = message;
-    const ack = (): void => message.ack();
-    const delivery = hand.admit({ start, redelivered, headers: traceOf(message, lane), ack });
-    if (delivery) this.#listener?.onStart(delivery);
+    this.#lanes.set(grant.consumer, lane);
+    if (this.#draining) lane.drain();
   }
 
   #report(reportTo: string, bytes: Uint8Array, stored: StoredCallback): void {
@@ -183,17 +168,4 @@ export class JetStreamWork implements WorkTransport {
       stored(outcome.kind === "stored" ? undefined : new Error(outcome.message)),
     );
   }
-}
-
-const traceMark = Buffer.from("trace");
-
-/** Every start has headers (its id), few have a trace: a look at the bytes is much cheaper than parsing them. */
-function traceOf({ message, data }: PulledMessage, lane: LaneGrant): TraceHeaders | undefined {
-  // In the class, not in the interface; without it the block is parsed.
-  const size = (message as { size?(): number }).size?.() ?? 0;
-  if (size === 0) return traceFrom(message.headers);
-  const headerBytes = size - lane.subject.length - (message.reply?.length ?? 0) - data.length;
-  if (headerBytes <= 0 || headerBytes > data.byteOffset) return undefined;
-  const block = Buffer.from(data.buffer, data.byteOffset - headerBytes, headerBytes);
-  return block.includes(traceMark) ? traceFrom(message.headers) : undefined;
 }

@@ -132,4 +132,64 @@ describe("JetStream carrier", () => {
     await waitFor("all deliveries", () => one.deliveries.length + two.deliveries.length === 10);
     expect([one.deliveries.length, two.deliveries.length]).toEqual([5, 5]);
   });
+
+  it("packs starts of one tick, and acks a message when all of its starts are acked", async () => {
+    const mesh = await jetstreamMesh();
+    cleanups.push(() => mesh.close());
+    const coordinator = await mesh.carrier("packing");
+    const lane = newLane();
+    const worker = await mesh.worker(coordinator, [{ lane, slots: 64, packMax: 4 }]);
+    const { messages } = mesh.broker!;
+    const runIds = Array.from({ length: 10 }, (_, i) => `packed-${i}`);
+    const published = Promise.all(runIds.map((runId) => coordinator.publish(lane, runId, { packMax: 4 })));
+    expect(await published).toEqual(runIds.map(() => ({ kind: "stored" })));
+    expect(await messages("TASKMESH_START")).toBe(3);
+    await waitFor("all starts", () => worker.starts.length === 10);
+    expect(worker.starts.map(({ start }) => start.runId)).toEqual(runIds);
+    const [first, ...rest] = [...worker.starts];
+    for (const delivery of rest) delivery.ack();
+    await waitFor("two messages to go", async () => (await messages("TASKMESH_START")) === 1);
+    // The first message is delivered again for the sake of its first start; what was acked or is held is given to nobody twice.
+    for (const delivery of rest.slice(3)) worker.release(delivery);
+    worker.release(first!);
+    await waitFor("the first start again", () => worker.of("packed-0").length === 2);
+    expect(worker.of("packed-0").map(({ redelivered }) => redelivered)).toEqual([false, true]);
+    expect(worker.of("packed-1")).toHaveLength(1);
+    worker.of("packed-0")[1]!.ack();
+    await waitFor("the last message to go", async () => (await messages("TASKMESH_START")) === 0);
+  });
+
+  it("never gives a worker more starts than it has slots, however large the packs are", async () => {
+    const mesh = await jetstreamMesh();
+    cleanups.push(() => mesh.close());
+    const coordinator = await mesh.carrier("oversized");
+    const lane = newLane();
+    const worker = await mesh.worker(coordinator, [{ lane, slots: 3, packMax: 1 }]);
+    worker.onStart = (delivery) => setTimeout(() => void worker.finish(delivery).catch(() => {}), 5);
+    const runIds = Array.from({ length: 40 }, (_, i) => `large-${i}`);
+    await Promise.all(runIds.map((runId) => coordinator.publish(lane, runId, { packMax: 8 })));
+    await waitFor("all completions", () => new Set(coordinator.completed).size === 40);
+    expect(worker.heldMax).toBeLessThanOrEqual(3);
+    // What waited for a slot may have gone to others meanwhile, so it says so.
+    expect(worker.starts.some(({ redelivered }) => redelivered)).toBe(true);
+  });
+
+  it("sends starts with a trace, and large ones, alone", async () => {
+    const mesh = await jetstreamMesh();
+    cleanups.push(() => mesh.close());
+    const coordinator = await mesh.carrier("alone");
+    const lane = newLane();
+    const worker = await mesh.worker(coordinator, [{ lane, slots: 64, packMax: 4 }]);
+    const headers = { traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" };
+    await Promise.all([
+      coordinator.publish(lane, "plain-1", { packMax: 4 }),
+      coordinator.publish(lane, "traced", { packMax: 4, headers }),
+      coordinator.publish(lane, "large", { packMax: 4, size: 100_000 }),
+      coordinator.publish(lane, "plain-2", { packMax: 4 }),
+    ]);
+    expect(await mesh.broker!.messages("TASKMESH_START")).toBe(3);
+    await waitFor("all starts", () => worker.starts.length === 4);
+    expect(worker.of("traced")[0]?.headers).toEqual(headers);
+    expect(worker.of("plain-1")[0]?.headers).toBeUndefined();
+  });
 });

@@ -36,13 +36,13 @@ import {
 } from "./nats-names.js";
 import { AckedPublisher, startHeaders } from "./nats-publisher.js";
 import { ConsumerPull, type PulledMessage } from "./nats-pull.js";
+import { StartPacker } from "./start-packer.js";
 import {
   ackWaitMs,
   type Carrier,
   type CarrierListener,
   type CompletionDelivery,
   type Lane,
-  laneSubject,
   type OutgoingStart,
   type PublishOutcome,
   type WorkTransport,
@@ -93,6 +93,7 @@ interface Running {
   link: NatsLink;
   provision: Provision;
   publisher: AckedPublisher;
+  packer: StartPacker;
   pulls: Map<string, ConsumerPull>;
 }
 
@@ -135,7 +136,10 @@ export class JetStreamCarrier implements Carrier {
         onStreamMissing: () => provision.watchSoon(),
         onSequenceFell: () => provision.sawSequenceFall(startStream),
       });
-      this.#running = { link, provision, publisher, pulls: new Map() };
+      const packer = new StartPacker(({ subject, id, bytes, headers, done }) =>
+        publisher.publish(subject, bytes, startHeaders(id, headers), done),
+      );
+      this.#running = { link, provision, publisher, packer, pulls: new Map() };
       await this.#take(coordinatorId, this.#running);
       if (provision.wiped > 0) setImmediate(() => this.#listener?.onWiped());
     } catch (error) {
@@ -174,7 +178,7 @@ export class JetStreamCarrier implements Carrier {
       setImmediate(done, { kind: "refused", message: "the carrier is not started" } satisfies PublishOutcome);
       return;
     }
-    running.publisher.publish(laneSubject(start.lane), start.bytes, startHeaders(start.id, start.headers), done);
+    running.packer.add(start, done);
   }
 
   async adopt(coordinatorId: string): Promise<void> {

@@ -7,7 +7,7 @@
  *
  * Without H2 a coordinator that is away for longer than `ackWaitMs` would make a worker claim, and thereby supersede, its own attempts.
  */
-import { StartStep } from "@taskmesh/proto";
+import { StartBatch, StartStep } from "@taskmesh/proto";
 import type { StartDelivery, TraceHeaders } from "./transport.js";
 
 interface Held {
@@ -45,6 +45,11 @@ export class LaneHand {
   /** Slots without a start. */
   get free(): number {
     return this.#slots - this.#taken;
+  }
+
+  /** Whether a start of this lease is in hand. */
+  holds(lease: string): boolean {
+    return this.#byLease.has(lease);
   }
 
   addSlots(count: number): void {
@@ -90,6 +95,17 @@ export function decodeStart(bytes: Uint8Array): StartStep | undefined {
   try {
     const start = StartStep.decode(bytes);
     return start.runId !== "" && start.lease !== "" ? start : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The starts of an encoded StartBatch, undefined if the bytes are none. */
+export function decodeStarts(bytes: Uint8Array): StartStep[] | undefined {
+  try {
+    const { starts } = StartBatch.decode(bytes);
+    const whole = starts.length > 0 && starts.every((start) => start.runId !== "" && start.lease !== "");
+    return whole ? starts : undefined;
   } catch {
     return undefined;
   }

@@ -14,6 +14,7 @@
  */
 import type { Msg, Subscription } from "@nats-io/transport-node";
 import type { HeaderBlock, LinkListener, NatsLink } from "./nats-link.js";
+import { framingBytesMax } from "./pack-bytes.js";
 import { dedupeWindowMs, messageBytesMax, type PublishOutcome, type TraceHeaders } from "./transport.js";
 
 /** A PubAck takes a millisecond; a server that needs longer than this may have lost the message. */
@@ -136,8 +137,8 @@ export class AckedPublisher {
   }
 
   #refusal(bytes: Uint8Array): string | undefined {
-    if (bytes.length > messageBytesMax)
-      return `the message has ${bytes.length} bytes, the carrier takes ${messageBytesMax}`;
+    const framed = messageBytesMax + framingBytesMax;
+    if (bytes.length > framed) return `the message has ${bytes.length} bytes, the carrier takes ${framed}`;
     if (this.#entries.size >= openMax || this.#bytes > openBytesMax) return "too many messages wait for the broker";
     return undefined;
   }

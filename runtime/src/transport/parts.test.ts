@@ -1,8 +1,8 @@
 /** The parts of the transports that need no wire: names, packing, what a worker holds. */
-import { CompleteStep, CompletionBatch, StartStep } from "@taskmesh/proto";
+import { CompleteStep, CompletionBatch, StartBatch, StartStep } from "@taskmesh/proto";
 import { describe, expect, it } from "vitest";
 import { type CompletionPack, CompletionPacker } from "./completion-packer.js";
-import { decodeStart, LaneHand } from "./lane-hand.js";
+import { decodeStart, decodeStarts, LaneHand } from "./lane-hand.js";
 import { checkedToken, doneNamespace, parseDelivery, sessionInboxPrefix } from "./nats-names.js";
 import { startHeaders } from "./nats-publisher.js";
 import { messageBytesMax } from "./transport.js";
@@ -126,7 +126,11 @@ describe("lane hand", () => {
 
   it("reads no start from bytes that are none", () => {
     expect(decodeStart(StartStep.encode(start("a")).finish())).toMatchObject({ lease: "a" });
-    expect(decodeStart(new Uint8Array(0))).toBeUndefined();
+    const pack = StartBatch.encode({ starts: [start("a"), start("b")] }).finish();
+    expect(decodeStarts(pack)?.map(({ lease }) => lease)).toEqual(["a", "b"]);
+    expect(decodeStarts(StartBatch.encode({ starts: [start("a"), start("")] }).finish())).toBeUndefined();
+    for (const read of [decodeStarts, decodeStart]) expect(read(new Uint8Array(0))).toBeUndefined();
+    expect(decodeStarts(Buffer.from([0xff, 0xff, 0xff]))).toBeUndefined();
     expect(decodeStart(Buffer.from([0xff, 0xff, 0xff]))).toBeUndefined();
   });
 });

@@ -27,6 +27,17 @@ export const inlineBytesMax = 128 * 1024;
 /** Largest payload at all. */
 export const payloadBytesMax = 64 * 1024 * 1024;
 
+/** Starts of one message at most, and the slots of a worker for each of them: see `packMaxFor`. */
+const packLimit = 16;
+const slotsPerPacked = 16;
+
+/**
+ * Starts that may share a message for workers with so many slots. A worker asks for a message only with room for a full one, so a
+ * sixteenth of its slots may stay empty; with fewer than 32 slots each start travels alone.
+ */
+export const packMaxFor = (slots: number): number =>
+  Math.min(packLimit, Math.max(1, Math.floor(slots / slotsPerPacked)));
+
 /** A part of a task queue: workers with the same set of contracts. Ids, never names, make up its subject. */
 export interface Lane {
   namespaceId: number;
@@ -58,6 +69,8 @@ export interface OutgoingStart {
   /** An encoded StartStep. */
   bytes: Uint8Array;
   headers?: TraceHeaders;
+  /** Starts of this lane that may share a message now, this one included; default 1. One with headers travels alone. */
+  packMax?: number;
 }
 
 /** Completions as they came from the wire: not decoded, not trusted. */

@@ -95,6 +95,14 @@ export interface StartStep {
   runMethod: string;
 }
 
+/**
+ * StartBatch is what a carrier stores: starts of one lane that left their coordinator in one tick, at most LaneGrant.pack_max of them.
+ * Each start has its own identity and lease; the message is acked when all of them may be.
+ */
+export interface StartBatch {
+  starts: StartStep[];
+}
+
 /** CompleteStep reports how an attempt ended. */
 export interface CompleteStep {
   runId: string;
@@ -494,6 +502,75 @@ export const StartStep: MessageFns<StartStep> = {
       ? Payload.fromPartial(object.checkpoint)
       : undefined;
     message.runMethod = object.runMethod ?? "";
+    return message;
+  },
+};
+
+function createBaseStartBatch(): StartBatch {
+  return { starts: [] };
+}
+
+export const StartBatch: MessageFns<StartBatch> = {
+  encode(message: StartBatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.starts) {
+      StartStep.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartBatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartBatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.starts.push(StartStep.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StartBatch {
+    return {
+      starts: globalThis.Array.isArray(object?.starts) ? object.starts.map((e: any) => StartStep.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: StartBatch): unknown {
+    const obj: any = {};
+    if (message.starts?.length) {
+      obj.starts = message.starts.map((e) => StartStep.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<StartBatch>, I>>(base?: I): StartBatch {
+    return StartBatch.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<StartBatch>, I>>(object: I): StartBatch {
+    const message = createBaseStartBatch();
+    message.starts = object.starts?.map((e) => StartStep.fromPartial(e)) || [];
     return message;
   },
 };

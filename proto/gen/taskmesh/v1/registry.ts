@@ -177,6 +177,8 @@ export interface LaneGrant {
   /** Durable pull consumer of the subject. */
   consumer: string;
   slots: number;
+  /** Most starts that one message of the lane holds; 0 means 1. A worker asks for a message only with room for so many. */
+  packMax: number;
 }
 
 export interface JetStreamAccess {
@@ -1277,7 +1279,7 @@ export const Registered: MessageFns<Registered> = {
 };
 
 function createBaseLaneGrant(): LaneGrant {
-  return { taskQueue: "", subject: "", consumer: "", slots: 0 };
+  return { taskQueue: "", subject: "", consumer: "", slots: 0, packMax: 0 };
 }
 
 export const LaneGrant: MessageFns<LaneGrant> = {
@@ -1293,6 +1295,9 @@ export const LaneGrant: MessageFns<LaneGrant> = {
     }
     if (message.slots !== 0) {
       writer.uint32(32).uint32(message.slots);
+    }
+    if (message.packMax !== 0) {
+      writer.uint32(40).uint32(message.packMax);
     }
     return writer;
   },
@@ -1342,6 +1347,14 @@ export const LaneGrant: MessageFns<LaneGrant> = {
             message.slots = reader.uint32();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.packMax = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1364,6 +1377,11 @@ export const LaneGrant: MessageFns<LaneGrant> = {
       subject: isSet(object.subject) ? globalThis.String(object.subject) : "",
       consumer: isSet(object.consumer) ? globalThis.String(object.consumer) : "",
       slots: isSet(object.slots) ? globalThis.Number(object.slots) : 0,
+      packMax: isSet(object.packMax)
+        ? globalThis.Number(object.packMax)
+        : isSet(object.pack_max)
+        ? globalThis.Number(object.pack_max)
+        : 0,
     };
   },
 
@@ -1381,6 +1399,9 @@ export const LaneGrant: MessageFns<LaneGrant> = {
     if (message.slots !== 0) {
       obj.slots = Math.round(message.slots);
     }
+    if (message.packMax !== 0) {
+      obj.packMax = Math.round(message.packMax);
+    }
     return obj;
   },
 
@@ -1393,6 +1414,7 @@ export const LaneGrant: MessageFns<LaneGrant> = {
     message.subject = object.subject ?? "";
     message.consumer = object.consumer ?? "";
     message.slots = object.slots ?? 0;
+    message.packMax = object.packMax ?? 0;
     return message;
   },
 };
