@@ -64,6 +64,7 @@ export function toBeat(attempt: Attempt, now: number): AttemptBeat {
     startedAt: { seconds: BigInt(seconds), nanos: Math.floor((startedMs - seconds * 1_000) * 1e6) },
     sinceReportMs: Math.min(0xffffffff, Math.round(context.sinceReportMs())),
     ...(context.reported && { progress: context.reported }),
+    ...(context.checkpoint && { checkpoint: context.checkpoint }),
   };
 }
 
@@ -80,6 +81,7 @@ export function toCompletion(attempt: Attempt, outcome: FinalOutcome, sessionId:
     executionMs: Math.round(performance.now() - attempt.startedAtMs),
     logs: context.lines(),
     sessionId,
+    ...(outcome.kind === "failure" && context.checkpoint && { checkpoint: context.checkpoint }),
   };
 }
 

@@ -16,6 +16,7 @@
 import { type AttemptBeat, CancelReason, type FreeSlots, type Payload, type StartStep } from "@taskmesh/proto";
 import { type Logger, payloadBytesMax, type StartDelivery } from "@taskmesh/runtime";
 import { type Attempt, type FinalOutcome, failed, timedOut, toBeat, toCompletion, traceOf } from "./attempt-record.js";
+import { checkpointOf } from "./checkpoint.js";
 import type { Completions } from "./completions.js";
 import { AttemptContext, type AttemptFacts, type ContextPorts } from "./context.js";
 import { type AbortCode, describe } from "./errors.js";
@@ -93,13 +94,15 @@ export class Attempts {
     else this.#run(start, delivery);
   }
 
-  /** What the next beat lists. Attempts younger than `ageMs` are left out unless listed before: most end before they matter. */
+  /** What the next beat lists. Attempts younger than `ageMs` that reported nothing are left out unless listed before: most end before they matter. */
   beats(ageMs: number): AttemptBeat[] {
     const now = performance.now();
     const list: AttemptBeat[] = [];
     for (const attempt of this.#byLease.values()) {
       if (attempt.context.abortCode === "LEASE_LOST") continue;
-      if (!attempt.listed && now - attempt.startedAtMs < ageMs) continue;
+      const { reported, checkpoint } = attempt.context;
+      const young = now - attempt.startedAtMs < ageMs && reported === undefined && checkpoint === undefined;
+      if (!attempt.listed && young) continue;
       attempt.listed = true;
       list.push(toBeat(attempt, now));
     }
@@ -191,6 +194,7 @@ export class Attempts {
     const runLeftMs = start.runRemainingMs > 0n ? Number(start.runRemainingMs) : Number.POSITIVE_INFINITY;
     const ownMs = start.startToCloseMs > 0 ? start.startToCloseMs : Number.POSITIVE_INFINITY;
     const deadlineAtMs = startedAtMs + Math.min(runLeftMs, ownMs);
+    const checkpoint = checkpointOf(start);
     const facts: AttemptFacts = {
       attempt: start.attempt,
       lease: start.lease,
@@ -200,6 +204,7 @@ export class Attempts {
       method: start.method,
       namespace: this.#ports.namespace,
       deadlineAtMs,
+      ...(checkpoint && { checkpoint }),
     };
     const trace = traceOf(delivery.headers, facts);
     const ports = trace ? { ...this.#contextPorts, traceHeaders: trace.headers } : this.#contextPorts;

@@ -70,3 +70,24 @@ describe("the context of an attempt", () => {
     expect(one.reported).toEqual({ percent: 100, message: "done" });
   });
 });
+
+describe("checkpoints", () => {
+  const codec = {
+    encode: (text: string) => ({ finish: () => new Uint8Array(Buffer.from(text)) }),
+    decode: (bytes: Uint8Array) => Buffer.from(bytes).toString(),
+  };
+
+  it("are read by the type that they were kept under, the newest first", () => {
+    const earlier = { typeUrl: "type.googleapis.com/a.v1.Cursor", value: Buffer.from("page 3") };
+    const facts = { attempt: 2, lease: "l", runId: "r", stepId: "s", item: 0, method: "m", namespace: "n" };
+    const one = new AttemptContext({ ...facts, deadlineAtMs: Number.POSITIVE_INFINITY, checkpoint: earlier }, {});
+    const { loadCheckpoint, saveCheckpoint } = one;
+    expect(loadCheckpoint("a.v1.Cursor", codec)).toBe("page 3");
+    expect(loadCheckpoint("a.v1.Other", codec)).toBeUndefined();
+    expect(one.checkpoint).toBeUndefined();
+    saveCheckpoint("a.v1.Cursor", codec, "page 4");
+    expect(loadCheckpoint("a.v1.Cursor", codec)).toBe("page 4");
+    expect(() => saveCheckpoint("a.v1.Cursor", codec, "x".repeat(17_000))).toThrow(RangeError);
+    expect(one.checkpoint?.value.toString()).toBe("page 4");
+  });
+});

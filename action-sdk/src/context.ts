@@ -4,7 +4,8 @@
  * The context is made once per attempt and everything that costs (the signal, the log, the headers) is made when it is first asked for,
  * so a handler that ignores its context pays for one small object.
  */
-import type { LogLine, Progress } from "@taskmesh/proto";
+import type { Any, LogLine, Progress } from "@taskmesh/proto";
+import { checkpointBytesMax, readCheckpoint, toCheckpoint } from "./checkpoint.js";
 import { type AbortCode, AttemptAborted, cutText } from "./errors.js";
 import { AttemptLog } from "./log.js";
 
@@ -51,6 +52,13 @@ export interface ActionContext {
   progress(percent: number, message?: string): void;
   /** Says that the handler is alive. Needed only where the step has a heartbeat timeout. */
   heartbeat(): void;
+  /**
+   * Keeps what the next attempt is to go on from, should this one not succeed: a message of at most 16 KiB, by its full name and generated
+   * constant. Only the newest counts. Keeps the attempt alive as `heartbeat` does. Throws a RangeError if it is too large.
+   */
+  saveCheckpoint<T>(type: string, codec: { encode(value: T): { finish(): Uint8Array } }, value: T): void;
+  /** What an earlier attempt of the step kept last; undefined if none did, or if it is of another type. */
+  loadCheckpoint<T>(type: string, codec: { decode(bytes: Uint8Array): T }): T | undefined;
   readonly trace: {
     /** W3C trace context for outgoing calls; empty when tracing is off. */
     headers(): Record<string, string>;
@@ -68,6 +76,8 @@ export interface AttemptFacts {
   namespace: string;
   /** On the `performance.now()` clock; Infinity if nothing bounds the attempt. */
   deadlineAtMs: number;
+  /** What an earlier attempt kept last. */
+  checkpoint?: Any;
 }
 
 /** Where a context takes what it can't make itself. */
@@ -98,6 +108,7 @@ export class AttemptContext implements ActionContext {
   #aborted: AttemptAborted | undefined;
   #log: AttemptLog | undefined;
   #progress: Progress | undefined;
+  #checkpoint: Any | undefined;
   #reportedAtMs = performance.now();
 
   constructor(facts: AttemptFacts, ports: ContextPorts) {
@@ -158,6 +169,24 @@ export class AttemptContext implements ActionContext {
     };
   }
 
+  get saveCheckpoint(): ActionContext["saveCheckpoint"] {
+    return (type, codec, value) => {
+      const checkpoint = toCheckpoint(type, codec.encode(value).finish());
+      const size = checkpoint.typeUrl.length + checkpoint.value.length;
+      if (size > checkpointBytesMax)
+        throw new RangeError(`a checkpoint has at most ${checkpointBytesMax} bytes; this one has ${size}`);
+      this.#checkpoint = checkpoint;
+      this.#reportedAtMs = performance.now();
+    };
+  }
+
+  get loadCheckpoint(): ActionContext["loadCheckpoint"] {
+    return (type, codec) => {
+      const kept = this.#checkpoint ?? this.#facts.checkpoint;
+      return kept && readCheckpoint(kept, type, codec);
+    };
+  }
+
   get trace(): { headers(): Record<string, string> } {
     return { headers: this.#ports.traceHeaders ?? (() => ({})) };
   }
@@ -177,6 +206,11 @@ export class AttemptContext implements ActionContext {
   /** What the handler reported last, undefined if nothing. */
   get reported(): Progress | undefined {
     return this.#progress;
+  }
+
+  /** What this attempt kept last, undefined if nothing. */
+  get checkpoint(): Any | undefined {
+    return this.#checkpoint;
   }
 
   /** Milliseconds since the handler last reported, or started. */

@@ -4,6 +4,7 @@
  *   const { output } = await runAction(score, { text: "a b" });
  */
 import { Failure, LogLevel, type LogLine, type Progress } from "@taskmesh/proto";
+import { toCheckpoint } from "./checkpoint.js";
 import { compileChecks } from "./checks.js";
 import { AttemptContext } from "./context.js";
 import type { Action } from "./define.js";
@@ -30,6 +31,8 @@ export interface RunActionOptions {
   startToCloseMs?: number;
   /** Cancels the attempt when it aborts, as a cancelled run would. */
   signal?: AbortSignal;
+  /** What an earlier attempt kept, as `loadCheckpoint` gives it. */
+  checkpoint?: { type: string; value: Uint8Array };
   /** W3C trace headers that `context.trace.headers()` returns; default none. */
   traceHeaders?: Record<string, string>;
 }
@@ -51,6 +54,8 @@ export interface RunActionResult<Output> {
   logs: TestLogLine[];
   /** Every progress report, oldest first. */
   progress: Progress[];
+  /** What the handler kept last for the next attempt. */
+  checkpoint?: { type: string; value: Uint8Array };
 }
 
 /** Runs one attempt of an action. Rejects only for faulty options; whatever the handler does is in the result. */
@@ -75,7 +80,9 @@ export async function runAction<Input, Output>(
     const bytes = action.entry.requestSerialize(input);
     const outcome = await new Promise<Outcome>((resolve) => perform(action, checks, bytes, context, resolve));
     const logs = context.lines().map(toTestLine);
-    return { ...toResult(action, outcome), logs, progress };
+    const { checkpoint } = context;
+    const kept = checkpoint && { type: checkpoint.typeUrl, value: checkpoint.value };
+    return { ...toResult(action, outcome), logs, progress, ...(kept && { checkpoint: kept }) };
   } finally {
     clearTimeout(timer);
     options.signal?.removeEventListener("abort", cancel);
@@ -93,6 +100,7 @@ function contextFor(method: string, options: RunActionOptions, reports: Progress
     method,
     namespace: options.namespace ?? "default",
     deadlineAtMs: performance.now() + (options.startToCloseMs ?? Number.POSITIVE_INFINITY),
+    ...(options.checkpoint && { checkpoint: toCheckpoint(options.checkpoint.type, options.checkpoint.value) }),
   };
   return new AttemptContext(facts, {
     onProgress: (report) => reports.push(report),

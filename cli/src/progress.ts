@@ -6,7 +6,7 @@
  */
 import { type Json, type JsonObject, object, objects, text } from "./json.js";
 import { type Colors, plain } from "./output.js";
-import { bareStatus, paintStatus, showDuration, showFailure } from "./show.js";
+import { bareStatus, isFinal, paintStatus, showDuration, showFailure } from "./show.js";
 
 export interface StepProgress {
   id: string;
@@ -18,6 +18,8 @@ export interface StepProgress {
   failure: string;
   /** What the handler reported last, while it runs: "40 % half-way". */
   report: string;
+  /** The same as a number, 0 if nothing was reported. */
+  percent: number;
 }
 
 export interface RunProgress {
@@ -52,8 +54,37 @@ function showReport(value: Json | undefined): string {
 export function applyReports(progress: RunProgress, answer: JsonObject): void {
   for (const one of objects(answer.steps)) {
     const step = progress.steps.get(text(one.stepId));
-    if (step && step.status === bareStatus(one.status)) step.report = showReport(one.progress);
+    if (step && step.status === bareStatus(one.status)) takeReport(step, one.progress);
   }
+}
+
+/** Takes over a progress notice of the event stream. */
+export function applyNotice(progress: RunProgress, notice: JsonObject): void {
+  for (const one of objects(notice.steps)) {
+    const step = progress.steps.get(text(one.stepId));
+    if (step?.status !== "RUNNING" || number(one.item) > 0) continue;
+    takeReport(step, one.progress);
+  }
+}
+
+function takeReport(step: StepProgress, report: Json | undefined): void {
+  step.report = showReport(report);
+  step.percent = number(object(report).percent);
+}
+
+/** How far the run is, 0 to 100: steps that are over, and what the running ones reported. */
+export function percentOf(progress: RunProgress): number {
+  const steps = [...progress.steps.values()];
+  const share = (step: StepProgress): number =>
+    stepFinal.test(step.status) ? 1 : step.status === "RUNNING" ? step.percent / 100 : 0;
+  return (steps.reduce((sum, step) => sum + share(step), 0) / Math.max(1, steps.length)) * 100;
+}
+
+const barWidth = 20;
+
+function drawBar(percent: number): string {
+  const full = Math.floor((Math.min(100, percent) / 100) * barWidth);
+  return `[${"█".repeat(full)}${"░".repeat(barWidth - full)}] ${Math.floor(percent)} %`;
 }
 
 /** The picture that GET /api/v1/runs/{id} gives. */
@@ -79,6 +110,7 @@ export function progressOfRun(answer: JsonObject): RunProgress {
       attempt: number(one.attempt),
       failure: showFailure(one.failure),
       report: showReport(one.progress),
+      percent: number(object(one.progress).percent),
     };
     assignTimes(step, instant(one.startedAt), instant(one.endedAt));
     progress.steps.set(step.id, step);
@@ -105,9 +137,20 @@ const statusOfKind: Record<string, string> = {
 const stepFinal = /^(SUCCEEDED|FAILED|SKIPPED|CANCELLED|EXPIRED)$/;
 
 function moveStep(progress: RunProgress, id: string, status: string, attempt: number, atMs: number | undefined): void {
-  const step = progress.steps.get(id) ?? { id, method: "", status: "PENDING", attempt: 0, failure: "", report: "" };
+  const step = progress.steps.get(id) ?? {
+    id,
+    method: "",
+    status: "PENDING",
+    attempt: 0,
+    failure: "",
+    report: "",
+    percent: 0,
+  };
   progress.steps.set(id, step);
-  if (step.status !== status) step.report = "";
+  if (step.status !== status) {
+    step.report = "";
+    step.percent = 0;
+  }
   step.status = status;
   if (attempt > 0) step.attempt = attempt;
   if (atMs === undefined) return;
@@ -209,6 +252,7 @@ export function drawProgress(
     progress.status,
     took(progress.acceptedAtMs, progress.endedAtMs ?? nowMs),
     steps.length > 0 ? `${done}/${steps.length} steps` : "",
+    steps.length > 0 && !isFinal(progress.status) ? drawBar(percentOf(progress)) : "",
   ].filter((part) => part !== "");
   const lines = [paintLine(cut(plain(head.join("  ")), width), progress.status, colors)];
   const tail = progress.failure === "" ? [] : [colors.red(cut(`  ${progress.failure}`, width))];

@@ -4,7 +4,15 @@
 import { problemError } from "./api.js";
 import { CliError, exitCode } from "./exit.js";
 import type { JsonObject } from "./json.js";
-import { applyEvent, applyReports, describeEvent, drawProgress, progressOfRun, type RunProgress } from "./progress.js";
+import {
+  applyEvent,
+  applyNotice,
+  applyReports,
+  describeEvent,
+  drawProgress,
+  progressOfRun,
+  type RunProgress,
+} from "./progress.js";
 import type { Session } from "./session.js";
 import { isFinal } from "./show.js";
 
@@ -100,6 +108,7 @@ async function follow(
     for await (const event of session.api.events(`${path}/events`, from)) {
       if (event.event === "problem") throw streamProblem(event.data, session);
       const parsed = parseEvent(event.data);
+      if (event.event === "progress") applyNotice(progress, parsed);
       if (parsed.kind === undefined) continue;
       const ended = applyEvent(progress, parsed);
       onEvent(parsed);

@@ -45,6 +45,7 @@ import { migrate } from "./store/migrate.js";
 import { Partitions } from "./store/partitions.js";
 import { openPostgres } from "./store/postgres.js";
 import { readAllContracts } from "./store/registry.js";
+import { dropOldReports } from "./store/reports.js";
 import { createRunStore } from "./store/run-store.js";
 
 /** What an embedding process brings along instead of servers. */
@@ -73,6 +74,9 @@ const healthIntervalMs = 1_000;
 const healthPatienceMs = 3_000;
 /** How often the partitions of the coming weeks are looked after. */
 const partitionIntervalMs = 6 * 3600 * 1000;
+/** How long what handlers reported stays after their run has ended. */
+const reportsKeptMs = 24 * 3600 * 1000;
+const reportsPerDrop = 10_000;
 /** Commits in flight at the end. */
 const drainMs = 5_000;
 
@@ -181,6 +185,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     try {
       await migrate(db);
       await partitions.refresh(db);
+      while ((await dropOldReports(db, reportsKeptMs, reportsPerDrop)) === reportsPerDrop);
     } catch (error) {
       log.warn({ err: error }, "the partitions of the coming weeks could not be made");
     }

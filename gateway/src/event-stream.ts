@@ -54,6 +54,11 @@ export class EventStream {
     await this.write(`id: ${id}\ndata: ${JSON.stringify(event)}\n\n`);
   }
 
+  /** Sends what handlers reported: an event of its own name and without an id, since it is not in the history. */
+  async sendProgress(progress: JsonObject): Promise<void> {
+    await this.write(`event: progress\ndata: ${JSON.stringify(progress)}\n\n`);
+  }
+
   /** Says why the stream ends although the run goes on. */
   async sendProblem(problem: Problem): Promise<void> {
     await this.write(`event: problem\ndata: ${JSON.stringify(problem)}\n\n`);

@@ -6,9 +6,12 @@
  * W2. A broken stream is opened at the next coordinator until the reader leaves; only a refusal (no such run) ends it with an error.
  * W3. No more than the few events of the stream's own window are in memory: the reader's pace is the stream's.
  */
-import { EventKind, type RunEvent, RunServiceService, type WatchRunResponse } from "@taskmesh/proto";
+import { EventKind, type RunEvent, type RunProgress, RunServiceService, type WatchRunResponse } from "@taskmesh/proto";
 import { fromServiceError, fullJitter, type StatusError, sleep, status } from "@taskmesh/runtime";
 import type { Upstream } from "./upstream.js";
+
+/** One of both is set. */
+export type RunNews = { event: RunEvent; progress?: undefined } | { event?: undefined; progress: RunProgress };
 
 export interface WatchOptions {
   namespace: string;
@@ -19,8 +22,11 @@ export interface WatchOptions {
   headers?: Readonly<Record<string, string>>;
 }
 
-/** Yields events until the run has ended or `signal` aborts. Throws a StatusError when the watch is refused. */
-export async function* watchRun(upstream: Upstream, options: WatchOptions): AsyncGenerator<RunEvent, void> {
+/**
+ * Yields events until the run has ended or `signal` aborts, and between them what handlers report, which is no event and in no order but
+ * time's. Throws a StatusError when the watch is refused.
+ */
+export async function* watchRun(upstream: Upstream, options: WatchOptions): AsyncGenerator<RunNews, void> {
   const { namespace, runId, signal } = options;
   let lastSeq = options.afterSeq;
   for (let failures = 0; !signal.aborted; ) {
@@ -30,13 +36,14 @@ export async function* watchRun(upstream: Upstream, options: WatchOptions): Asyn
     signal.addEventListener("abort", cancel, { once: true });
     let hasGap = false;
     try {
-      for await (const { event } of call as AsyncIterable<WatchRunResponse>) {
+      for await (const { event, progress } of call as AsyncIterable<WatchRunResponse>) {
+        if (progress !== undefined) yield { progress };
         if (event === undefined || event.seq <= lastSeq) continue;
         hasGap = event.seq !== lastSeq + 1n;
         if (hasGap) break; // W1
         lastSeq = event.seq;
         failures = 0;
-        yield event;
+        yield { event };
         if (event.kind === EventKind.EVENT_KIND_RUN_ENDED) return;
       }
       // A stream that ends well has told all there is of an ended run.

@@ -80,6 +80,9 @@ describe("step messages", () => {
       executionMs: uint,
       logs: fc.array(line, { maxLength: 3 }),
       sessionId: text,
+      checkpoint: fc.option(fc.record({ typeUrl: text, value: fc.uint8Array().map((b) => Buffer.from(b)) }), {
+        nil: undefined,
+      }),
     });
     fc.assert(
       fc.property(completion, (message) => {

@@ -2,7 +2,7 @@
  * StartStep and CompleteStep as bytes: what the generated encoders write, for a fraction of their cost (step-messages.test.ts holds them
  * equal). One of each is written for every step of every run.
  */
-import { Cancelled, type CompleteStep, Failure, LogLine, type Payload, type StartStep } from "@taskmesh/proto";
+import { Any, Cancelled, type CompleteStep, Failure, LogLine, type Payload, type StartStep } from "@taskmesh/proto";
 import { WireWriter } from "./wire-writer.js";
 
 const writer = new WireWriter();
@@ -46,6 +46,8 @@ export function encodeCompleteStep(completion: CompleteStep): Buffer {
   writer.uint(9, completion.executionMs);
   for (const line of completion.logs) writer.bytes(10, LogLine.encode(line).finish(), true);
   writer.string(11, completion.sessionId);
+  const { checkpoint } = completion;
+  if (checkpoint) writer.bytes(50, Any.encode(checkpoint).finish(), true);
   return writer.copy();
 }
 

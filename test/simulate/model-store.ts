@@ -53,6 +53,7 @@ export class ModelStore {
   readonly bindings = new Map<string, BindingRow>();
   readonly effectBatches = new Map<string, Map<number, string[]>>();
   readonly payloads = new Map<string, Uint8Array>();
+  readonly checkpoints = new Map<string, Uint8Array>();
   readonly #keys = new Map<string, { runId: string; requestHash: Uint8Array }>();
   readonly #world: World;
   readonly #ledger: Ledger;
@@ -86,6 +87,13 @@ export class ModelStore {
       freeSlotsByLane: freeSlots,
       getPayload: (_namespaceId, reference) => this.payloads.get(reference),
       putPayload: (_namespaceId, bytes) => this.putPayload(bytes),
+      writeReports: (rows) => {
+        for (const row of rows) {
+          const key = `${row.runId}/${row.stepId}/${row.item}`;
+          if (row.checkpoint) this.checkpoints.set(key, row.checkpoint);
+        }
+      },
+      readCheckpoint: (runId, stepId, item) => this.checkpoints.get(`${runId}/${stepId}/${item}`),
     };
   }
 

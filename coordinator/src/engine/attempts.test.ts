@@ -260,3 +260,31 @@ describe("an exclusive action", () => {
     expect(claim(bench, before, "s2")).toMatchObject({ verdict: "unchanged", why: "already-bound" });
   });
 });
+
+describe("a checkpoint", () => {
+  const resumes = (bench: ReturnType<typeof startRun>) => bench.effectsOf("dispatch").map((effect) => effect.resume);
+
+  it("is looked for by every attempt after the one that reported it, and by none before", () => {
+    const bench = startRun(planOf({ a: { retry: { attemptsMax: 3 } } }));
+    bench.fail("a");
+    bench.wakeAt(bench.step("a").retryAtMs);
+    expect(resumes(bench)).toEqual([undefined]);
+    const report = bench.report("a");
+    bench.bind("a");
+    const again = { kind: "bind" as const, report, session: "s1", startedAtMs: startMs, sinceReportMs: 0 };
+    expect(bench.apply({ ...again, checkpointed: true })).toMatchObject({ verdict: "changed", records: [] });
+    expect(bench.apply({ ...again, checkpointed: true })).toMatchObject({ why: "already-bound" });
+    bench.fail("a");
+    bench.wakeAt(bench.step("a").retryAtMs);
+    expect(resumes(bench)).toEqual([true]);
+  });
+
+  it("may come with the report of the failure", () => {
+    const bench = startRun(planOf({ a: { retry: { attemptsMax: 2 } } }));
+    const outcome = { kind: "failure" as const, failure: failure("BROKEN") };
+    const report = bench.report("a");
+    bench.apply({ kind: "complete", report, outcome, executionMs: 1, session: "s1", checkpointed: true });
+    bench.wakeAt(bench.step("a").retryAtMs);
+    expect(resumes(bench)).toEqual([true]);
+  });
+});

@@ -6,7 +6,7 @@ import { failStep, finishIfOver, forgetLease, releaseLease, stopStep } from "./r
 import type { Advance, Context, Report, RunEvent } from "./run-event.js";
 import { inFlight, lateMax, lostMax, type RunState, StepStatus } from "./run-state.js";
 import { stepIndex } from "./step-index.js";
-import { giveLease, inputOf, offerStep, startReady } from "./step-start.js";
+import { giveLease, inputOf, offerStep, resumeOf, startReady } from "./step-start.js";
 import { beginTurn, changed, editStep, meshFailure, move, record, type Turn, unchanged } from "./turn.js";
 
 type ReportEvent = Extract<RunEvent, { report: Report; kind: "complete" | "bind" | "lose" | "claim" }>;
@@ -49,6 +49,7 @@ function refuseReport(run: RunState, plan: ChainPlan, event: ReportEvent, index:
 function complete(turn: Turn, index: number, event: Extract<RunEvent, { kind: "complete" }>): Advance {
   const { outcome, session, executionMs } = event;
   const about = { session, executionMs };
+  if (event.checkpointed) editStep(turn, index).checkpointed = true;
   if (turn.run.cancel) return completeCancelled(turn, index, about);
   if (outcome.kind === "cancelled") {
     const message = outcome.message || "the worker stopped the attempt";
@@ -116,7 +117,10 @@ function bind(turn: Turn, index: number, event: Extract<RunEvent, { kind: "bind"
     const failure = meshFailure("HEARTBEAT_TIMEOUT", message, true);
     return attemptFailed(turn, index, failure, { session: event.session }, EventKind.EVENT_KIND_ATTEMPT_TIMED_OUT);
   }
+  const isNew = event.checkpointed === true && before.checkpointed !== true;
+  if (isNew) editStep(turn, index).checkpointed = true;
   const again = before.status === StepStatus.STEP_STATUS_RUNNING && before.session === event.session;
+  if (again && isNew) return changed(turn);
   if (again) return unchanged(turn.run, turn.run.cancel ? "cancelling" : "already-bound");
   hold(turn, index, event.session, Math.min(turn.nowMs, event.startedAtMs || turn.nowMs));
   return changed(turn);
@@ -184,6 +188,7 @@ function claim(turn: Turn, index: number, event: Extract<RunEvent, { kind: "clai
       lease,
       input,
       claimed: true,
+      ...resumeOf(turn.run.steps[index]!),
     });
     hold(turn, index, event.session, turn.nowMs);
     return changed(turn);

@@ -26,6 +26,7 @@ type StoredStep =
       retryAt?: number,
       late?: number,
       input?: StoredValue | 0,
+      checkpointed?: 0 | 1,
     ];
 
 interface StoredState {
@@ -67,6 +68,7 @@ function storeStep(s: StepState, originMs: number): StoredStep {
     at(s.retryAtMs),
     s.late,
     input,
+    s.checkpointed ? 1 : 0,
   ];
   let length = row.length;
   while (length > 1 && (row[length - 1] === 0 || row[length - 1] === "")) length -= 1;
@@ -113,6 +115,7 @@ function loadStep(row: StoredStep, originMs: number): StepState {
     retryAt,
     late,
     input,
+    checkpointed,
   ] = row;
   const step: StepState = {
     status,
@@ -132,5 +135,6 @@ function loadStep(row: StoredStep, originMs: number): StepState {
     const [contract, sizeBytes, sha256, reference] = input;
     step.input = { contract, sizeBytes, sha256: Buffer.from(sha256, "base64"), reference };
   }
+  if (checkpointed) step.checkpointed = true;
   return step;
 }

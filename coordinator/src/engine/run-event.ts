@@ -21,9 +21,25 @@ export type Evaluation = { kind: "skip" } | { kind: "value"; value: Value } | { 
 
 export type RunEvent =
   /** A worker reports how an attempt ended. */
-  | { kind: "complete"; report: Report; outcome: Outcome; executionMs: number; session: string }
+  | {
+      kind: "complete";
+      report: Report;
+      outcome: Outcome;
+      executionMs: number;
+      session: string;
+      /** It left a checkpoint, which is stored. */
+      checkpointed?: true;
+    }
   /** A beat lists an attempt. */
-  | { kind: "bind"; report: Report; session: string; startedAtMs: number; sinceReportMs: number }
+  | {
+      kind: "bind";
+      report: Report;
+      session: string;
+      startedAtMs: number;
+      sinceReportMs: number;
+      /** It has a checkpoint, which is stored once this is decided. */
+      checkpointed?: true;
+    }
   /** A bound attempt's worker is gone or no longer runs it. */
   | { kind: "lose"; report: Report; why: string }
   /** A start that may have been delivered before asks to run. */
@@ -72,6 +88,8 @@ export type Effect =
       lease: string;
       input: Value /** handed to a claimer instead of a lane */;
       claimed: boolean;
+      /** An earlier attempt may have left a checkpoint: it goes along. */
+      resume?: true;
     }
   | { kind: "evaluate"; stepId: string }
   | { kind: "enqueue"; step: StepPlan; atMs: number; priority: number }

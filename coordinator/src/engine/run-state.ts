@@ -44,6 +44,8 @@ export interface StepState {
   late: number;
   /** The input, where it was evaluated off the engine and stored. */
   input?: Value;
+  /** An attempt has reported a checkpoint: the next one is given it. */
+  checkpointed?: true;
 }
 
 export interface RunState {

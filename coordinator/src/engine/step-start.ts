@@ -104,11 +104,15 @@ export function giveLease(
     lease,
     input,
     claimed,
+    ...resumeOf(step),
   });
   if (turn.records.length === 0)
     record(turn, EventKind.EVENT_KIND_STEP_DISPATCHED, { step: plan.index, attempt: step.attempt });
   move(turn, plan.index, step.status, step.attempt);
 }
+
+/** Says that a checkpoint goes along, where there may be one. */
+export const resumeOf = (step: StepState): { resume?: true } => (step.checkpointed ? { resume: true } : {});
 
 /** The input to dispatch with. A mistake in its expressions fails the step here. */
 export function inputOf(turn: Turn, plan: StepPlan): Value | "deferred" | "failed" {

@@ -2,11 +2,12 @@
  * Completions from the carrier: decoded, checked, and fed to the pipeline. A delivery is acked once each of its completions is committed or
  * known to mean nothing; bytes that are no CompletionBatch are terminated and counted.
  */
-import { type CompleteStep, CompletionBatch } from "@taskmesh/proto";
+import { Any, type CompleteStep, CompletionBatch } from "@taskmesh/proto";
 import type { CompletionDelivery, Logger } from "@taskmesh/runtime";
 import type { Value } from "../engine/plan.js";
 import type { Outcome } from "../engine/run-event.js";
 import type { Pipeline } from "./pipeline.js";
+import type { Reports } from "./reports.js";
 import type { Settled } from "./work.js";
 
 export interface CompletionsDeps {
@@ -14,6 +15,8 @@ export interface CompletionsDeps {
   log: Logger;
   /** What is wrong with an output that is stored elsewhere; undefined: nothing. Reads the payload. */
   checkStored(runId: string, stepId: string, value: Value): Promise<string | undefined>;
+  /** Keeps the checkpoint of an attempt that did not succeed. */
+  keep: Reports["addCheckpoint"];
   /** Each completion, when it is decided. */
   settled?(completion: CompleteStep, settled: Settled): void;
   garbage?(): void;
@@ -73,13 +76,23 @@ function isPlausible(completion: CompleteStep): boolean {
 async function submitCompletion(deps: CompletionsDeps, namespaceId: number, completion: CompleteStep): Promise<void> {
   const { runId, stepId } = completion;
   const outcome = await outcomeOf(deps, completion);
-  const { item, attempt, lease, executionMs, sessionId } = completion;
+  const { item, attempt, lease, executionMs, sessionId, checkpoint } = completion;
+  const keeps = checkpoint !== undefined && outcome.kind === "failure";
+  // Before the event: its retry may start at once.
+  if (keeps) await deps.keep({ runId, stepId, item, attempt }, Any.encode(checkpoint).finish(), namespaceId);
   const settled = await new Promise<Settled>((settle, fail) => {
     deps.pipeline.submit({
       kind: "event",
       runId,
       namespaceId,
-      event: { kind: "complete", report: { stepId, item, attempt, lease }, outcome, executionMs, session: sessionId },
+      event: {
+        kind: "complete",
+        report: { stepId, item, attempt, lease },
+        outcome,
+        executionMs,
+        session: sessionId,
+        ...(keeps ? { checkpointed: true } : {}),
+      },
       ...logsOf(completion),
       fresh: false,
       tries: 0,

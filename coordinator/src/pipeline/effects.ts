@@ -32,6 +32,8 @@ export interface EffectsDeps {
   ended(draft: Draft): void;
   /** W3C trace context of an attempt; undefined: the run has none. */
   traceOf(run: RunState, stepId: string, attempt: number): TraceHeaders | undefined;
+  /** What an earlier attempt kept for the next. */
+  checkpointOf(run: RunState, stepId: string): Promise<StartStep["checkpoint"]>;
   /** Something is due then. */
   wakeAt(ms: number): void;
 }
@@ -72,27 +74,34 @@ function sendStart(deps: EffectsDeps, run: RunState, effect: Dispatch, done: () 
   const report = { stepId: step.id, attempt, lease };
   const place = deps.windows.placeOf(lease);
   if (!place) return deps.redispatch(run, report, "it lost its place before it was sent", done);
-  const headers = deps.traceOf(run, step.id, attempt);
-  const { lane, packMax } = place;
-  const start = { lane, packMax, id: lease, bytes: encodeStart(deps, run, effect), ...(headers ? { headers } : {}) };
-  deps.carrier.publishStart(start, (outcome) => {
-    switch (outcome.kind) {
-      case "stored":
-        return done();
-      case "unknown":
-        return deps.redispatch(run, report, outcome.message, done);
-      case "refused":
-        return deps.refused(run, report, outcome.message, done);
-    }
-  });
-}
-
-function encodeStart(deps: EffectsDeps, run: RunState, effect: Dispatch): Uint8Array {
-  return encodeStartStep(toStartStep(run, effect, deps.coordinatorId, deps.nowMs()));
+  const publish = (checkpoint?: StartStep["checkpoint"]): void => {
+    const headers = deps.traceOf(run, step.id, attempt);
+    const bytes = encodeStartStep(toStartStep(run, effect, deps.coordinatorId, deps.nowMs(), checkpoint));
+    const { lane, packMax } = place;
+    deps.carrier.publishStart({ lane, packMax, id: lease, bytes, ...(headers ? { headers } : {}) }, (outcome) => {
+      switch (outcome.kind) {
+        case "stored":
+          return done();
+        case "unknown":
+          return deps.redispatch(run, report, outcome.message, done);
+        case "refused":
+          return deps.refused(run, report, outcome.message, done);
+      }
+    });
+  };
+  if (!effect.resume) return publish();
+  const unread = (): void => deps.redispatch(run, report, "its checkpoint could not be read", done);
+  deps.checkpointOf(run, step.id).then(publish, unread);
 }
 
 /** The message that asks a worker to run an attempt. */
-export function toStartStep(run: RunState, effect: Dispatch, reportTo: string, nowMs: number): StartStep {
+export function toStartStep(
+  run: RunState,
+  effect: Dispatch,
+  reportTo: string,
+  nowMs: number,
+  checkpoint?: StartStep["checkpoint"],
+): StartStep {
   const { step, attempt, lease, input, runMethod } = effect;
   return {
     namespaceId: run.namespaceId,
@@ -108,7 +117,7 @@ export function toStartStep(run: RunState, effect: Dispatch, reportTo: string, n
     heartbeatTimeoutMs: step.heartbeatMs ?? 0,
     runRemainingMs: BigInt(Math.max(0, Math.ceil(run.deadlineAtMs - nowMs))),
     exclusive: step.exclusive,
-    checkpoint: undefined,
+    checkpoint,
     runMethod,
   };
 }

@@ -24,6 +24,7 @@ import { createPipeline, type Pipeline } from "./pipeline.js";
 import type { Catalogue, Intake, Plans } from "./ports.js";
 import { createRecovery, type Recovery } from "./recovery.js";
 import { createRefill } from "./refill.js";
+import { createReports } from "./reports.js";
 import { Results } from "./results.js";
 import { createSpans } from "./spans.js";
 import { createSweeper } from "./sweeper.js";
@@ -80,6 +81,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
   const results = new Results();
   const windows = new Windows(deps.catalogue);
   const spans = createSpans();
+  const reports = createReports(store, (runId) => notices.notify(runId));
 
   const submit = (runId: string, event: RunEvent, done: () => void): void => {
     pipeline.submit({ kind: "event", runId, event, fresh: false, tries: 0, bytes: 64, settle: done, fail: done });
@@ -123,6 +125,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     },
     traceOf: (run: RunState, stepId: string, attempt: number) =>
       run.trace && tracing.announce(run.trace, attemptSpanKey({ runId: run.id, stepId, item: 0, attempt })),
+    checkpointOf: (run: RunState, stepId: string) => reports.checkpointOf(run.id, stepId, 0),
     wakeAt: (ms: number) => sweeper.wakeAt(ms),
   };
   const pipeline: Pipeline = createPipeline({
@@ -145,7 +148,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
   const refill = createRefill({ store, pipeline, catalogue: deps.catalogue, windows, log });
   const recovery = createRecovery({ store, pipeline, log, nowMs });
   const audit = createAudit({ store, pipeline, windows, catalogue: deps.catalogue, log, nowMs });
-  const intake = createIntake({ store, pipeline, clock, coordinatorId, started: meters.started });
+  const intake = createIntake({ store, pipeline, clock, coordinatorId, reports, started: meters.started });
 
   const completions = {
     pipeline,
@@ -156,6 +159,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       const plan = await plans.pinned(found.run.namespaceId, found.method, found.chainVersion, found.contract);
       return evaluator.checkStored(found.run, plan, stepId, value);
     },
+    keep: reports.addCheckpoint,
     settled(completion: CompleteStep, settled: Settled) {
       meters.settled({ settled, executionMs: completion.executionMs, method: methodOf(settled, completion.stepId) });
     },

@@ -8,6 +8,7 @@ import type { RunStore } from "../store/run-store.js";
 import { toStartStep } from "./effects.js";
 import type { Pipeline } from "./pipeline.js";
 import type { AttemptRef, BindVerdict, Intake, StartCommand } from "./ports.js";
+import type { Reports } from "./reports.js";
 import type { Settled } from "./work.js";
 
 export interface IntakeDeps {
@@ -15,6 +16,7 @@ export interface IntakeDeps {
   pipeline: Pipeline;
   clock: DbClock;
   coordinatorId: string;
+  reports: Reports;
   started(): void;
 }
 
@@ -37,6 +39,29 @@ export function createIntake(deps: IntakeDeps): Intake {
       });
     });
 
+  const bind = async (
+    ref: AttemptRef,
+    session: string,
+    startedAtMs: number,
+    sinceReportMs: number,
+    checkpointed: boolean,
+  ): Promise<BindVerdict> => {
+    const settled = await event(ref.runId, {
+      kind: "bind",
+      report: ref,
+      session,
+      startedAtMs,
+      sinceReportMs,
+      ...(checkpointed ? { checkpointed } : {}),
+    });
+    if (settled.verdict === "unknown-run") return "stale";
+    if (settled.verdict === "unchanged" && settled.why === "cancelling") return "cancelling";
+    if (settled.verdict === "unchanged" && settled.why !== "already-bound") return "stale";
+    const held = (s: StepState): boolean => inFlight(s.status) && s.lease === ref.lease && s.session === session;
+    if (!settled.run.steps.some(held) || settled.run.endedAtMs > 0) return "stale";
+    return settled.run.cancel ? "cancelling" : "current";
+  };
+
   return {
     startRun: (command) => startRun(deps, command),
 
@@ -48,20 +73,11 @@ export function createIntake(deps: IntakeDeps): Intake {
       throw runEnded(settled.run);
     },
 
-    async bind(ref, sessionId, startedAtMs, sinceReportMs): Promise<BindVerdict> {
-      const settled = await event(ref.runId, {
-        kind: "bind",
-        report: ref,
-        session: sessionId,
-        startedAtMs,
-        sinceReportMs,
-      });
-      if (settled.verdict === "unknown-run") return "stale";
-      if (settled.verdict === "unchanged" && settled.why === "cancelling") return "cancelling";
-      if (settled.verdict === "unchanged" && settled.why !== "already-bound") return "stale";
-      const held = (s: StepState): boolean => inFlight(s.status) && s.lease === ref.lease && s.session === sessionId;
-      if (!settled.run.steps.some(held) || settled.run.endedAtMs > 0) return "stale";
-      return settled.run.cancel ? "cancelling" : "current";
+    async bind(ref, sessionId, startedAtMs, sinceReportMs, report): Promise<BindVerdict> {
+      const verdict = await bind(ref, sessionId, startedAtMs, sinceReportMs, report?.checkpoint !== undefined);
+      // The lease was checked: what its holder says of the attempt is true.
+      if (report && verdict !== "stale") await deps.reports.add(ref, report);
+      return verdict;
     },
 
     async lose(ref, why) {
@@ -130,7 +146,11 @@ function hashRequest(command: StartCommand): Uint8Array {
 
 type Dispatch = Extract<Effect, { kind: "dispatch" }>;
 
-function claimAnswer(deps: IntakeDeps, ref: AttemptRef, settled: Settled): { start: StartStep } | { drop: string } {
+async function claimAnswer(
+  deps: IntakeDeps,
+  ref: AttemptRef,
+  settled: Settled,
+): Promise<{ start: StartStep } | { drop: string }> {
   if (settled.verdict === "unknown-run") return { drop: "no such run" };
   if (settled.verdict === "unchanged") return { drop: dropMessage(settled) };
   const given = settled.effects.find(
@@ -138,7 +158,8 @@ function claimAnswer(deps: IntakeDeps, ref: AttemptRef, settled: Settled): { sta
   );
   const { run } = settled;
   if (!given || run.steps[given.step.index]?.lease !== given.lease) return { drop: "the step has ended" };
-  return { start: toStartStep(run, given, deps.coordinatorId, deps.clock.now()) };
+  const checkpoint = given.resume && (await deps.reports.checkpointOf(run.id, ref.stepId, ref.item));
+  return { start: toStartStep(run, given, deps.coordinatorId, deps.clock.now(), checkpoint) };
 }
 
 function dropMessage(settled: Extract<Settled, { verdict: "unchanged" }>): string {

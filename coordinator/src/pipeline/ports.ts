@@ -15,6 +15,15 @@ export interface AttemptRef {
   lease: string;
 }
 
+/** What a handler said of its attempt. */
+export interface HandlerReport {
+  /** 0 to 100. */
+  percent: number;
+  message: string;
+  /** An encoded google.protobuf.Any for the next attempt. */
+  checkpoint?: Uint8Array;
+}
+
 /** A run to accept; input, key and labels are checked by the caller. */
 export interface StartCommand {
   namespaceId: number;
@@ -37,8 +46,14 @@ export interface Intake {
   startRun(command: StartCommand): Promise<{ runId: string; existing: boolean }>;
   /** Rejects: NOT_FOUND / RUN_NOT_FOUND, FAILED_PRECONDITION / RUN_ENDED. */
   cancelRun(namespaceId: number, runId: string, reason: string): Promise<void>;
-  /** A beat lists this attempt: record that the session runs it. */
-  bind(ref: AttemptRef, sessionId: string, startedAtMs: number, sinceReportMs: number): Promise<BindVerdict>;
+  /** A beat lists this attempt: record that the session runs it, and what its handler reported anew. Rejects if that can't be stored now. */
+  bind(
+    ref: AttemptRef,
+    sessionId: string,
+    startedAtMs: number,
+    sinceReportMs: number,
+    report?: HandlerReport,
+  ): Promise<BindVerdict>;
   /** A bound attempt is no longer run by its session (lapsed, or unlisted): give it a new lease or end the step. */
   lose(ref: AttemptRef, why: string): Promise<void>;
   /** A redelivered or exclusive start asks to run. */

@@ -27,6 +27,7 @@ import type { BindingRow } from "../store/sessions.js";
 import type { RegistryIntervals } from "./intervals.js";
 import { NonceWatch } from "./nonce-watch.js";
 import type { GrantedLane } from "./registration.js";
+import { ReportWatch } from "./report-watch.js";
 import { UnlistedWatch } from "./unlisted-watch.js";
 
 /** The rpc under a session. */
@@ -96,6 +97,7 @@ export class Session {
   /** To be said with the next reply: the carrier lost data. */
   republish = false;
 
+  readonly #reports = new ReportWatch();
   readonly #slots: number;
   readonly #abort = new AbortController();
   #lastReopenAtMs = Number.NEGATIVE_INFINITY;
@@ -188,6 +190,7 @@ export class Session {
     this.nonces.echoed(beat.nonce);
     this.listed = new Set(beat.attempts.map((attempt) => attempt.lease));
     this.unlisted.listed(this.listed);
+    this.#reports.keep(this.listed);
     this.inFlight = beat.attempts.length;
     for (const entry of beat.freeSlots.slice(0, this.opened.lanes.length)) this.free.set(entry.taskQueue, entry.free);
     // Draining is a one-way street: a worker that changes its mind registers again.
@@ -238,7 +241,10 @@ export class Session {
       ? Number(beat.startedAt.seconds) * 1000 + Math.floor(beat.startedAt.nanos / 1e6)
       : Date.now();
     try {
-      return await this.host.intake.bind(ref, this.id, startedAtMs, beat.sinceReportMs);
+      const report = this.#reports.newsOf(beat);
+      const verdict = await this.host.intake.bind(ref, this.id, startedAtMs, beat.sinceReportMs, report);
+      if (report) this.#reports.stored(beat);
+      return verdict;
     } catch (error) {
       this.host.log.debug({ err: error, run_id: ref.runId, step_id: ref.stepId }, "an attempt could not be bound");
       return undefined;

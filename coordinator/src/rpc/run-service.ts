@@ -27,10 +27,12 @@ import type { Intake, Plans } from "../pipeline/ports.js";
 import type { Results, RunResult } from "../pipeline/results.js";
 import type { Database } from "../store/db.js";
 import { getPayload, putPayload } from "../store/payloads.js";
+import { readProgress } from "../store/reports.js";
 import { listRuns, readEnd, readEvents, readLogs } from "../store/run-reads.js";
-import { loadRuns, type StoredRun } from "../store/runs.js";
+import { loadRuns, readSteps, type StoredRun } from "../store/runs.js";
 import { type CallContext, type Send, serverStream, unary } from "./calls.js";
 import { readPageToken, writePageToken } from "./page-token.js";
+import { toRunProgress } from "./run-progress.js";
 import { describeRun, summarizeRun, toRunEvent } from "./run-view.js";
 
 export interface RunServiceDeps {
@@ -223,7 +225,8 @@ async function getRun(deps: RunServiceDeps, request: GetRunRequest): Promise<Get
   const found = await findPlanned(deps, id, request.runId);
   const events = await readEvents(deps.db, request.runId, { afterSeq: 0, limit: 20_000, payloads: false });
   const end = isFinal(found.run.status) ? await readEnd(deps.db, request.runId) : undefined;
-  return describeRun(found, events, { output: end?.payload, payloads: !request.omitPayloads });
+  const progress = end ? [] : await readProgress(deps.db, request.runId);
+  return describeRun(found, events, { output: end?.payload, payloads: !request.omitPayloads, progress });
 }
 
 /** The end of a run, or its present status after the request's `wait`. */
@@ -311,15 +314,18 @@ async function watch(
   const draining = deps.draining();
   const gone = (): boolean => context.signal.aborted || draining.aborted;
   let afterSeq = Number(request.afterSeq);
+  let reportedMs = 0;
   for (;;) {
     const stop = new AbortController();
     const news = deps.notices.wait(request.runId, [context.signal, draining, stop.signal]);
     const events = await readEvents(deps.db, request.runId, { afterSeq, limit: watchPageMax, payloads: true });
     for (const event of events) {
-      await send({ event: toRunEvent(event, plan) });
+      await send({ event: toRunEvent(event, plan), progress: undefined });
       afterSeq = event.seq;
     }
     const ended = events.at(-1)?.body.runStatus;
+    if (!ended && events.length < watchPageMax)
+      reportedMs = await sendProgress(deps, request.runId, plan, reportedMs, send);
     if (ended || events.length === watchPageMax || gone()) stop.abort();
     if (ended || (events.length === 0 && (await hasEnded(deps, request.runId, afterSeq)))) {
       stop.abort();
@@ -334,6 +340,23 @@ async function watch(
     if (context.signal.aborted) return;
     await news;
   }
+}
+
+/** Tells what handlers reported after `afterMs`, if anything; answers when that was. */
+async function sendProgress(
+  deps: RunServiceDeps,
+  runId: string,
+  plan: ChainPlan,
+  afterMs: number,
+  send: Send<WatchRunResponse>,
+): Promise<number> {
+  const news = await readProgress(deps.db, runId, afterMs);
+  const last = news.at(-1);
+  if (!last) return afterMs;
+  const [rows, steps] = await Promise.all([readProgress(deps.db, runId), readSteps(deps.db, runId)]);
+  const progress = steps && toRunProgress(steps, plan, rows);
+  if (progress && progress.steps.length > 0) await send({ event: undefined, progress });
+  return last.atMs;
 }
 
 async function hasEnded(deps: RunServiceDeps, runId: string, afterSeq: number): Promise<boolean> {

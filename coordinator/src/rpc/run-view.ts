@@ -14,8 +14,10 @@ import {
 import type { ChainPlan, Scope, StepPlan, Value } from "../engine/plan.js";
 import type { RunState, StepState } from "../engine/run-state.js";
 import { toPayload } from "../pipeline/effects.js";
+import type { ProgressRow } from "../store/reports.js";
 import type { StoredEvent } from "../store/run-reads.js";
 import type { StoredRun } from "../store/runs.js";
+import { currentReports, percentOf } from "./run-progress.js";
 
 /** An instant; undefined for 0, which stands for "not yet". */
 export function toTimestamp(ms: number): Timestamp | undefined {
@@ -47,6 +49,7 @@ export function summarizeRun(run: Summary, pinned: Pick<StoredRun, "method" | "c
     deadlineAt: toTimestamp(run.deadlineAtMs),
     cancelRequested: run.cancel !== undefined || run.status === RunStatus.RUN_STATUS_CANCELLED,
     lastSeq: BigInt(run.lastSeq),
+    progress: undefined,
   };
 }
 
@@ -54,15 +57,19 @@ export function summarizeRun(run: Summary, pinned: Pick<StoredRun, "method" | "c
 export function describeRun(
   found: StoredRun & { plan: ChainPlan },
   events: readonly StoredEvent[],
-  show: { output: Value | undefined; payloads: boolean },
+  show: { output: Value | undefined; payloads: boolean; progress: readonly ProgressRow[] },
 ): GetRunResponse {
   const { run, plan } = found;
   const histories = historiesOf(plan, events);
+  const current = currentReports(run.steps, plan, show.progress);
   return {
-    run: summarizeRun(run, found),
+    run: { ...summarizeRun(run, found), progress: { percent: percentOf(run.steps, current), message: "" } },
     input: show.payloads ? toPayload(run.input) : undefined,
     output: show.payloads && show.output ? toPayload(show.output) : undefined,
-    steps: plan.steps.map((step) => describeStep(run, plan, step, histories[step.index]!, show.payloads)),
+    steps: plan.steps.map((step) => ({
+      ...describeStep(run, plan, step, histories[step.index]!, show.payloads),
+      progress: current.get(step.index),
+    })),
   };
 }
 

@@ -7,6 +7,7 @@ import type { Db } from "./db.js";
 import { deleteEffectBatch, type EffectBatch, effectBatchesOf } from "./effect-batches.js";
 import { getPayload, putPayload } from "./payloads.js";
 import { claimReady, type ReadyStep, waitingQueues } from "./ready.js";
+import { type ReportRow, readCheckpoint, writeReports } from "./reports.js";
 import { claimDue, findByKey, liveRunIds, loadRuns, type StoredRun, storedStates } from "./runs.js";
 import { freeSlotsByLane } from "./sessions.js";
 
@@ -25,6 +26,8 @@ export interface RunStore {
   freeSlotsByLane(): Promise<Map<number, number>>;
   getPayload(namespaceId: number, reference: string): Promise<Uint8Array | undefined>;
   putPayload(namespaceId: number, bytes: Uint8Array): Promise<string>;
+  writeReports(rows: readonly ReportRow[], namespaceId?: number): Promise<void>;
+  readCheckpoint(runId: string, stepId: string, item: number): Promise<Uint8Array | undefined>;
 }
 
 /** The door to a real database. */
@@ -43,5 +46,7 @@ export function createRunStore(db: Db): RunStore {
     freeSlotsByLane: () => freeSlotsByLane(db),
     getPayload: (namespaceId, reference) => getPayload(db, namespaceId, reference),
     putPayload: (namespaceId, bytes) => putPayload(db, namespaceId, bytes),
+    writeReports: (rows, namespaceId) => writeReports(db, rows, namespaceId),
+    readCheckpoint: (runId, stepId, item) => readCheckpoint(db, runId, stepId, item),
   };
 }

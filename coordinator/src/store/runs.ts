@@ -2,7 +2,7 @@
 import { EventKind, Payload, type RunStatus } from "@taskmesh/proto";
 import type { Value } from "../engine/plan.js";
 import { decodeRunState } from "../engine/run-codec.js";
-import { type RunState, StepStatus } from "../engine/run-state.js";
+import { type RunState, type StepState, StepStatus } from "../engine/run-state.js";
 import { arrayOf, type Db } from "./db.js";
 
 /** A run as stored, with what it is pinned to. */
@@ -77,6 +77,15 @@ async function readRuns(db: Db, ids: readonly string[]): Promise<Map<string, Sto
     if (stored) placeValue(stored, kind, step, toValue(payload));
   }
   return found;
+}
+
+/** The states of a run's steps alone; undefined: no such run. */
+export async function readSteps(db: Db, id: string): Promise<StepState[] | undefined> {
+  const [row] = await db.query<{ state: Uint8Array; accepted: number }>(
+    `select state, ${ms("accepted_at")} as accepted from runs where id = $1::uuid`,
+    [id],
+  );
+  return row && decodeRunState(Buffer.from(row.state).toString("utf8"), row.accepted).steps;
 }
 
 /** Gives the run a value that a history row other than its end holds. */

@@ -14,6 +14,7 @@ import {
   jsonb,
   pgTable,
   primaryKey,
+  real,
   smallint,
   text,
   timestamp,
@@ -122,6 +123,23 @@ export const bindings = pgTable(
     // A lapsed session's attempts.
     index("bindings_by_session").on(t.sessionId),
   ],
+);
+
+/** What handlers reported last, a row per step (or item) that ever reported: shown while its attempt runs, and where the next one goes on. */
+export const attemptReports = pgTable(
+  "attempt_reports",
+  {
+    runId: uuid("run_id").notNull(),
+    stepId: text("step_id").notNull(),
+    item: integer("item").notNull(),
+    attempt: integer("attempt").notNull(),
+    percent: real("percent").notNull(),
+    message: text("message").notNull(),
+    /** An encoded google.protobuf.Any; null: none was reported. Kept over the attempts that report none. */
+    checkpoint: bytea("checkpoint"),
+    at: instant("at").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.runId, t.stepId, t.item] })],
 );
 
 /** Commits whose effects are not confirmed yet. When a coordinator lapses, another one derives the effects of these runs again. */

@@ -6,13 +6,21 @@
  * minute is dropped. With `?after_seq=` and no wish for a stream it is one page of JSON, after a wait if there is none yet.
  */
 import type { JsonObject } from "@bufbuild/protobuf";
-import { EventKind, type GetRunResponse, type Run, type RunEvent, RunServiceService } from "@taskmesh/proto";
+import {
+  EventKind,
+  type GetRunResponse,
+  type Run,
+  type RunEvent,
+  RunProgress,
+  RunServiceService,
+} from "@taskmesh/proto";
 import { fromServiceError, statusError } from "@taskmesh/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { GatewayContext } from "../context.js";
 import { EventStream } from "../event-stream.js";
 import { problemOf } from "../problem.js";
 import { header, invalid, Query, runIdOfPath } from "../query.js";
+import { render } from "../render.js";
 import { isFinal, WAIT_MS_MAX } from "../start.js";
 import { watchRun } from "../watch.js";
 
@@ -97,8 +105,9 @@ async function stream(
   const { namespace, runId } = run;
   const watch = { namespace, runId, afterSeq, signal: events.closed, headers: request.traceHeaders };
   try {
-    for await (const event of watchRun(context.upstream, watch)) {
-      await events.send(String(event.seq), await toJson(context, request, watched, event));
+    for await (const { event, progress } of watchRun(context.upstream, watch)) {
+      if (progress) await events.sendProgress(render("RunProgress", RunProgress, progress));
+      else await events.send(String(event.seq), await toJson(context, request, watched, event));
     }
   } catch (cause) {
     if (events.closed.aborted) return;
@@ -138,7 +147,8 @@ async function page(
   try {
     const watch = { namespace: run.namespace, runId: run.runId, afterSeq, signal, headers: request.traceHeaders };
     if (!isEnded) {
-      for await (const event of watchRun(context.upstream, watch)) {
+      for await (const { event } of watchRun(context.upstream, watch)) {
+        if (event === undefined) continue;
         events.push(event);
         isEnded = event.kind === EventKind.EVENT_KIND_RUN_ENDED;
         if (events.length >= PAGE_EVENTS_MAX) break;

@@ -87,7 +87,7 @@ export interface StartStep {
   runRemainingMs: bigint;
   /** The worker claims the attempt before it runs, whether redelivered or not. */
   exclusive: boolean;
-  /** Checkpoint that the previous attempt reported last. */
+  /** Checkpoint that an earlier attempt reported last: an encoded google.protobuf.Any, inline. */
   checkpoint?:
     | Payload
     | undefined;
@@ -123,6 +123,8 @@ export interface CompleteStep {
   logs: LogLine[];
   /** Session of the worker that reports. */
   sessionId: string;
+  /** What the next attempt is to go on from; only with a failure or a cancel. At most 16 KiB. */
+  checkpoint?: Any | undefined;
 }
 
 /** CompletionBatch packs the completions of one worker tick into one message. */
@@ -586,6 +588,7 @@ function createBaseCompleteStep(): CompleteStep {
     executionMs: 0,
     logs: [],
     sessionId: "",
+    checkpoint: undefined,
   };
 }
 
@@ -625,6 +628,9 @@ export const CompleteStep: MessageFns<CompleteStep> = {
     }
     if (message.sessionId !== "") {
       writer.uint32(90).string(message.sessionId);
+    }
+    if (message.checkpoint !== undefined) {
+      Any.encode(message.checkpoint, writer.uint32(402).fork()).join();
     }
     return writer;
   },
@@ -730,6 +736,14 @@ export const CompleteStep: MessageFns<CompleteStep> = {
             message.sessionId = reader.string();
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.checkpoint = Any.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -777,6 +791,7 @@ export const CompleteStep: MessageFns<CompleteStep> = {
         : isSet(object.session_id)
         ? globalThis.String(object.session_id)
         : "",
+      checkpoint: isSet(object.checkpoint) ? Any.fromJSON(object.checkpoint) : undefined,
     };
   },
 
@@ -812,6 +827,9 @@ export const CompleteStep: MessageFns<CompleteStep> = {
     }
     if (message.sessionId !== "") {
       obj.sessionId = message.sessionId;
+    }
+    if (message.checkpoint !== undefined) {
+      obj.checkpoint = Any.toJSON(message.checkpoint);
     }
     return obj;
   },
@@ -849,6 +867,9 @@ export const CompleteStep: MessageFns<CompleteStep> = {
     message.executionMs = object.executionMs ?? 0;
     message.logs = object.logs?.map((e) => LogLine.fromPartial(e)) || [];
     message.sessionId = object.sessionId ?? "";
+    message.checkpoint = (object.checkpoint !== undefined && object.checkpoint !== null)
+      ? Any.fromPartial(object.checkpoint)
+      : undefined;
     return message;
   },
 };

@@ -20,6 +20,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { Any } from "../../google/protobuf/any.js";
 import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { StartStep } from "./message.js";
@@ -219,7 +220,11 @@ export interface AttemptBeat {
     | undefined;
   /** Time since the handler last reported, in milliseconds. */
   sinceReportMs: number;
-  progress?: Progress | undefined;
+  progress?:
+    | Progress
+    | undefined;
+  /** What the next attempt is to go on from, should this one fail; the newest counts. At most 16 KiB. */
+  checkpoint?: Any | undefined;
 }
 
 export interface FreeSlots {
@@ -1791,6 +1796,7 @@ function createBaseAttemptBeat(): AttemptBeat {
     startedAt: undefined,
     sinceReportMs: 0,
     progress: undefined,
+    checkpoint: undefined,
   };
 }
 
@@ -1819,6 +1825,9 @@ export const AttemptBeat: MessageFns<AttemptBeat> = {
     }
     if (message.progress !== undefined) {
       Progress.encode(message.progress, writer.uint32(66).fork()).join();
+    }
+    if (message.checkpoint !== undefined) {
+      Any.encode(message.checkpoint, writer.uint32(402).fork()).join();
     }
     return writer;
   },
@@ -1900,6 +1909,14 @@ export const AttemptBeat: MessageFns<AttemptBeat> = {
             message.progress = Progress.decode(reader, reader.uint32());
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.checkpoint = Any.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1938,6 +1955,7 @@ export const AttemptBeat: MessageFns<AttemptBeat> = {
         ? globalThis.Number(object.since_report_ms)
         : 0,
       progress: isSet(object.progress) ? Progress.fromJSON(object.progress) : undefined,
+      checkpoint: isSet(object.checkpoint) ? Any.fromJSON(object.checkpoint) : undefined,
     };
   },
 
@@ -1967,6 +1985,9 @@ export const AttemptBeat: MessageFns<AttemptBeat> = {
     if (message.progress !== undefined) {
       obj.progress = Progress.toJSON(message.progress);
     }
+    if (message.checkpoint !== undefined) {
+      obj.checkpoint = Any.toJSON(message.checkpoint);
+    }
     return obj;
   },
 
@@ -1986,6 +2007,9 @@ export const AttemptBeat: MessageFns<AttemptBeat> = {
     message.sinceReportMs = object.sinceReportMs ?? 0;
     message.progress = (object.progress !== undefined && object.progress !== null)
       ? Progress.fromPartial(object.progress)
+      : undefined;
+    message.checkpoint = (object.checkpoint !== undefined && object.checkpoint !== null)
+      ? Any.fromPartial(object.checkpoint)
       : undefined;
     return message;
   },

@@ -326,6 +326,8 @@ export interface Run {
   cancelRequested: boolean;
   /** Seq of the newest event. */
   lastSeq: bigint;
+  /** How far the run is: the steps that are over, and the share of those that report. Set by GetRun only. */
+  progress?: Progress | undefined;
 }
 
 export interface Run_LabelsEntry {
@@ -483,7 +485,26 @@ export interface WatchRunRequest {
 }
 
 export interface WatchRunResponse {
-  event?: RunEvent | undefined;
+  event?:
+    | RunEvent
+    | undefined;
+  /** Sent alone, between events, when handlers reported anew. It is no part of the history: after a reconnect only the newest comes. */
+  progress?: RunProgress | undefined;
+}
+
+/** RunProgress is how far a run was at an instant. */
+export interface RunProgress {
+  /** 0 to 100. */
+  percent: number;
+  /** What handlers of running attempts reported last. */
+  steps: StepProgress[];
+}
+
+/** StepProgress is what the handler of one running attempt reported last. */
+export interface StepProgress {
+  stepId: string;
+  item: number;
+  progress?: Progress | undefined;
 }
 
 /** RunEvent is one history row of a run. */
@@ -552,6 +573,7 @@ function createBaseRun(): Run {
     deadlineAt: undefined,
     cancelRequested: false,
     lastSeq: 0n,
+    progress: undefined,
   };
 }
 
@@ -601,6 +623,9 @@ export const Run: MessageFns<Run> = {
         throw new globalThis.Error("value provided for field message.lastSeq of type uint64 too large");
       }
       writer.uint32(112).uint64(message.lastSeq);
+    }
+    if (message.progress !== undefined) {
+      Progress.encode(message.progress, writer.uint32(402).fork()).join();
     }
     return writer;
   },
@@ -733,6 +758,14 @@ export const Run: MessageFns<Run> = {
             message.lastSeq = reader.uint64() as bigint;
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.progress = Progress.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -798,6 +831,7 @@ export const Run: MessageFns<Run> = {
         ? globalThis.Boolean(object.cancel_requested)
         : false,
       lastSeq: isSet(object.lastSeq) ? BigInt(object.lastSeq) : isSet(object.last_seq) ? BigInt(object.last_seq) : 0n,
+      progress: isSet(object.progress) ? Progress.fromJSON(object.progress) : undefined,
     };
   },
 
@@ -851,6 +885,9 @@ export const Run: MessageFns<Run> = {
     if (message.lastSeq !== 0n) {
       obj.lastSeq = message.lastSeq.toString();
     }
+    if (message.progress !== undefined) {
+      obj.progress = Progress.toJSON(message.progress);
+    }
     return obj;
   },
 
@@ -889,6 +926,9 @@ export const Run: MessageFns<Run> = {
       : undefined;
     message.cancelRequested = object.cancelRequested ?? false;
     message.lastSeq = (object.lastSeq !== undefined && object.lastSeq !== null) ? BigInt(object.lastSeq) : 0n;
+    message.progress = (object.progress !== undefined && object.progress !== null)
+      ? Progress.fromPartial(object.progress)
+      : undefined;
     return message;
   },
 };
@@ -3156,13 +3196,16 @@ export const WatchRunRequest: MessageFns<WatchRunRequest> = {
 };
 
 function createBaseWatchRunResponse(): WatchRunResponse {
-  return { event: undefined };
+  return { event: undefined, progress: undefined };
 }
 
 export const WatchRunResponse: MessageFns<WatchRunResponse> = {
   encode(message: WatchRunResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.event !== undefined) {
       RunEvent.encode(message.event, writer.uint32(10).fork()).join();
+    }
+    if (message.progress !== undefined) {
+      RunProgress.encode(message.progress, writer.uint32(402).fork()).join();
     }
     return writer;
   },
@@ -3188,6 +3231,14 @@ export const WatchRunResponse: MessageFns<WatchRunResponse> = {
             message.event = RunEvent.decode(reader, reader.uint32());
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.progress = RunProgress.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3201,13 +3252,19 @@ export const WatchRunResponse: MessageFns<WatchRunResponse> = {
   },
 
   fromJSON(object: any): WatchRunResponse {
-    return { event: isSet(object.event) ? RunEvent.fromJSON(object.event) : undefined };
+    return {
+      event: isSet(object.event) ? RunEvent.fromJSON(object.event) : undefined,
+      progress: isSet(object.progress) ? RunProgress.fromJSON(object.progress) : undefined,
+    };
   },
 
   toJSON(message: WatchRunResponse): unknown {
     const obj: any = {};
     if (message.event !== undefined) {
       obj.event = RunEvent.toJSON(message.event);
+    }
+    if (message.progress !== undefined) {
+      obj.progress = RunProgress.toJSON(message.progress);
     }
     return obj;
   },
@@ -3219,6 +3276,201 @@ export const WatchRunResponse: MessageFns<WatchRunResponse> = {
     const message = createBaseWatchRunResponse();
     message.event = (object.event !== undefined && object.event !== null)
       ? RunEvent.fromPartial(object.event)
+      : undefined;
+    message.progress = (object.progress !== undefined && object.progress !== null)
+      ? RunProgress.fromPartial(object.progress)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRunProgress(): RunProgress {
+  return { percent: 0, steps: [] };
+}
+
+export const RunProgress: MessageFns<RunProgress> = {
+  encode(message: RunProgress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.percent !== 0) {
+      writer.uint32(9).double(message.percent);
+    }
+    for (const v of message.steps) {
+      StepProgress.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RunProgress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRunProgress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 9) {
+              break;
+            }
+
+            message.percent = reader.double();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.steps.push(StepProgress.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RunProgress {
+    return {
+      percent: isSet(object.percent) ? globalThis.Number(object.percent) : 0,
+      steps: globalThis.Array.isArray(object?.steps) ? object.steps.map((e: any) => StepProgress.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: RunProgress): unknown {
+    const obj: any = {};
+    if (message.percent !== 0) {
+      obj.percent = floatToJson(message.percent);
+    }
+    if (message.steps?.length) {
+      obj.steps = message.steps.map((e) => StepProgress.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RunProgress>, I>>(base?: I): RunProgress {
+    return RunProgress.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RunProgress>, I>>(object: I): RunProgress {
+    const message = createBaseRunProgress();
+    message.percent = object.percent ?? 0;
+    message.steps = object.steps?.map((e) => StepProgress.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseStepProgress(): StepProgress {
+  return { stepId: "", item: 0, progress: undefined };
+}
+
+export const StepProgress: MessageFns<StepProgress> = {
+  encode(message: StepProgress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.stepId !== "") {
+      writer.uint32(10).string(message.stepId);
+    }
+    if (message.item !== 0) {
+      writer.uint32(16).uint32(message.item);
+    }
+    if (message.progress !== undefined) {
+      Progress.encode(message.progress, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StepProgress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStepProgress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.stepId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.item = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.progress = Progress.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StepProgress {
+    return {
+      stepId: isSet(object.stepId)
+        ? globalThis.String(object.stepId)
+        : isSet(object.step_id)
+        ? globalThis.String(object.step_id)
+        : "",
+      item: isSet(object.item) ? globalThis.Number(object.item) : 0,
+      progress: isSet(object.progress) ? Progress.fromJSON(object.progress) : undefined,
+    };
+  },
+
+  toJSON(message: StepProgress): unknown {
+    const obj: any = {};
+    if (message.stepId !== "") {
+      obj.stepId = message.stepId;
+    }
+    if (message.item !== 0) {
+      obj.item = Math.round(message.item);
+    }
+    if (message.progress !== undefined) {
+      obj.progress = Progress.toJSON(message.progress);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<StepProgress>, I>>(base?: I): StepProgress {
+    return StepProgress.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<StepProgress>, I>>(object: I): StepProgress {
+    const message = createBaseStepProgress();
+    message.stepId = object.stepId ?? "";
+    message.item = object.item ?? 0;
+    message.progress = (object.progress !== undefined && object.progress !== null)
+      ? Progress.fromPartial(object.progress)
       : undefined;
     return message;
   },

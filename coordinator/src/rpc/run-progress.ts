@@ -1,0 +1,41 @@
+/** How far a run is: its steps that are over, and what the handlers of the running ones reported. */
+import type { Progress, RunProgress } from "@taskmesh/proto";
+import type { ChainPlan } from "../engine/plan.js";
+import { isOver, type StepState, StepStatus } from "../engine/run-state.js";
+import type { ProgressRow } from "../store/reports.js";
+
+/** What the handler of each running attempt reported last, by step index. Reports of attempts that are over are none. */
+export function currentReports(
+  steps: readonly StepState[],
+  plan: ChainPlan,
+  rows: readonly ProgressRow[],
+): Map<number, Progress> {
+  const current = new Map<number, Progress>();
+  for (const { index, id } of plan.steps) {
+    const step = steps[index]!;
+    if (step.status !== StepStatus.STEP_STATUS_RUNNING) continue;
+    const row = rows.find((one) => one.stepId === id && one.item === 0 && one.attempt === step.attempt);
+    if (row && (row.percent > 0 || row.message !== "")) {
+      current.set(index, { percent: row.percent, message: row.message });
+    }
+  }
+  return current;
+}
+
+/** 0 to 100, to a tenth: every step counts alike. */
+export function percentOf(steps: readonly StepState[], current: ReadonlyMap<number, Progress>): number {
+  let done = 0;
+  steps.forEach((step, index) => {
+    done += isOver(step.status) ? 1 : (current.get(index)?.percent ?? 0) / 100;
+  });
+  return Math.round((done / Math.max(1, steps.length)) * 1_000) / 10;
+}
+
+/** The same as watchers are told. */
+export function toRunProgress(steps: readonly StepState[], plan: ChainPlan, rows: readonly ProgressRow[]): RunProgress {
+  const current = currentReports(steps, plan, rows);
+  return {
+    percent: percentOf(steps, current),
+    steps: [...current].map(([index, progress]) => ({ stepId: plan.steps[index]!.id, item: 0, progress })),
+  };
+}
