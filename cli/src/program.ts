@@ -17,6 +17,7 @@ import { runsList } from "./commands/runs-list.js";
 import { runsLogs } from "./commands/runs-logs.js";
 import { runsResult } from "./commands/runs-result.js";
 import { runsShow } from "./commands/runs-show.js";
+import { runsSignal } from "./commands/runs-signal.js";
 import { runsStart } from "./commands/runs-start.js";
 import { runsWatch } from "./commands/runs-watch.js";
 import { workersList } from "./commands/workers-list.js";
@@ -72,7 +73,8 @@ export function createProgram() {
     .addCommand(runsList())
     .addCommand(runsCancel())
     .addCommand(runsResult())
-    .addCommand(runsLogs());
+    .addCommand(runsLogs())
+    .addCommand(runsSignal());
   program.addCommand(init()).addCommand(gen()).addCommand(dev()).addCommand(mesh()).addCommand(completion());
   // Errors leave by exceptions everywhere, so that main.ts alone decides the exit code.
   const quiet = (command: { exitOverride(): unknown; commands: readonly unknown[] }) => {

@@ -67,6 +67,22 @@ describe("chain document", () => {
     });
   });
 
+  it("takes a time for itself where a length is awaited, and writes it back", () => {
+    const text =
+      "steps: [{id: a, wait: {duration: 1h30m}}, {id: b, wait: {duration: input.pause}}, {id: c, wait: {until: input.at}}]";
+    const { json, spec, problems } = parseChainDocument(text);
+    expect(problems).toEqual([]);
+    expect(json?.["steps"]).toEqual([
+      { id: "a", wait: { duration: { literal: "5400s" } } },
+      { id: "b", wait: { duration: { cel: "input.pause" } } },
+      { id: "c", wait: { until: { cel: "input.at" } } },
+    ]);
+    expect(parseChainDocument(formatChainDocument(spec!)).spec).toEqual(spec);
+    expect(messages("steps: [{id: a, wait: {duration: 30}}]")).toEqual([
+      "1:34 a time such as 500ms, 1s, 2m or 1h30m is expected; 30 needs a unit: 30s",
+    ]);
+  });
+
   it("takes strings for CEL and other scalars for literals", () => {
     const text =
       "output: {a: x, b: 5, c: true, d: 1.5, e: {literal: [1, {k: v}]}, f: {cel: y}, g: 9007199254740993, h: {literal: null}}";

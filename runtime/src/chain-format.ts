@@ -49,6 +49,11 @@ function formatStep(step: StepSpec): Record<string, unknown> {
     schedule_to_close: time(step.scheduleToClose),
     task_queue: step.taskQueue,
     priority: step.priority === 0 ? undefined : step.priority,
+    signal: step.signal && {
+      ...present({ name: step.signal.name }),
+      ...present({ output: filled(step.signal.output) }),
+    },
+    wait: step.wait && formatExpressions(present({ ...step.wait }) as Record<string, Expression>),
   });
 }
 

@@ -29,7 +29,7 @@ export interface DocumentProblem extends TextPlace {
 
 /** What may stand where. */
 type Shape =
-  | { kind: "text" | "duration" | "number" | "whole" | "expression" | "condition" | "onUnhandled" }
+  | { kind: "text" | "duration" | "number" | "whole" | "expression" | "condition" | "onUnhandled" | "span" }
   | { kind: "record"; keys: Keys }
   | { kind: "list"; item: Shape }
   | { kind: "map"; item: Shape };
@@ -64,6 +64,8 @@ const stepKeys: Keys = {
   schedule_to_close: duration,
   task_queue: text,
   priority: { kind: "whole" },
+  signal: { kind: "record", keys: { name: text, output: { kind: "map", item: text } } },
+  wait: { kind: "record", keys: { duration: { kind: "span" }, until: { kind: "expression" } } },
 };
 
 /** Settings of a chain. */
@@ -91,6 +93,7 @@ const article: Record<Shape["kind"], string> = {
   expression: "a CEL expression or a literal",
   condition: "a CEL expression",
   onUnhandled: "FAIL or BREAK",
+  span: "a time such as 30s or 1h30m, or a CEL expression that makes one",
   record: "a map",
   list: "a list",
   map: "a map",
@@ -170,6 +173,15 @@ export class ChainReader {
         return node.items.map((item, n) => this.value(item, shape.item, `${path}[${n}]`, depth + 1) ?? null);
       case "expression":
         return this.expression(node, path, depth);
+      case "span": {
+        const value = scalarOf(node);
+        const time = typeof value === "string" ? parseDuration(value) : undefined;
+        if (time !== undefined) return { literal: time };
+        const isNumber = typeof value === "bigint" || typeof value === "number";
+        return isNumber
+          ? this.wrong(node, { kind: "duration" }, path, `; ${value} needs a unit: ${value}s`)
+          : this.expression(node, path, depth);
+      }
       case "condition": {
         const value = isMap(node) ? node.get("cel") : scalarOf(node);
         if (typeof value === "boolean") return String(value);

@@ -160,6 +160,21 @@ export const reasons = {
     meaning: "The run has ended; a final status never changes. The detail RunEnded names it.",
     fix: "Start a new run if it is to be done again.",
   },
+  SIGNAL_UNKNOWN: {
+    code: NOT_FOUND,
+    meaning: "No step of the run's chain waits for a signal of this name.",
+    fix: "Use a name that `taskmesh chains show --spec` shows under `signal`.",
+  },
+  SIGNAL_NOT_AWAITED: {
+    code: FAILED_PRECONDITION,
+    meaning: "Every step that waits for this signal has ended, or the run is being cancelled: it came too late.",
+    fix: "Look at the run; start a new one if it is to be done again.",
+  },
+  SIGNALS_FULL: {
+    code: RESOURCE_EXHAUSTED,
+    meaning: "The run keeps 64 messages for steps that do not wait yet, and takes no more.",
+    fix: "Wait for `RetryInfo` and send it again with the same id.",
+  },
   LEASE_LOST: {
     code: FAILED_PRECONDITION,
     meaning: "The attempt was superseded by another one, or its step has ended.",

@@ -16,11 +16,13 @@ export interface StepKind {
   name: string;
   weight: number;
   /** What a step of this kind has beside what all have. */
-  draw(random: Random): StepSpec;
+  draw(random: Random, stepId: string): StepSpec;
   /** Whether it runs, where its input decides it. */
   runs?(input: string): boolean;
   /** Its output travels by reference. */
   large?: true;
+  /** What it puts out, where no handler does. */
+  output?(stepId: string): string;
 }
 
 /** A short text that stands for all that was hashed. */
@@ -51,7 +53,28 @@ const stepKinds: readonly StepKind[] = [
       retry: retries(random),
     }),
   },
+  {
+    name: "sleeping",
+    weight: 1,
+    draw: (random) => {
+      const ms = random.pick([0, 50, 3_000, 20_000]);
+      return { wait: { kind: "timer", endsAtMs: (_input, readyAtMs) => readyAtMs + ms } };
+    },
+    output: () => "",
+  },
+  {
+    name: "signalled",
+    weight: 1,
+    draw: (random, stepId) => ({
+      wait: { kind: "signal", mailbox: stepId },
+      ...(random.chance(0.3) ? { scheduleToCloseMs: random.int(20_000, 60_000) } : {}),
+    }),
+    output: (stepId) => signalText(stepId),
+  },
 ];
+
+/** What a signal for the step says. */
+export const signalText = (stepId: string): string => digest("signal", stepId);
 
 const retries = (random: Random): NonNullable<StepSpec["retry"]> => ({
   attemptsMax: random.int(2, 6),
@@ -87,7 +110,7 @@ export function drawChain(random: Random, no: number, stepsMax = 7): Chain {
       startToCloseMs: 30_000,
       ...(kind.runs ? { condition: (scope) => map(inputOf(scope), kind.runs!) } : {}),
       bindInput: (scope) => map(inputOf(scope), encode),
-      ...kind.draw(random),
+      ...kind.draw(random, `s${index}`),
     };
   });
   const everyStep = kinds.map((_, index) => index);
@@ -107,7 +130,9 @@ function compute(kinds: readonly StepKind[], needs: readonly number[][], input: 
       input,
       needs[index]!.map((need) => outputs[need] ?? ""),
     );
-    outputs.push(kind.runs && !kind.runs(given) ? "" : outputOf(`s${index}`, given));
+    const stepId = `s${index}`;
+    const output = (): string => (kind.output ? kind.output(stepId) : outputOf(stepId, given));
+    outputs.push(kind.runs && !kind.runs(given) ? "" : output());
   });
   return join(input, outputs);
 }

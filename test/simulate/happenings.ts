@@ -5,6 +5,7 @@
 import { value } from "../../coordinator/src/engine/plan-fixture.js";
 import { isFinal } from "../../coordinator/src/engine/run-state.js";
 import type { StartCommand } from "../../coordinator/src/pipeline/ports.js";
+import { signalText } from "./chains.js";
 import type { Mesh } from "./mesh.js";
 
 interface Happening {
@@ -18,6 +19,7 @@ export const happenings: readonly Happening[] = [
   { weight: 6, fault: false, happen: (mesh) => void startRun(mesh, false) },
   { weight: 2, fault: false, happen: (mesh) => void startRun(mesh, true) },
   { weight: 1.5, fault: false, happen: (mesh) => void cancelRun(mesh) },
+  { weight: 6, fault: false, happen: (mesh) => void signalRun(mesh) },
   { weight: 1.5, fault: true, happen: killCoordinator },
   { weight: 1, fault: true, happen: (mesh) => mesh.addCoordinator() },
   { weight: 1, fault: true, happen: killWorker },
@@ -72,6 +74,30 @@ async function cancelRun(mesh: Mesh): Promise<void> {
   if (done === undefined) return;
   mesh.world.note(() => `${mesh.nameOf(runId)} was cancelled`);
   mesh.ledger.cancelled(runId);
+}
+
+/** Somebody sends a signal and, since the answer may be lost, sends it again. */
+async function signalRun(mesh: Mesh): Promise<void> {
+  const open = [...mesh.store.runs.values()]
+    .filter(({ status }) => !isFinal(status))
+    .map(({ id, method }) => ({ id, method }));
+  if (open.length === 0) return;
+  const { id: runId, method } = mesh.world.random.pick(open);
+  const { steps } = mesh.chains.find(({ plan }) => plan.method === method)!.plan;
+  const awaited = steps.filter(({ wait }) => wait?.kind === "signal");
+  if (awaited.length === 0) return;
+  const stepId = mesh.world.random.pick(awaited).id;
+  const message = {
+    mailbox: stepId,
+    name: stepId,
+    key: `${stepId}-${mesh.world.tasks}`,
+    value: value(signalText(stepId)),
+  };
+  for (let asks = 0; asks < 2; asks++) {
+    const sent = await mesh.ask((room) => room.intake.send(1, runId, message).catch(() => undefined));
+    if (sent) mesh.world.note(() => `${mesh.nameOf(runId)} was sent a signal for ${stepId}`);
+    await mesh.world.pause(500);
+  }
 }
 
 function killCoordinator(mesh: Mesh): void {

@@ -3,7 +3,7 @@
  *
  * V1.  A run's version grows by one a commit; its history has no gap and no repetition.
  * V2.  Nothing changes a final run; its end is recorded once and is the last of its history.
- * V3.  A step succeeds once, by the report of a worker that held the attempt's lease.
+ * V3.  A step succeeds once, by the report of a worker that held the attempt's lease; one that waits, by no attempt at all.
  * V4.  No start leaves before the commit that gave its lease.
  * V5.  A lease is one attempt's: of one run, step and number.
  * V6.  A step's attempts only grow in number; a step that is over stays as it is.
@@ -106,6 +106,7 @@ export class Ledger {
       const step = run.steps[record.step]!;
       holds(!this.#cancelled.has(run.id), "V8", () => `${at()}: a success after its cancel`);
       holds(step.status === StepStatus.STEP_STATUS_SUCCEEDED && step.attempt === record.attempt, "V3", at);
+      if (step.attempt === 0 && step.lease === "") continue;
       const holders = this.#holders.get(step.lease);
       holds(holders?.has(record.session ?? "") ?? false, "V3", () => `${at()}: ${record.session} never held the lease`);
     }

@@ -17,6 +17,7 @@ import type { Ledger } from "./ledger.js";
 import type { World } from "./world.js";
 
 interface HistoryRow {
+  seq: number;
   kind: EventKind;
   step: number;
   payload: Value | undefined;
@@ -102,9 +103,9 @@ export class ModelStore {
     const row = this.runs.get(id);
     if (!row) return undefined;
     const stored = toStoredRun(row);
-    for (const { kind, step, payload } of this.history.get(id)!) {
+    for (const { seq, kind, step, payload } of this.history.get(id)!) {
       if (payload && kind !== EventKind.EVENT_KIND_RUN_ENDED)
-        placeValue(stored, kind, step < 0 ? null : step, { ...payload });
+        placeValue(stored, { seq, kind, step: step < 0 ? null : step }, { ...payload });
     }
     return stored;
   }
@@ -149,8 +150,8 @@ export class ModelStore {
       history.map(({ kind }) => kind),
     );
     this.runs.set(run.id, toRow(write));
-    for (const { kind, step, payload } of write.records)
-      history.push({ kind, step, payload: payload && { ...payload } });
+    for (const { seq, kind, step, payload } of write.records)
+      history.push({ seq, kind, step, payload: payload && { ...payload } });
     this.history.set(run.id, history);
     for (const effect of write.effects) this.#applyEffect(run, effect);
     return true;

@@ -1,6 +1,6 @@
 import { Command } from "@commander-js/extra-typings";
 import { methodPath } from "../api.js";
-import { object, objects, text } from "../json.js";
+import { type JsonObject, object, objects, text } from "../json.js";
 import { parseVersion } from "../options.js";
 import { plain } from "../output.js";
 import { openSession } from "../session.js";
@@ -36,7 +36,7 @@ export const chainsShow = () =>
         ["STEP", "CALL", "AFTER", "WHEN"],
         objects(spec.steps).map((step) => [
           plain(text(step.id)),
-          plain(text(step.call)),
+          plain(text(step.call) || doing(step)),
           plain(
             edges
               .filter((edge) => edge.to === step.id)
@@ -47,3 +47,6 @@ export const chainsShow = () =>
         ]),
       );
     });
+
+/** What a step does that calls nothing. */
+const doing = (step: JsonObject): string => ["wait", "signal"].find((setting) => step[setting] !== undefined) ?? "";

@@ -1,30 +1,9 @@
-import { readFileSync } from "node:fs";
 import { Command } from "@commander-js/extra-typings";
-import { usageError } from "../exit.js";
+import { readJsonInput } from "../json-input.js";
 import { parseDuration, parsePairs, parsePriority } from "../options.js";
 import { finishRun, waitForResult } from "../result.js";
 import { openSession } from "../session.js";
 import { watchRun } from "../watch.js";
-
-/** The input as JSON text: literal, from a file ("@path"), or from stdin ("-"). */
-function readInput(given: string): string {
-  let source = given;
-  if (given === "-" || given.startsWith("@")) {
-    const path = given === "-" ? 0 : given.slice(1);
-    try {
-      source = readFileSync(path, "utf8");
-    } catch (error) {
-      throw usageError(`can't read the input from ${given === "-" ? "stdin" : path}: ${(error as Error).message}`);
-    }
-  }
-  try {
-    JSON.parse(source);
-    return source;
-  } catch (error) {
-    const hint = `Quote it for the shell: --input '{"url":"http://localhost:8000/"}', or use --input @file.json.`;
-    throw usageError(`the input is not JSON: ${(error as Error).message}`, hint);
-  }
-}
 
 /** `taskmesh runs start`: starts a run of any action or chain, and follows it where asked to. */
 export const runsStart = () =>
@@ -41,7 +20,7 @@ export const runsStart = () =>
     .action(async (method, options, command) => {
       const session = openSession(command);
       const { api, out } = session;
-      const input = readInput(options.input);
+      const input = readJsonInput(options.input);
       const settings = {
         method,
         labels: options.label,

@@ -6,7 +6,8 @@ import { describe, expect, it } from "vitest";
 import { compileProtos } from "../../../test/fixtures/compile-protos.js";
 import type { ChainPlan, Evaluated, Scope, Value } from "../engine/plan.js";
 import { bytesToJson, jsonToBytes, type Side } from "./check.js";
-import { type ChainEnvironment, compileAction, compileChain } from "./compile-chain.js";
+import { compileAction } from "./compile-action.js";
+import { type ChainEnvironment, compileChain } from "./compile-chain.js";
 import type { Contract } from "./contract.js";
 import { contractsOf, parseDescriptorSet } from "./descriptors.js";
 

@@ -11,13 +11,14 @@ import { createRegistry, type DescEnum, type DescMessage } from "@bufbuild/proto
 import { EmptySchema } from "@bufbuild/protobuf/wkt";
 import { type ChainEdge, type ChainProblem, ChainSpec, type StepSpec } from "@taskmesh/proto";
 import { nearestName } from "@taskmesh/runtime";
-import type { ChainPlan, Evaluated, PlanSource, StepPlan } from "../engine/plan.js";
+import type { ChainPlan, PlanSource, StepPlan } from "../engine/plan.js";
 import { compileBinding, compileCondition } from "./cel/bind.js";
 import type { CheckedExpression } from "./cel/check.js";
 import { guardsOf } from "./cel/paths.js";
 import { createScopeTypes, type ScopeTypes, type StepOutput } from "./cel/scope-types.js";
 import { findCycle, neededBy } from "./chain-graph.js";
 import { type CheckedMessage, checkCel, checkMapping, type Report } from "./compile-message.js";
+import { isWaiting, readWait, refuseDifferentSignals, type WaitingStep } from "./compile-wait.js";
 import { type Contract, splitMethod } from "./contract.js";
 import { declareContract } from "./declare.js";
 import { checkedBinding, stepBase } from "./plan-parts.js";
@@ -47,6 +48,8 @@ export interface ChainEnvironment {
   version?: number;
   /** Evaluate whatever it costs: for the thread that evaluates what was deferred. */
   force?: boolean;
+  /** The contracts are those of a stored version: what steps declare is there already. */
+  pinned?: boolean;
 }
 
 export interface CompiledChain {
@@ -60,10 +63,12 @@ export interface CompiledChain {
   edges: ChainEdge[];
   /** Fingerprint of the contract by callee. */
   pins: Record<string, string>;
+  /** Contracts that steps declare: to be stored with the chain. */
+  declared: Contract[];
 }
 
 export function compileChain(spec: ChainSpec, environment: ChainEnvironment): CompiledChain {
-  const result: CompiledChain = { problems: [], warnings: [], edges: [], pins: {} };
+  const result: CompiledChain = { problems: [], warnings: [], edges: [], pins: {}, declared: [] };
   const report: Report = (problem) => {
     if (result.problems.length < problemsMax) result.problems.push(problemOf(problem));
   };
@@ -77,8 +82,10 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
     report({ reason: "TOO_LARGE", path: "steps", message });
     return result;
   }
-  const steps = spec.steps.map((step, index) => readStep(step, index, environment, report));
+  const steps = spec.steps.map((step, index) => readStep(step, index, spec.contract?.name ?? "", environment, report));
   refuseDuplicateIds(steps, report);
+  refuseDifferentSignals(steps, report);
+  result.declared = steps.flatMap((step) => (step.waiting === undefined ? [] : [step.waiting.contract]));
   for (const step of steps) {
     if (step.contract !== undefined) result.pins[step.contract.method] = step.contract.fingerprint;
   }
@@ -116,37 +123,6 @@ function sourceOf(spec: ChainSpec, contract: Contract, steps: readonly StepDraft
   return { spec: ChainSpec.encode(spec).finish(), contracts };
 }
 
-/** The plan of a lone action or of one callable: the one step "call", whose input and output are the run's. */
-export function compileAction(contract: Contract): ChainPlan {
-  const settings = stepSettings(loneStep, contract.options, contract.service, []);
-  const whole = (value: { bytes?: Uint8Array } | undefined): Evaluated<Uint8Array> =>
-    value?.bytes === undefined ? { kind: "deferred" } : { kind: "value", value: value.bytes };
-  return {
-    method: contract.method,
-    version: 0,
-    contract: contract.fingerprint,
-    outputContract: contract.fingerprint,
-    runTimeoutMs: runTimeoutMsDefault,
-    steps: [
-      {
-        ...stepBase(contract, settings, { index: 0, id: "call", needs: [], neededBy: [] }),
-        bindInput: (scope) => whole(scope.input),
-      },
-    ],
-    bindOutput: (scope) => whole(scope.outputs[0]),
-  };
-}
-
-const loneStep = {
-  retry: undefined,
-  scheduleToStart: undefined,
-  startToClose: undefined,
-  heartbeat: undefined,
-  scheduleToClose: undefined,
-  taskQueue: "",
-  priority: 0,
-};
-
 /** A step while its chain is compiled. */
 interface StepDraft {
   spec: StepSpec;
@@ -154,6 +130,7 @@ interface StepDraft {
   path: string;
   contract: Contract | undefined;
   settings: StepSettings;
+  waiting?: WaitingStep | undefined;
   needs: Set<number>;
   condition?: CheckedExpression;
   input?: CheckedMessage;
@@ -197,7 +174,13 @@ function runTimeout(spec: ChainSpec, report: Report): number {
 
 const stepIds = /^[A-Za-z][A-Za-z0-9_]{0,63}$/;
 
-function readStep(spec: StepSpec, index: number, environment: ChainEnvironment, report: Report): StepDraft {
+function readStep(
+  spec: StepSpec,
+  index: number,
+  chain: string,
+  environment: ChainEnvironment,
+  report: Report,
+): StepDraft {
   const path = `steps[${index}]`;
   const place = { stepId: spec.id };
   if (!stepIds.test(spec.id)) {
@@ -206,8 +189,9 @@ function readStep(spec: StepSpec, index: number, environment: ChainEnvironment, 
     const message = spec.id === "" ? "the step has no id" : `${found} can't be the id of a step`;
     report({ ...place, reason: "INVALID_NAME", path: `${path}.id`, field: "id", message, expected, found });
   }
-  const contract = spec.call === "" ? undefined : environment.contractFor(spec.call);
-  if (contract === undefined) {
+  const waiting = isWaiting(spec) ? readWait(spec, path, chain, environment, report) : undefined;
+  const contract = waiting?.contract ?? (spec.call === "" ? undefined : environment.contractFor(spec.call));
+  if (contract === undefined && !isWaiting(spec)) {
     const known = splitMethod(spec.call) !== undefined;
     const message =
       spec.call === ""
@@ -231,7 +215,7 @@ function readStep(spec: StepSpec, index: number, environment: ChainEnvironment, 
   for (const fault of faults) {
     report({ ...place, reason: "OUT_OF_RANGE", ...fault, path: `${path}.${fault.path}`, field: fault.path });
   }
-  return { spec, index, path, contract, settings, needs: new Set() };
+  return { spec, index, path, contract, settings, waiting, needs: new Set() };
 }
 
 /** The method that was meant: nearest as a whole, or the only one with this service or this rpc name. */
@@ -319,8 +303,8 @@ function checkStep(step: StepDraft, steps: readonly StepDraft[], types: ScopeTyp
   if (step.contract === undefined) return;
   const mapping = {
     target: step.contract.input,
-    fields: spec.input,
-    path: `${path}.input`,
+    fields: step.waiting?.fields ?? spec.input,
+    path: step.waiting ? `${path}.${step.waiting.setting}` : `${path}.input`,
     stepId: spec.id,
     types,
     guarded,
@@ -368,6 +352,7 @@ function planStep(step: StepDraft, users: readonly number[], types: ScopeTypes, 
       ? {}
       : { condition: compileCondition(condition, types, { ...options, label: `${label}, when` }) }),
     bindInput: checkedBinding(bind, contract, "input"),
+    ...(step.waiting ? { wait: step.waiting.plan } : {}),
   };
 }
 

@@ -41,6 +41,7 @@ function compile({ spec, method, contracts }: NonNullable<EvaluationRequest["sou
     chainContract: own,
     resolveType: (name) => own?.registry.getMessage(name) ?? own?.registry.getEnum(name),
     force: true,
+    pinned: true,
   });
   if (plan === undefined) throw new Error(`the chain does not compile: ${problems[0]?.message ?? ""}`);
   return plan;

@@ -6,6 +6,7 @@
 import { EventKind } from "@taskmesh/proto";
 import { onReport } from "./attempts.js";
 import { admit, cancel, evaluated, redispatch, wake } from "./control.js";
+import { receive } from "./messages.js";
 import type { ChainPlan, Value } from "./plan.js";
 import type { Advance, Context, RunEvent } from "./run-event.js";
 import { isFinal, pendingStep, type RunState, RunStatus } from "./run-state.js";
@@ -64,6 +65,8 @@ export function advance(run: RunState, plan: ChainPlan, event: RunEvent, context
       return evaluated(beginTurn(run, plan, context), event.stepId, event.evaluation);
     case "cancel":
       return cancel(run, plan, event.reason, context);
+    case "message":
+      return receive(run, plan, event, context);
     case "wake":
       return wake(beginTurn(run, plan, context));
   }

@@ -5,10 +5,20 @@ import { dueOf } from "./deadlines.js";
 import type { ChainPlan } from "./plan.js";
 import { endCancelled, endRun, failStep, finishIfOver, forgetLease, stopStep } from "./run-end.js";
 import type { Advance, Context, Evaluation, RunEvent } from "./run-event.js";
-import { cancelGraceMs, inFlight, isFinal, isOver, type RunState, RunStatus, StepStatus } from "./run-state.js";
+import {
+  cancelGraceMs,
+  inFlight,
+  isEvaluating,
+  isFinal,
+  isOver,
+  type RunState,
+  RunStatus,
+  StepStatus,
+} from "./run-state.js";
 import { stepIndex } from "./step-index.js";
-import { offerStep, skipStep, startReady } from "./step-start.js";
+import { offerStep, skipStep, startReady, startWait } from "./step-start.js";
 import { beginTurn, changed, editStep, meshFailure, move, record, type Turn, unchanged } from "./turn.js";
+import { endWait } from "./waits.js";
 
 /** Starts that may never arrive are sent again under new leases; evaluations that may never answer are asked for again. */
 export function redispatch(turn: Turn, event: Extract<RunEvent, { kind: "redispatch" }>): Advance {
@@ -18,7 +28,7 @@ export function redispatch(turn: Turn, event: Extract<RunEvent, { kind: "redispa
   plan.steps.forEach((stepPlan, index) => {
     const step = run.steps[index]!;
     if (isFinal(run.status) || (report && report.stepId !== stepPlan.id)) return;
-    if (step.status === StepStatus.STEP_STATUS_WAITING) turn.effects.push({ kind: "evaluate", stepId: stepPlan.id });
+    if (isEvaluating(step)) turn.effects.push({ kind: "evaluate", stepId: stepPlan.id });
     if (step.status !== StepStatus.STEP_STATUS_DISPATCHED || run.cancel) return;
     if (report ? report.lease !== step.lease : step.attemptAtMs >= beforeMs) return;
     forgetLease(turn, index);
@@ -44,8 +54,7 @@ export function evaluated(turn: Turn, stepId: string, evaluation: Evaluation): A
   if (stepId === "") return evaluatedOutput(turn, evaluation);
   const index = stepIndex(turn.plan, stepId);
   if (index === undefined) return unchanged(turn.run, "unknown-step");
-  const waiting = turn.run.steps[index]!.status === StepStatus.STEP_STATUS_WAITING;
-  if (!waiting || turn.run.cancel) return unchanged(turn.run, "not-ready");
+  if (!isEvaluating(turn.run.steps[index]!) || turn.run.cancel) return unchanged(turn.run, "not-ready");
   const plan = turn.plan.steps[index]!;
   if (evaluation.kind === "failed") {
     failStep(turn, index, evaluation.failure);
@@ -58,7 +67,8 @@ export function evaluated(turn: Turn, stepId: string, evaluation: Evaluation): A
     return changed(turn);
   }
   editStep(turn, index).input = evaluation.value;
-  offerStep(turn, plan);
+  if (!plan.wait) offerStep(turn, plan);
+  else if (startWait(turn, plan) === "over") startReady(turn, plan.neededBy);
   return changed(turn);
 }
 
@@ -138,6 +148,10 @@ function wakeStep(turn: Turn, index: number): void {
       record(turn, EventKind.EVENT_KIND_STEP_READY, { step: index, attempt: step.attempt });
       editStep(turn, index).attemptAtMs = turn.nowMs;
       offerStep(turn, plan);
+      return;
+    case "wait":
+      endWait(turn, plan);
+      startReady(turn, plan.neededBy);
   }
 }
 

@@ -3,7 +3,7 @@ import type { ChainPlan, StepPlan } from "./plan.js";
 import { inFlight, isFinal, isOver, type RunState, type StepState, StepStatus, timeoutGraceMs } from "./run-state.js";
 
 /** What is due for a step at an instant, most final first. */
-export type Due = "schedule-to-close" | "schedule-to-start" | "start-to-close" | "retry";
+export type Due = "schedule-to-close" | "schedule-to-start" | "start-to-close" | "retry" | "wait";
 
 /** The first thing that is due for the step at `nowMs`. */
 export function dueOf(step: StepState, plan: StepPlan, nowMs: number): Due | undefined {
@@ -12,6 +12,7 @@ export function dueOf(step: StepState, plan: StepPlan, nowMs: number): Due | und
   if (scheduleToStartAtMs(step, plan) <= nowMs) return "schedule-to-start";
   if (startToCloseAtMs(step, plan) <= nowMs) return "start-to-close";
   if (step.status === StepStatus.STEP_STATUS_RETRYING && step.retryAtMs <= nowMs) return "retry";
+  if (waitEndsAtMs(step) <= nowMs) return "wait";
   return undefined;
 }
 
@@ -28,6 +29,9 @@ function scheduleToStartAtMs(step: StepState, plan: StepPlan): number {
 const startToCloseAtMs = (step: StepState, plan: StepPlan): number =>
   step.status === StepStatus.STEP_STATUS_RUNNING ? step.startedAtMs + plan.startToCloseMs + timeoutGraceMs : Infinity;
 
+/** When a wait ends by itself. */
+const waitEndsAtMs = (step: StepState): number => step.wait?.endsAtMs || Infinity;
+
 /** The earliest instant at which anything of the run is due; 0 if it has ended. */
 export function nextWakeupAtMs(run: RunState, plan: ChainPlan): number {
   if (isFinal(run.status)) return 0;
@@ -40,6 +44,7 @@ export function nextWakeupAtMs(run: RunState, plan: ChainPlan): number {
     const stepPlan = plan.steps[i]!;
     if (step.status === StepStatus.STEP_STATUS_RETRYING) at = Math.min(at, step.retryAtMs);
     at = Math.min(at, scheduleToCloseAtMs(step, stepPlan), scheduleToStartAtMs(step, stepPlan));
+    if (step.wait) at = Math.min(at, waitEndsAtMs(step));
     if (inFlight(step.status)) at = Math.min(at, startToCloseAtMs(step, stepPlan));
   }
   return at;

@@ -6,11 +6,11 @@ import { EventKind } from "@taskmesh/proto";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { nextWakeupAtMs } from "./deadlines.js";
-import type { Evaluated } from "./plan.js";
-import { evaluated, failure, planOf, type RunBench, type StepSpec, startRun } from "./plan-fixture.js";
-import { decodeRunState, encodeRunState } from "./run-codec.js";
+import type { Evaluated, WaitPlan } from "./plan.js";
+import { evaluated, failure, planOf, type RunBench, type StepSpec, startRun, value } from "./plan-fixture.js";
+import { decodeRunState, encodeRunState, unread } from "./run-codec.js";
 import type { Report, RunEvent } from "./run-event.js";
-import { inFlight, isFinal, isOver, type RunState, StepStatus } from "./run-state.js";
+import { inFlight, isEvaluating, isFinal, isOver, type RunState, StepStatus } from "./run-state.js";
 
 const stepsMax = 8;
 const runTimeoutMs = 600_000;
@@ -37,7 +37,13 @@ const stepSpec = fc.record({
   scheduleToCloseMs: timeLimit,
   heartbeatMs: timeLimit,
   startToCloseMs: fc.integer({ min: 1, max: 30_000 }),
+  /** A step that waits so long instead of calling. */
+  waitMs: fc.option(fc.constantFrom(0, 1, 200, 20_000, 10 * runTimeoutMs), { nil: undefined, freq: 4 }),
+  /** A step that waits for a message in one of two mailboxes. */
+  mailbox: fc.option(fc.constantFrom("m0", "m1"), { nil: undefined, freq: 4 }),
 });
+
+const timer = (ms: number): WaitPlan => ({ kind: "timer", endsAtMs: (_input, readyAtMs) => readyAtMs + ms });
 
 /** A graph without cycles: a step needs only steps before it. */
 const planArbitrary = fc
@@ -48,7 +54,8 @@ const planArbitrary = fc
   .map(({ specs, output }) => {
     const steps: Record<string, StepSpec> = {};
     specs.forEach((drawn, index) => {
-      const { needs, condition, input, attemptsMax, delayMs, exclusive, startToCloseMs, ...limits } = drawn;
+      const { needs, condition, input, attemptsMax, delayMs, exclusive, startToCloseMs, waitMs, mailbox, ...limits } =
+        drawn;
       steps[`s${index}`] = {
         needs: Array.from({ length: index }, (_, at) => at)
           .filter((at) => (needs >> at) & 1)
@@ -58,6 +65,8 @@ const planArbitrary = fc
         retry: { attemptsMax, initialMs: delayMs, jitter: 0.5 },
         exclusive,
         startToCloseMs,
+        ...(waitMs === undefined ? {} : { wait: timer(waitMs) }),
+        ...(mailbox === undefined ? {} : { wait: { kind: "signal" as const, mailbox } }),
         ...(Object.fromEntries(Object.entries(limits).filter(([, ms]) => ms !== undefined)) as StepSpec),
       };
     });
@@ -91,6 +100,8 @@ const happening = fc.record({
       "cancel",
       "wake",
       "wake",
+      "message",
+      "message",
     ] as const),
   ),
   step: fc.nat({ max: stepsMax }),
@@ -151,7 +162,16 @@ function eventOf(bench: RunBench, drawn: Happening): RunEvent {
       return { kind: "cancel", reason: "enough" };
     case "wake":
       return { kind: "wake" };
+    case "message":
+      return messageOf(bench, drawn);
   }
+}
+
+/** A message with a value of its own; some repeat the key of an earlier one. */
+function messageOf(bench: RunBench, { step, pick }: Pick<Happening, "step" | "pick">): RunEvent {
+  const mailbox = `m${step % 2}`;
+  const key = pick === 0 ? "" : `key-${pick}`;
+  return { kind: "message", mailbox, name: mailbox, key, value: value(`message-${bench.run.lastSeq}`) };
 }
 
 const count = <T>(items: readonly T[], wanted: (item: T) => boolean): number => items.filter(wanted).length;
@@ -169,6 +189,10 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     expect(step.attempt, "E3").toBeGreaterThanOrEqual(was.attempt);
     if (isOver(was.status)) expect({ ...step, late: 0 }, "E4").toEqual({ ...was, late: 0 });
     if (inFlight(step.status)) expect(step.lease, "E1").not.toBe("");
+    const { wait } = plan.steps[index]!;
+    if (wait) expect(step.lease, "W1").toBe("");
+    if (step.wait) expect([step.status, wait !== undefined], "W3").toEqual([StepStatus.STEP_STATUS_WAITING, true]);
+    if (step.wait && was.wait) expect(step.wait, "W2").toEqual(was.wait);
   });
   const held = run.steps.filter(({ status }) => inFlight(status)).map(({ lease }) => lease);
   expect(new Set(held).size, "E1: a lease is one step's").toBe(held.length);
@@ -183,15 +207,37 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     expect(run.wakeupAtMs, "E5").toBeGreaterThan(0);
     expect(run.wakeupAtMs, "E5").toBeLessThanOrEqual(nextWakeupAtMs(run, plan));
   }
-  const { nowMs, steps, evaluatingOutput, cancel, failure: failed } = run;
+  const { nowMs, steps, evaluatingOutput, cancel, failure: failed, messages } = run;
   const state = {
     nowMs,
     steps,
     evaluatingOutput,
     ...(cancel ? { cancel } : {}),
     ...(failed ? { failure: failed } : {}),
+    ...(messages ? { messages: { ...messages, kept: messages.kept.map((one) => ({ ...one, value: unread })) } } : {}),
   };
   expect(decodeRunState(encodeRunState(run), run.acceptedAtMs)).toEqual(state);
+}
+
+/** M1, M2 and M4: each message is taken once or kept, in order, and nothing that was kept is lost. */
+function checkMessages({ run, records, plan }: RunBench): void {
+  const { kept = [] } = run.messages ?? {};
+  const text = (content: { bytes?: Uint8Array }): string => new TextDecoder().decode(content.bytes);
+  const takers = plan.steps.filter(({ wait }) => wait?.kind === "signal");
+  const taken = takers.flatMap(({ index }) => (run.outputs[index] ? [text(run.outputs[index])] : []));
+  const all = [...taken, ...kept.map(({ value: one }) => text(one))];
+  expect(new Set(all).size, "M1").toBe(all.length);
+  expect(all.length, "M1").toBe(count(records, (r) => r.kind === EventKind.EVENT_KIND_SIGNAL_RECEIVED));
+  for (const mailbox of ["m0", "m1"]) {
+    const seqs = kept.filter((one) => one.mailbox === mailbox).map(({ seq }) => seq);
+    expect(seqs, "M2").toEqual([...seqs].sort((a, b) => a - b));
+    const waiting = takers.some(
+      ({ index, wait }) => run.steps[index]!.wait && (wait as { mailbox: string }).mailbox === mailbox,
+    );
+    expect(waiting && seqs.length > 0, "M4: nothing is kept while a step waits for it").toBe(false);
+  }
+  const keys = kept.map(({ key }) => key).filter((key) => key !== "");
+  expect(new Set(keys).size, "M3").toBe(keys.length);
 }
 
 /** What holds of a whole history. */
@@ -209,6 +255,7 @@ function checkHistory(bench: RunBench): void {
     count(records, (r) => r.seq > cancelSeq && r.kind === EventKind.EVENT_KIND_STEP_SUCCEEDED),
     "E6",
   ).toBe(0);
+  checkMessages(bench);
   if (!isFinal(run.status)) return;
   expect(records.at(-1)?.kind, "nothing follows the end").toBe(EventKind.EVENT_KIND_RUN_ENDED);
   expect(bench.places.size, "every place was given back").toBe(0);
@@ -259,9 +306,11 @@ function settle(bench: RunBench): number {
       const step = bench.run.steps[index]!;
       const stepId = `s${index}`;
       if (step.status === StepStatus.STEP_STATUS_READY) apply({ kind: "admit", step: index });
-      else if (step.status === StepStatus.STEP_STATUS_WAITING)
-        apply({ kind: "evaluated", stepId, evaluation: { kind: "value", value: stored } });
-      else if (inFlight(step.status)) {
+      else if (isEvaluating(step)) apply({ kind: "evaluated", stepId, evaluation: { kind: "value", value: stored } });
+      else if (step.wait && bench.plan.steps[index]!.wait?.kind === "signal") {
+        const { mailbox } = bench.plan.steps[index]!.wait as { mailbox: string };
+        apply({ kind: "message", mailbox, name: "", key: "", value: value(`message-${bench.run.lastSeq}`) });
+      } else if (inFlight(step.status)) {
         const outcome = { kind: "output" as const, value: { ...stored, reference: "out" } };
         apply({ kind: "complete", report: bench.report(stepId), outcome, executionMs: 1, session: "s" });
       }

@@ -73,7 +73,19 @@ export interface StepPlan {
   bindInput: (scope: Scope) => Evaluated<Uint8Array>;
   /** Why `bytes` is no valid output of the callee, undefined if it is. */
   checkOutput: (bytes: Uint8Array) => string | undefined;
+  /** The step waits instead of calling: it has no attempts, and its input says what it waits for. */
+  wait?: WaitPlan;
 }
+
+/** What ends a step that calls nothing. */
+export type WaitPlan =
+  | {
+      kind: "timer";
+      /** When it ends, by its encoded input, if it became ready at `readyAtMs`. */
+      endsAtMs: (input: Uint8Array, readyAtMs: number) => number;
+    }
+  /** Ended by a message that is sent to `mailbox`, which several steps may share: each takes one. */
+  | { kind: "signal"; mailbox: string };
 
 /** What a plan was compiled from, so that another thread can compile it too. */
 export interface PlanSource {

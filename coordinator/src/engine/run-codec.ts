@@ -6,7 +6,7 @@
  */
 import { Failure } from "@taskmesh/proto";
 import type { Value } from "./plan.js";
-import { pendingStep, type RunState, type StepState, StepStatus } from "./run-state.js";
+import { type Messages, pendingStep, type RunState, type StepState, StepStatus } from "./run-state.js";
 
 type StoredValue = [contract: string, sizeBytes: number, sha256: string, reference: string];
 /** 0: pending. Instants are 0 where there is none, else 1 + the milliseconds since acceptance. */
@@ -27,7 +27,9 @@ type StoredStep =
       late?: number,
       input?: StoredValue | 0,
       checkpointed?: 0 | 1,
+      wait?: StoredWait | 0,
     ];
+type StoredWait = [endsAt: number];
 
 interface StoredState {
   now: number;
@@ -36,6 +38,7 @@ interface StoredState {
   cancel?: { reason: string; graceUntilMs: number };
   failure?: unknown;
   evaluatingOutput?: true;
+  messages?: { kept: [mailbox: string, key: string, seq: number][]; keys: readonly string[] };
 }
 
 /** The JSON text of what the run row's columns do not say. */
@@ -47,6 +50,10 @@ export function encodeRunState(run: RunState): string {
   if (run.cancel) stored.cancel = run.cancel;
   if (run.failure) stored.failure = Failure.toJSON(run.failure);
   if (run.evaluatingOutput) stored.evaluatingOutput = true;
+  if (run.messages) {
+    const kept = run.messages.kept.map(({ mailbox, key, seq }): [string, string, number] => [mailbox, key, seq]);
+    stored.messages = { kept, keys: run.messages.keys };
+  }
   return JSON.stringify(stored);
 }
 
@@ -54,7 +61,7 @@ function storeStep(s: StepState, originMs: number): StoredStep {
   if (s.status === StepStatus.STEP_STATUS_PENDING) return 0;
   const at = (ms: number): number => (ms === 0 ? 0 : ms - originMs + 1);
   const input = s.input ? storeValue(s.input) : 0;
-  const row: (number | string | StoredValue)[] = [
+  const row: (number | string | StoredValue | StoredWait)[] = [
     s.status,
     s.attempt,
     s.lease,
@@ -69,6 +76,7 @@ function storeStep(s: StepState, originMs: number): StoredStep {
     s.late,
     input,
     s.checkpointed ? 1 : 0,
+    s.wait ? [at(s.wait.endsAtMs)] : 0,
   ];
   let length = row.length;
   while (length > 1 && (row[length - 1] === 0 || row[length - 1] === "")) length -= 1;
@@ -86,7 +94,8 @@ function storeValue(value: Value): StoredValue {
 export function decodeRunState(
   text: string,
   acceptedAtMs: number,
-): Pick<RunState, "nowMs" | "steps" | "evaluatingOutput"> & Partial<Pick<RunState, "trace" | "cancel" | "failure">> {
+): Pick<RunState, "nowMs" | "steps" | "evaluatingOutput"> &
+  Partial<Pick<RunState, "trace" | "cancel" | "failure" | "messages">> {
   const stored = JSON.parse(text) as StoredState;
   return {
     nowMs: stored.now,
@@ -95,8 +104,17 @@ export function decodeRunState(
     ...(stored.trace ? { trace: stored.trace } : {}),
     ...(stored.cancel ? { cancel: stored.cancel } : {}),
     ...(stored.failure === undefined ? {} : { failure: Failure.fromJSON(stored.failure) }),
+    ...(stored.messages ? { messages: loadMessages(stored.messages) } : {}),
   };
 }
+
+/** Their values are in the history. */
+function loadMessages({ kept, keys }: NonNullable<StoredState["messages"]>): Messages {
+  return { kept: kept.map(([mailbox, key, seq]) => ({ mailbox, key, seq, value: unread })), keys };
+}
+
+/** In place of a value that was not read from the history yet. */
+export const unread: Value = { contract: "", sizeBytes: 0, sha256: new Uint8Array(0) };
 
 function loadStep(row: StoredStep, originMs: number): StepState {
   if (row === 0) return pendingStep();
@@ -116,6 +134,7 @@ function loadStep(row: StoredStep, originMs: number): StepState {
     late,
     input,
     checkpointed,
+    wait,
   ] = row;
   const step: StepState = {
     status,
@@ -136,5 +155,6 @@ function loadStep(row: StoredStep, originMs: number): StepState {
     step.input = { contract, sizeBytes, sha256: Buffer.from(sha256, "base64"), reference };
   }
   if (checkpointed) step.checkpointed = true;
+  if (wait) step.wait = { endsAtMs: at(wait[0]) };
   return step;
 }

@@ -34,6 +34,7 @@ export function stopStep(turn: Turn, index: number, status: StepStatus) {
   const step = editStep(turn, index);
   releaseLease(turn, index);
   if (step.status === StepStatus.STEP_STATUS_READY) turn.effects.push({ kind: "dequeue", step: plan });
+  delete step.wait;
   step.status = status;
   step.endedAtMs = turn.nowMs;
   return step;

@@ -50,6 +50,8 @@ export type RunEvent =
   | { kind: "admit"; step: number }
   | { kind: "evaluated"; stepId: string; evaluation: Evaluation }
   | { kind: "cancel"; reason: string }
+  /** Somebody sends a message; `key` tells a repetition, "" asks for no such thing. */
+  | { kind: "message"; mailbox: string; name: string; key: string; value: Value }
   /** Something may be due. */
   | { kind: "wake" };
 
@@ -122,6 +124,8 @@ export type Unchanged =
   | "cancelling"
   | "not-ready"
   | "no-room"
+  | "not-awaited"
+  | "mailbox-full"
   | "not-due";
 
 /** All that is not in the run: time, chance and room, given by the caller so that `advance` stays a function. */

@@ -7,6 +7,7 @@
  *             │         ▲          │            │    └─► FAILED | EXPIRED
  *             │         └─RETRYING◄┴────────────┘
  *             ├─► WAITING (its input is being evaluated) ─► READY | DISPATCHED
+ *             ├─► WAITING (for an instant or a message, see waits.ts) ─► SUCCEEDED | EXPIRED
  *             └─► SKIPPED | CANCELLED
  *
  * E1. A lease is current from its dispatch until it is superseded or its step ends; a step has at most one.
@@ -46,6 +47,14 @@ export interface StepState {
   input?: Value;
   /** An attempt has reported a checkpoint: the next one is given it. */
   checkpointed?: true;
+  /** While the step WAITs for what ends it; absent while its input is being evaluated. */
+  wait?: WaitState;
+}
+
+/** Of a step that waits for something that no worker does. */
+export interface WaitState {
+  /** When it ends by itself; 0: it does not. */
+  endsAtMs: number;
 }
 
 export interface RunState {
@@ -73,11 +82,34 @@ export interface RunState {
   /** A cancel was asked for; in-flight attempts may report CANCELLED until `graceUntilMs`. */
   cancel?: { reason: string; graceUntilMs: number };
   failure?: Failure;
+  /** Absent until the first one comes. */
+  messages?: Messages;
   readonly input: Value;
   /** By step index, for steps that succeeded. */
   outputs: (Value | undefined)[];
 }
 
+/** A message for a step that does not wait yet. */
+export interface KeptMessage {
+  mailbox: string;
+  key: string;
+  /** Of the history row that holds its value. */
+  seq: number;
+  value: Value;
+}
+
+/** What was sent to the run by others than its workers. */
+export interface Messages {
+  /** Not taken yet, oldest first. */
+  readonly kept: readonly KeptMessage[];
+  /** Keys of the newest ones, by which a repetition is known. */
+  readonly keys: readonly string[];
+}
+
+/** Messages kept for steps that do not wait yet: what nobody fetches must not grow a run without bound. */
+export const keptMax = 64;
+/** Keys remembered: a repetition comes soon after the original, and each costs the header some 15 bytes. */
+export const keysMax = 256;
 /** How long attempts may clean up after a cancel. */
 export const cancelGraceMs = 10_000;
 /** Attempts of one step that may be lost with their worker before it fails: a step that kills workers must end. */
@@ -111,3 +143,7 @@ export const isOver = (status: StepStatus): boolean => status >= StepStatus.STEP
 /** Whether a worker may hold the step's current lease. */
 export const inFlight = (status: StepStatus): boolean =>
   status === StepStatus.STEP_STATUS_DISPATCHED || status === StepStatus.STEP_STATUS_RUNNING;
+
+/** Whether the step's condition or input is being evaluated off the engine. */
+export const isEvaluating = (step: StepState): boolean =>
+  step.status === StepStatus.STEP_STATUS_WAITING && step.wait === undefined;

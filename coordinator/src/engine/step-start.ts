@@ -8,6 +8,7 @@ import type { StepPlan, Value } from "./plan.js";
 import { failStep, finishIfOver } from "./run-end.js";
 import { isFinal, isOver, type StepState, StepStatus } from "./run-state.js";
 import { editStep, meshFailure, move, record, scopeOf, type Turn } from "./turn.js";
+import { beginWait } from "./waits.js";
 
 /** Largest input that travels in a start message; a larger one is stored first. Equals the transport's inline bound. */
 export const inlineInputBytesMax = 128 * 1024;
@@ -20,12 +21,12 @@ export function startReady(turn: Turn, candidates: Iterable<number>): void {
     const plan = turn.plan.steps[index]!;
     if (turn.run.steps[index]!.status !== StepStatus.STEP_STATUS_PENDING) continue;
     if (!plan.needs.every((need) => isOver(turn.run.steps[need]!.status))) continue;
-    if (beginStep(turn, plan) === "skipped") queue.push(...plan.neededBy);
+    if (beginStep(turn, plan) === "over") queue.push(...plan.neededBy);
   }
   finishIfOver(turn);
 }
 
-function beginStep(turn: Turn, plan: StepPlan): "begun" | "skipped" {
+function beginStep(turn: Turn, plan: StepPlan): "begun" | "over" {
   const condition = plan.condition?.(scopeOf(turn));
   if (condition?.kind === "failed") {
     failStep(turn, plan.index, evaluationFailure(condition.error));
@@ -36,10 +37,19 @@ function beginStep(turn: Turn, plan: StepPlan): "begun" | "skipped" {
   step.attemptAtMs = turn.nowMs;
   if (condition?.kind === "value" && !condition.value) {
     skipStep(turn, plan.index);
-    return "skipped";
+    return "over";
   }
   if (condition?.kind === "deferred") evaluateLater(turn, plan, step);
+  else if (plan.wait) return startWait(turn, plan);
   else offerStep(turn, plan);
+  return "begun";
+}
+
+/** Begins a step that waits instead of calling; answers whether it is over already. */
+export function startWait(turn: Turn, plan: StepPlan): "begun" | "over" {
+  const input = inputOf(turn, plan);
+  if (input === "deferred") evaluateLater(turn, plan, editStep(turn, plan.index));
+  else if (plan.wait && input !== "failed") return beginWait(turn, plan, plan.wait, input);
   return "begun";
 }
 

@@ -86,7 +86,14 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
     const contract = step ? step.contract : plan.outputContract;
     return {
       kind: "value",
-      value: { contract, sizeBytes: bound.value.length, sha256: sha256(bound.value), reference },
+      value: {
+        contract,
+        sizeBytes: bound.value.length,
+        sha256: sha256(bound.value),
+        reference,
+        // The engine reads what a wait is about, once.
+        ...(step?.wait ? { bytes: bound.value } : {}),
+      },
     };
   };
 

@@ -8,6 +8,7 @@ import type { Advance, Context, Effect, RunRecord } from "../engine/run-event.js
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import type { RunWrite } from "../store/commit.js";
+import { messageRefused } from "./send-answer.js";
 import type { Windows } from "./windows.js";
 import type { EventWork, Settled, StartWork, Work } from "./work.js";
 
@@ -83,13 +84,22 @@ function foldStart(item: StartWork, folded: Folded, context: FoldContext, taken:
     ...(command.trace ? { trace: command.trace } : {}),
   };
   const run = { id: item.runId, namespaceId: command.namespaceId };
-  const result = accept(command.plan, acceptance, engineContext(run, taken, context));
+  const engine = engineContext(run, taken, context);
+  const result = accept(command.plan, acceptance, engine);
   const write: RunWrite = {
     ...writeOf(result, command.plan, 0),
     ...(command.idempotencyKey !== undefined && item.requestHash
       ? { idempotency: { key: command.idempotencyKey, requestHash: item.requestHash } }
       : {}),
   };
+  if (command.message) {
+    const sent = advance(result.run, command.plan, { kind: "message", ...command.message }, engine);
+    if (sent.verdict === "unchanged") {
+      for (const lease of taken) context.windows.free(lease);
+      return item.fail(messageRefused(sent.why, command.message.name));
+    }
+    mergeWrite(write, sent);
+  }
   folded.drafts.set(item.runId, { plan: command.plan, write, taken, work: [{ item }] });
 }
 

@@ -9,6 +9,7 @@ import { toStartStep } from "./effects.js";
 import type { Pipeline } from "./pipeline.js";
 import type { AttemptRef, BindVerdict, Intake, StartCommand } from "./ports.js";
 import type { Reports } from "./reports.js";
+import { sendAnswer } from "./send-answer.js";
 import type { Settled } from "./work.js";
 
 export interface IntakeDeps {
@@ -24,7 +25,7 @@ export interface IntakeDeps {
 const keyReadsMax = 5;
 
 export function createIntake(deps: IntakeDeps): Intake {
-  const event = (runId: string, about: RunEvent, namespaceId?: number): Promise<Settled> =>
+  const event = (runId: string, about: RunEvent, namespaceId?: number, bytes = 0): Promise<Settled> =>
     new Promise((settle, fail) => {
       deps.pipeline.submit({
         kind: "event",
@@ -33,7 +34,7 @@ export function createIntake(deps: IntakeDeps): Intake {
         ...(namespaceId === undefined ? {} : { namespaceId }),
         fresh: false,
         tries: 0,
-        bytes: 256,
+        bytes: 256 + bytes,
         settle,
         fail,
       });
@@ -62,8 +63,18 @@ export function createIntake(deps: IntakeDeps): Intake {
     return settled.run.cancel ? "cancelling" : "current";
   };
 
+  const send: Intake["send"] = async (namespaceId, runId, message) => {
+    const settled = await event(runId, { kind: "message", ...message }, namespaceId, message.value.bytes?.length);
+    return sendAnswer(settled, runId, message);
+  };
+
   return {
-    startRun: (command) => startRun(deps, command),
+    async startRun(command) {
+      const started = await startRun(deps, command);
+      // A run that exists gets the message as any other does; a new one has it from its first commit.
+      if (command.message && started.existing) await send(command.namespaceId, started.runId, command.message);
+      return started;
+    },
 
     async cancelRun(namespaceId, runId, reason) {
       const settled = await event(runId, { kind: "cancel", reason }, namespaceId);
@@ -72,6 +83,8 @@ export function createIntake(deps: IntakeDeps): Intake {
       if (settled.run.status === RunStatus.RUN_STATUS_CANCELLED) return;
       throw runEnded(settled.run);
     },
+
+    send,
 
     async bind(ref, sessionId, startedAtMs, sinceReportMs, report): Promise<BindVerdict> {
       const verdict = await bind(ref, sessionId, startedAtMs, sinceReportMs, report?.checkpoint !== undefined);
@@ -184,7 +197,7 @@ export function runNotFound(runId: string) {
   });
 }
 
-function runEnded(run: RunState) {
+export function runEnded(run: RunState) {
   const name = RunStatus[run.status]?.replace("RUN_STATUS_", "") ?? String(run.status);
   return statusError({
     code: status.FAILED_PRECONDITION,

@@ -36,6 +36,18 @@ export interface StartCommand {
   timeoutMs?: number;
   /** W3C trace context of the caller. */
   trace?: Record<string, string>;
+  /** Sent to the run as it is accepted; to the run that the key had started, where there is one. */
+  message?: Message;
+}
+
+/** What somebody sends to a run for one of its waiting steps. */
+export interface Message {
+  mailbox: string;
+  /** For people. */
+  name: string;
+  /** By which a repetition is known; "": each is new. */
+  key: string;
+  value: Value;
 }
 
 /** current: bound (or was already); cancelling: bound, but its run was cancelled; stale: superseded or ended, drop it. */
@@ -46,6 +58,11 @@ export interface Intake {
   startRun(command: StartCommand): Promise<{ runId: string; existing: boolean }>;
   /** Rejects: NOT_FOUND / RUN_NOT_FOUND, FAILED_PRECONDITION / RUN_ENDED. */
   cancelRun(namespaceId: number, runId: string, reason: string): Promise<void>;
+  /**
+   * Sends a message. Rejects: NOT_FOUND / RUN_NOT_FOUND, SIGNAL_UNKNOWN, FAILED_PRECONDITION / RUN_ENDED, SIGNAL_NOT_AWAITED,
+   * RESOURCE_EXHAUSTED / SIGNALS_FULL.
+   */
+  send(namespaceId: number, runId: string, message: Message): Promise<{ delivered: boolean; existing: boolean }>;
   /** A beat lists this attempt: record that the session runs it, and what its handler reported anew. Rejects if that can't be stored now. */
   bind(
     ref: AttemptRef,

@@ -8,9 +8,10 @@
  */
 import { createHash } from "node:crypto";
 import type { DescEnum, DescMessage } from "@bufbuild/protobuf";
-import { ChainInvalid, ChainProblem, ChainSpec, type Expression } from "@taskmesh/proto";
+import { ChainInvalid, ChainProblem, ChainSpec, type Expression, type StepSpec } from "@taskmesh/proto";
 import { nearestName, type StatusError, statusDetail, statusError } from "@taskmesh/runtime";
 import { type CompiledChain, compileChain } from "../contracts/compile-chain.js";
+import { isDeclaredBy } from "../contracts/compile-wait.js";
 import type { Contract } from "../contracts/contract.js";
 import { type ChainRow, insertChainVersion, readChain } from "../store/chains.js";
 import type { Db } from "../store/db.js";
@@ -101,6 +102,12 @@ async function compile(options: ChainSaveOptions, namespaceId: number, spec: Cha
     readCallables(db, namespaceId),
   ]);
   const callees = await loadCallees(options, namespaceId, spec, methods);
+  // Of what steps declare themselves, the contracts that they had before: field numbers stay.
+  for (const [method, fingerprint] of Object.entries(previous?.pins ?? {})) {
+    if (!isDeclaredBy(name, method)) continue;
+    const contract = await contracts.byFingerprint(namespaceId, fingerprint);
+    if (contract) callees.set(method, contract);
+  }
   const own = previous && (await contracts.byFingerprint(namespaceId, previous.contract));
   const sources = [...callees.values(), ...(own ? [own] : [])];
   const types = await findTypes(options, namespaceId, spec, sources, methods);
@@ -146,7 +153,9 @@ async function findTypes(
   sources: readonly Contract[],
   methods: ReadonlyMap<string, string>,
 ): Promise<Map<string, DescMessage | DescEnum>> {
-  const texts = [...Object.values(spec.contract?.input ?? {}), ...Object.values(spec.contract?.output ?? {})];
+  const declared = spec.steps.flatMap((step) => [step.signal?.output ?? {}]);
+  const maps = [spec.contract?.input ?? {}, spec.contract?.output ?? {}, ...declared];
+  const texts = maps.flatMap((map) => Object.values(map));
   const names = new Set(texts.flatMap((text) => text.match(/[A-Za-z_][\w]*(?:\.[A-Za-z_]\w*)+/g) ?? []));
   const found = new Map<string, DescMessage | DescEnum>();
   const look = (contract: Contract): void => {
@@ -184,7 +193,7 @@ async function store(
     }
     const newest = await readChain(tx, namespaceId, name, 0);
     if (newest?.version !== previous?.version) return "outdated";
-    await insertContracts(tx, namespaceId, "chain", [newContract(contract)]);
+    await insertContracts(tx, namespaceId, "chain", [contract, ...compiled.declared].map(newContract));
     const { created } = await insertChainVersion(tx, {
       namespaceId,
       name,
@@ -204,10 +213,15 @@ async function store(
 /** K3: the same chain with the entries of its maps sorted by key. */
 function inOrder(spec: ChainSpec): ChainSpec {
   const { contract } = spec;
+  const ordered = (step: StepSpec): StepSpec => ({
+    ...step,
+    input: sortedMap<Expression>(step.input),
+    signal: step.signal && { ...step.signal, output: sortedMap(step.signal.output) },
+  });
   return {
     ...spec,
     contract: contract && { ...contract, input: sortedMap(contract.input), output: sortedMap(contract.output) },
-    steps: spec.steps.map((step) => ({ ...step, input: sortedMap<Expression>(step.input) })),
+    steps: spec.steps.map(ordered),
     output: sortedMap<Expression>(spec.output),
   };
 }

@@ -7,7 +7,8 @@
  */
 import { ChainSpec } from "@taskmesh/proto";
 import { statusError } from "@taskmesh/runtime";
-import { compileAction, compileChain } from "../contracts/compile-chain.js";
+import { compileAction } from "../contracts/compile-action.js";
+import { compileChain } from "../contracts/compile-chain.js";
 import type { Contract } from "../contracts/contract.js";
 import { splitMethod } from "../contracts/contract.js";
 import type { ChainPlan } from "../engine/plan.js";
@@ -116,6 +117,7 @@ async function chainPlan(
     resolveType: (name) => own.registry.getMessage(name) ?? own.registry.getEnum(name),
     version,
     force,
+    pinned: true,
   });
   if (!plan) throw new Error(`version ${version} of chain ${method} no longer compiles: ${problems[0]?.message ?? ""}`);
   // What the declaration gives and what was stored are the same contract; payloads and runs name the stored one.

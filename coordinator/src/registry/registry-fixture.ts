@@ -108,21 +108,13 @@ export async function stopDatabases(): Promise<void> {
 }
 
 /** An intake that keeps bindings in the database like the pipeline does, and remembers what it was told. */
-export class RecordingIntake implements Intake {
+export class RecordingIntake implements Pick<Intake, "bind" | "lose" | "claim"> {
   readonly lost: { lease: string; why: string }[] = [];
   readonly bound: string[] = [];
   /** Verdicts of leases that are not `current`. */
   readonly verdicts = new Map<string, BindVerdict>();
 
   constructor(private readonly db: Db) {}
-
-  startRun(): Promise<{ runId: string; existing: boolean }> {
-    return Promise.reject(new Error("this fixture starts no runs"));
-  }
-
-  cancelRun(): Promise<void> {
-    return Promise.reject(new Error("this fixture cancels no runs"));
-  }
 
   async bind(ref: AttemptRef, sessionId: string): Promise<BindVerdict> {
     const verdict = this.verdicts.get(ref.lease) ?? "current";

@@ -52,7 +52,7 @@ export interface RegistryOptions {
   /** gRPC address of this coordinator, for people. */
   address: string;
   /** Asked for when needed, since the pipeline needs the catalogue first. */
-  intake: () => Intake;
+  intake: () => Pick<Intake, "bind" | "lose" | "claim">;
   /** Finish what a lapsed coordinator left in the database (effects that are not confirmed). Repeated if it rejects. */
   onCoordinatorLapsed: (id: string) => Promise<void>;
   /** Namespaces that exist besides `default`. */

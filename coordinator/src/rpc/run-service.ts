@@ -6,17 +6,17 @@ import {
   type GetRunResponse,
   type ListRunsRequest,
   type ListRunsResponse,
-  type Payload,
   type RunServiceServer,
   RunStatus,
+  Signal,
   type StartRunRequest,
   type WatchRunRequest,
   type WatchRunResponse,
 } from "@taskmesh/proto";
-import { inlineBytesMax, payloadBytesMax, type StatusError, sha256, status, statusError } from "@taskmesh/runtime";
-import { checkMessage, jsonToBytes, type Violation } from "../contracts/check.js";
+import { status, statusError } from "@taskmesh/runtime";
+import type { Violation } from "../contracts/check.js";
 import type { Contract } from "../contracts/contract.js";
-import type { ChainPlan, Value } from "../engine/plan.js";
+import type { ChainPlan } from "../engine/plan.js";
 import { isFinal } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import { isRunId } from "../pipeline/completions.js";
@@ -26,14 +26,15 @@ import type { Notices } from "../pipeline/notices.js";
 import type { Intake, Plans } from "../pipeline/ports.js";
 import type { Results, RunResult } from "../pipeline/results.js";
 import type { Database } from "../store/db.js";
-import { getPayload, putPayload } from "../store/payloads.js";
 import { readProgress } from "../store/reports.js";
 import { listRuns, readEnd, readEvents, readLogs } from "../store/run-reads.js";
 import { loadRuns, readSteps, type StoredRun } from "../store/runs.js";
 import { type CallContext, type Send, serverStream, unary } from "./calls.js";
+import { hasControl, invalid, readGiven } from "./given-value.js";
 import { readPageToken, writePageToken } from "./page-token.js";
 import { toRunProgress } from "./run-progress.js";
 import { describeRun, summarizeRun, toRunEvent } from "./run-view.js";
+import { readSignal } from "./signals.js";
 
 export interface RunServiceDeps {
   db: Database;
@@ -82,6 +83,11 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
       }
       return { attempts: await readLogs(deps.db, runId, step) };
     }),
+    signalRun: unary(async ({ namespace, runId, signal }) => {
+      const { id } = await deps.namespaces.resolve(namespace);
+      const { plan } = await findPlanned(deps, id, runId);
+      return deps.intake.send(id, runId, await readSignal(deps, id, plan, signal ?? Signal.create()));
+    }),
   };
 }
 
@@ -96,7 +102,8 @@ export async function startRun(deps: RunServiceDeps, request: StartRunRequest, c
   }
   const contract = await deps.contractOf(namespace.id, plan.contract);
   if (!contract) throw new Error(`contract ${plan.contract} of ${plan.method} is not stored`);
-  const input = await readInput(deps, namespace.id, contract, request);
+  const input = await readGiven(deps.db, namespace.id, { contract, side: "input" }, request.input);
+  const message = request.signal && (await readSignal(deps, namespace.id, plan, request.signal));
   return deps.intake.startRun({
     namespaceId: namespace.id,
     namespace: namespace.name,
@@ -107,6 +114,7 @@ export async function startRun(deps: RunServiceDeps, request: StartRunRequest, c
     priority: request.priority,
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
     ...(context.trace ? { trace: context.trace } : {}),
+    ...(message ? { message } : {}),
   });
 }
 
@@ -135,72 +143,6 @@ function checkStart(request: StartRunRequest): number | undefined {
     bad("timeout", "must be above zero and at most ten years");
   if (violations.length > 0) throw invalid("ARGUMENT_INVALID", violations);
   return timeoutMs;
-}
-
-// NUL can't be stored, and the others only ever deceive.
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-const hasControl = (text: string): boolean => /[\u0000-\u001f\u007f]/.test(text);
-
-/** The checked input as a value, stored beforehand if it is large. */
-async function readInput(
-  deps: RunServiceDeps,
-  namespaceId: number,
-  contract: Contract,
-  request: StartRunRequest,
-): Promise<Value> {
-  const { input } = request;
-  if (input?.$case === "payload" && input.value.data?.$case === "reference") {
-    return readStoredInput(deps, namespaceId, contract, input.value, input.value.data.value);
-  }
-  let bytes: Uint8Array;
-  if (input?.$case === "payload") {
-    bytes = input.value.data?.$case === "inline" ? input.value.data.value : new Uint8Array(0);
-    const violations = checkMessage(contract, "input")(bytes);
-    if (violations.length > 0) throw invalid("INPUT_INVALID", violations);
-  } else {
-    const read = jsonToBytes(contract, "input", input?.value ?? "{}");
-    if (!read.ok) throw invalid("INPUT_INVALID", read.violations);
-    bytes = read.bytes;
-  }
-  const value = { contract: contract.fingerprint, sizeBytes: bytes.length, sha256: sha256(bytes) };
-  if (bytes.length <= inlineBytesMax) return { ...value, bytes };
-  return { ...value, reference: await putPayload(deps.db, namespaceId, bytes) };
-}
-
-async function readStoredInput(
-  deps: RunServiceDeps,
-  namespaceId: number,
-  contract: Contract,
-  payload: Payload,
-  reference: string,
-): Promise<Value> {
-  const bytes = await getPayload(deps.db, namespaceId, reference);
-  if (!bytes)
-    throw statusError({
-      reason: "PAYLOAD_NOT_FOUND",
-      message: "the input refers to a payload that is not stored in the namespace",
-    });
-  if (bytes.length > payloadBytesMax)
-    throw statusError({ reason: "PAYLOAD_TOO_LARGE", message: `the input has ${bytes.length} bytes` });
-  const violations = checkMessage(contract, "input")(bytes);
-  if (violations.length > 0) throw invalid("INPUT_INVALID", violations);
-  const value = {
-    contract: contract.fingerprint,
-    sizeBytes: bytes.length,
-    sha256: payload.sha256.length === 32 ? payload.sha256 : sha256(bytes),
-  };
-  return bytes.length <= inlineBytesMax ? { ...value, bytes } : { ...value, reference };
-}
-
-function invalid(reason: "INPUT_INVALID" | "ARGUMENT_INVALID", violations: readonly Violation[]): StatusError {
-  const first = violations[0]!;
-  const more = violations.length > 1 ? ` (and ${violations.length - 1} more)` : "";
-  return statusError({
-    code: status.INVALID_ARGUMENT,
-    reason,
-    message: `${first.field === "" ? "" : `${first.field}: `}${first.message}${more}`,
-    fieldViolations: violations.map(({ field, message }) => ({ field, description: message })),
-  });
 }
 
 async function findRun(deps: RunServiceDeps, namespaceId: number, runId: string): Promise<StoredRun> {

@@ -92,13 +92,14 @@ function describeStep(run: RunState, plan: ChainPlan, stepPlan: StepPlan, histor
     retryAt: step.status === StepStatus.STEP_STATUS_RETRYING ? toTimestamp(step.retryAtMs) : undefined,
     needs: stepPlan.needs.map((need) => plan.steps[need]!.id),
     progress: undefined,
+    waitUntil: toTimestamp(waitUntilMs(stepPlan, step)),
   };
 }
 
 /** Inputs are not stored: they are what the expressions make of stored values, then as now. */
 function inputOf(run: RunState, plan: ChainPlan, stepPlan: StepPlan, step: StepState): Value | undefined {
   if (step.input) return step.input;
-  if (step.attempt === 0) return undefined;
+  if (step.attempt === 0 && (!stepPlan.wait || !hasBegun(step))) return undefined;
   const scope: Scope = {
     run: { id: run.id, namespace: run.namespace, method: plan.method, acceptedAtMs: run.acceptedAtMs },
     input: run.input,
@@ -108,6 +109,16 @@ function inputOf(run: RunState, plan: ChainPlan, stepPlan: StepPlan, step: StepS
   if (bound.kind !== "value") return undefined;
   return { contract: stepPlan.contract, sizeBytes: bound.value.length, sha256: new Uint8Array(0), bytes: bound.value };
 }
+
+/** When a wait ends, one way or the other; 0: with the run at the latest. */
+function waitUntilMs({ scheduleToCloseMs }: StepPlan, { wait, readyAtMs }: StepState): number {
+  if (wait === undefined || wait.endsAtMs > 0) return wait?.endsAtMs ?? 0;
+  return scheduleToCloseMs === undefined ? 0 : readyAtMs + scheduleToCloseMs;
+}
+
+/** A step without attempts has an input once it was not skipped. */
+const hasBegun = ({ status, readyAtMs }: StepState): boolean =>
+  readyAtMs > 0 && status !== StepStatus.STEP_STATUS_SKIPPED;
 
 interface History {
   attempts: Map<number, Attempt>;
@@ -194,5 +205,9 @@ export function toRunEvent(event: StoredEvent, plan: ChainPlan): RunEvent {
       retryAt: retryAtMs === undefined ? undefined : toTimestamp(retryAtMs),
     })),
     executionMs: body.executionMs,
+    note: notedKinds.has(event.kind) ? body.note : "",
   };
 }
+
+/** Other notes are for operators who read the table: they are no promise to callers. */
+const notedKinds = new Set([EventKind.EVENT_KIND_SIGNAL_RECEIVED]);

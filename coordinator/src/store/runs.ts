@@ -1,7 +1,7 @@
 /** Reads of runs: what the pipeline needs to go on with them, and what people ask for. */
 import { EventKind, Payload, type RunStatus } from "@taskmesh/proto";
 import type { Value } from "../engine/plan.js";
-import { decodeRunState } from "../engine/run-codec.js";
+import { decodeRunState, unread } from "../engine/run-codec.js";
 import { type RunState, type StepState, StepStatus } from "../engine/run-state.js";
 import { arrayOf, type Db } from "./db.js";
 
@@ -56,7 +56,9 @@ const readsMax = 10;
 
 /** Whether the history was read before the commit that the state was read after; a missing output would read as that of a skipped step. */
 const isTorn = (stored: StoredRun | undefined): boolean =>
-  stored?.run.steps.some((s, i) => s.status === StepStatus.STEP_STATUS_SUCCEEDED && !stored.run.outputs[i]) ?? false;
+  (stored?.run.steps.some((s, i) => s.status === StepStatus.STEP_STATUS_SUCCEEDED && !stored.run.outputs[i]) ||
+    stored?.run.messages?.kept.some(({ value }) => value === unread)) ??
+  false;
 
 async function readRuns(db: Db, ids: readonly string[]): Promise<Map<string, StoredRun>> {
   const list = arrayOf(ids);
@@ -65,16 +67,16 @@ async function readRuns(db: Db, ids: readonly string[]): Promise<Map<string, Sto
       `select ${columns} from unnest($1::uuid[]) as t(id) join runs r on r.id = t.id join namespaces ns on ns.id = r.namespace_id`,
       [list],
     ),
-    db.query<{ run_id: string; kind: number; step: number | null; payload: Uint8Array }>(
-      `select e.run_id::text as run_id, e.kind, e.step, e.payload from unnest($1::uuid[]) as t(id) join events e on e.run_id = t.id
+    db.query<{ run_id: string; seq: number; kind: number; step: number | null; payload: Uint8Array }>(
+      `select e.run_id::text as run_id, e.seq, e.kind, e.step, e.payload from unnest($1::uuid[]) as t(id) join events e on e.run_id = t.id
         where e.payload is not null and e.kind <> ${EventKind.EVENT_KIND_RUN_ENDED}`,
       [list],
     ),
   ]);
   const found = new Map(rows.map((row) => [row.id, toStoredRun(row)]));
-  for (const { run_id, kind, step, payload } of values) {
+  for (const { run_id, seq, kind, step, payload } of values) {
     const stored = found.get(run_id);
-    if (stored) placeValue(stored, kind, step, toValue(payload));
+    if (stored) placeValue(stored, { seq, kind, step }, toValue(payload));
   }
   return found;
 }
@@ -89,10 +91,19 @@ export async function readSteps(db: Db, id: string): Promise<StepState[] | undef
 }
 
 /** Gives the run a value that a history row other than its end holds. */
-export function placeValue(stored: StoredRun, kind: EventKind, step: number | null, value: Value): void {
-  const run = stored.run as { input: Value; outputs: (Value | undefined)[] };
+export function placeValue(
+  stored: StoredRun,
+  { seq, kind, step }: { seq: number; kind: EventKind; step: number | null },
+  value: Value,
+): void {
+  const run = stored.run as { -readonly [Key in keyof RunState]: RunState[Key] };
   if (kind === EventKind.EVENT_KIND_RUN_ACCEPTED) run.input = value;
   else if (step !== null) run.outputs[step] = value;
+  else if (run.messages?.kept.some((message) => message.seq === seq)) {
+    // Messages that were taken are outputs of their steps; only those that are still kept have their value here.
+    const kept = run.messages.kept.map((one) => (one.seq === seq ? { ...one, value } : one));
+    run.messages = { ...run.messages, kept };
+  }
 }
 
 /** A row as the engine's state; its input and outputs are in history rows (`placeValue`). */

@@ -1,4 +1,5 @@
 /** Runs: start, list, show, result, cancel, logs. */
+import { randomUUID } from "node:crypto";
 import { type JsonObject, type JsonValue, toBinary } from "@bufbuild/protobuf";
 import {
   CancelRunRequest,
@@ -8,9 +9,10 @@ import {
   RunServiceService,
   RunStatus,
   runStatusToJSON,
+  Signal,
   StartRunRequest,
 } from "@taskmesh/proto";
-import { isStatusError, nearestName, shorten, status, statusError } from "@taskmesh/runtime";
+import { isStatusError, type JsonPath, nearestName, shorten, status, statusError } from "@taskmesh/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { GatewayContext } from "../context.js";
 import { PAYLOAD_BYTES_MAX, payloadToJson, readPayload } from "../payloads.js";
@@ -28,6 +30,7 @@ export function runRoutes(app: FastifyInstance, context: GatewayContext): void {
   app.get("/api/v1/runs/:runId/steps/:stepId/:side", (request) => stepPayload(context, request));
   app.get("/api/v1/runs/:runId/result", (request) => result(context, request));
   app.get("/api/v1/runs/:runId/logs", (request) => logs(context, request));
+  app.post("/api/v1/runs/:runId/signals", (request) => signal(context, request));
   app.post("/api/v1/runs/:runId/cancel", (request) => cancel(context, request));
 }
 
@@ -62,12 +65,50 @@ function readStart(body: JsonInput): { settings: StartRunRequest; input: JsonInp
   for (const name of ["payload", "json"]) {
     if (Object.hasOwn(rest, name)) throw invalid(name, 'the input goes into "input", as JSON');
   }
+  if (rest["signal"] !== undefined) {
+    const given = readSignal({ value: rest["signal"], lossyIntegers: below(body.lossyIntegers, "signal") }, "signal");
+    rest["signal"] = render("Signal", Signal, given);
+  }
   const settings = decodeBody("StartRunRequest", StartRunRequest, rest, ["input", "wait"]);
   checkMethod("method", settings.method);
   if (typeof wait !== "string") throw invalid("wait", 'expected a duration such as "30s"');
-  const lossyIntegers = body.lossyIntegers.filter((path) => path[0] === "input").map((path) => path.slice(1));
+  const lossyIntegers = below(body.lossyIntegers, "input");
   const waitMs = Math.min(parseDurationMs("wait", wait), WAIT_MS_MAX);
   return { settings, input: { value: input, lossyIntegers }, waitMs };
+}
+
+/** The paths under one key, from there. */
+const below = (paths: readonly JsonPath[], key: string): JsonPath[] =>
+  paths.filter((path) => path[0] === key).map((path) => path.slice(1));
+
+/** Sends a signal: `{"name", "id", "value"}`, the value as JSON in place. */
+async function signal(context: GatewayContext, request: FastifyRequest): Promise<JsonObject> {
+  refuseQuery(request);
+  const namespace = context.namespaceOf(request);
+  const runId = runIdOfPath(request);
+  const given = readSignal(readJsonBody(request.body), "");
+  const command = { namespace, runId, signal: given };
+  const answer = await context.upstream.call(RunServiceService.signalRun, command, context.callOptions(request));
+  return { delivered: answer.delivered, existing: answer.existing };
+}
+
+function readSignal({ value: body, lossyIntegers }: JsonInput, field: string): Signal {
+  const within = (name: string): string => (field === "" ? name : `${field}.${name}`);
+  if (typeof body !== "object" || body === null || Array.isArray(body)) {
+    throw invalid(field, 'expected an object such as {"name": "decided", "id": "…", "value": {}}');
+  }
+  const { value = {}, ...rest } = body;
+  for (const name of ["payload", "json"]) {
+    if (Object.hasOwn(rest, name)) throw invalid(within(name), 'the message goes into "value", as JSON');
+  }
+  const [lossy] = lossyIntegers;
+  if (lossy !== undefined)
+    throw invalid(within(lossy.join(".")), "JSON would round this integer; write it as a string");
+  const settings = decodeBody("Signal", Signal, rest, ["value"]);
+  if (settings.name === "") throw invalid(within("name"), "the signal needs the name that the chain's step gives it");
+  // With an id of its own, a signal whose answer was lost can be sent again at another coordinator without a second one.
+  const id = settings.id === "" ? `gateway-${randomUUID()}` : settings.id;
+  return { ...settings, id, value: { $case: "json", value: JSON.stringify(value) } };
 }
 
 /** Reads a JSON object as a request message of taskmesh.v1. `others`: keys of the body that are not the message's. */

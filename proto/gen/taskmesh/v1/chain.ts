@@ -147,11 +147,40 @@ export interface StepSpec {
   taskQueue: string;
   /** Higher is sooner, -100 to 100; default: the run's. */
   priority: number;
+  /** Lets time pass instead of calling. A step has exactly one thing that it does: `call`, `wait` or another of these. */
+  wait?:
+    | WaitSpec
+    | undefined;
+  /** Waits for a message from outside. */
+  signal?: SignalSpec | undefined;
 }
 
 export interface StepSpec_InputEntry {
   key: string;
   value?: Expression | undefined;
+}
+
+/** WaitSpec is a step that ends at an instant. It needs no worker, and while it waits nothing of it is in memory. One of both is set. */
+export interface WaitSpec {
+  /** A google.protobuf.Duration over the same names as `input`, counted from when the step becomes ready. */
+  duration?:
+    | Expression
+    | undefined;
+  /** A google.protobuf.Timestamp; one in the past ends the step at once. */
+  until?: Expression | undefined;
+}
+
+/** SignalSpec is a step that ends with a message that somebody sends to the run by SignalRun. `schedule_to_close` is how long it waits. */
+export interface SignalSpec {
+  /** Letters, digits and underscores, starting with a letter; default: the step's id. Of several steps with one name each takes one message. */
+  name: string;
+  /** The message, which is the step's output: field name to type, as in ChainContract. */
+  output: { [key: string]: string };
+}
+
+export interface SignalSpec_OutputEntry {
+  key: string;
+  value: string;
 }
 
 /** ChainProblem is one thing that is wrong with a chain. */
@@ -975,6 +1004,8 @@ function createBaseStepSpec(): StepSpec {
     scheduleToClose: undefined,
     taskQueue: "",
     priority: 0,
+    wait: undefined,
+    signal: undefined,
   };
 }
 
@@ -1015,6 +1046,12 @@ export const StepSpec: MessageFns<StepSpec> = {
     }
     if (message.priority !== 0) {
       writer.uint32(96).int32(message.priority);
+    }
+    if (message.wait !== undefined) {
+      WaitSpec.encode(message.wait, writer.uint32(114).fork()).join();
+    }
+    if (message.signal !== undefined) {
+      SignalSpec.encode(message.signal, writer.uint32(122).fork()).join();
     }
     return writer;
   },
@@ -1131,6 +1168,22 @@ export const StepSpec: MessageFns<StepSpec> = {
             message.priority = reader.int32();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.wait = WaitSpec.decode(reader, reader.uint32());
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.signal = SignalSpec.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1186,6 +1239,8 @@ export const StepSpec: MessageFns<StepSpec> = {
         ? globalThis.String(object.task_queue)
         : "",
       priority: isSet(object.priority) ? globalThis.Number(object.priority) : 0,
+      wait: isSet(object.wait) ? WaitSpec.fromJSON(object.wait) : undefined,
+      signal: isSet(object.signal) ? SignalSpec.fromJSON(object.signal) : undefined,
     };
   },
 
@@ -1233,6 +1288,12 @@ export const StepSpec: MessageFns<StepSpec> = {
     if (message.priority !== 0) {
       obj.priority = Math.round(message.priority);
     }
+    if (message.wait !== undefined) {
+      obj.wait = WaitSpec.toJSON(message.wait);
+    }
+    if (message.signal !== undefined) {
+      obj.signal = SignalSpec.toJSON(message.signal);
+    }
     return obj;
   },
 
@@ -1271,6 +1332,10 @@ export const StepSpec: MessageFns<StepSpec> = {
       : undefined;
     message.taskQueue = object.taskQueue ?? "";
     message.priority = object.priority ?? 0;
+    message.wait = (object.wait !== undefined && object.wait !== null) ? WaitSpec.fromPartial(object.wait) : undefined;
+    message.signal = (object.signal !== undefined && object.signal !== null)
+      ? SignalSpec.fromPartial(object.signal)
+      : undefined;
     return message;
   },
 };
@@ -1358,6 +1423,295 @@ export const StepSpec_InputEntry: MessageFns<StepSpec_InputEntry> = {
     message.value = (object.value !== undefined && object.value !== null)
       ? Expression.fromPartial(object.value)
       : undefined;
+    return message;
+  },
+};
+
+function createBaseWaitSpec(): WaitSpec {
+  return { duration: undefined, until: undefined };
+}
+
+export const WaitSpec: MessageFns<WaitSpec> = {
+  encode(message: WaitSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.duration !== undefined) {
+      Expression.encode(message.duration, writer.uint32(10).fork()).join();
+    }
+    if (message.until !== undefined) {
+      Expression.encode(message.until, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WaitSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWaitSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.duration = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.until = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WaitSpec {
+    return {
+      duration: isSet(object.duration) ? Expression.fromJSON(object.duration) : undefined,
+      until: isSet(object.until) ? Expression.fromJSON(object.until) : undefined,
+    };
+  },
+
+  toJSON(message: WaitSpec): unknown {
+    const obj: any = {};
+    if (message.duration !== undefined) {
+      obj.duration = Expression.toJSON(message.duration);
+    }
+    if (message.until !== undefined) {
+      obj.until = Expression.toJSON(message.until);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<WaitSpec>, I>>(base?: I): WaitSpec {
+    return WaitSpec.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WaitSpec>, I>>(object: I): WaitSpec {
+    const message = createBaseWaitSpec();
+    message.duration = (object.duration !== undefined && object.duration !== null)
+      ? Expression.fromPartial(object.duration)
+      : undefined;
+    message.until = (object.until !== undefined && object.until !== null)
+      ? Expression.fromPartial(object.until)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSignalSpec(): SignalSpec {
+  return { name: "", output: {} };
+}
+
+export const SignalSpec: MessageFns<SignalSpec> = {
+  encode(message: SignalSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    globalThis.Object.entries(message.output).forEach(([key, value]: [string, string]) => {
+      SignalSpec_OutputEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SignalSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSignalSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = SignalSpec_OutputEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.output[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SignalSpec {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      output: isObject(object.output)
+        ? (globalThis.Object.entries(object.output) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+    };
+  },
+
+  toJSON(message: SignalSpec): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.output) {
+      const entries = globalThis.Object.entries(message.output) as [string, string][];
+      if (entries.length > 0) {
+        obj.output = {};
+        entries.forEach(([k, v]) => {
+          obj.output[k] = v;
+        });
+      }
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SignalSpec>, I>>(base?: I): SignalSpec {
+    return SignalSpec.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SignalSpec>, I>>(object: I): SignalSpec {
+    const message = createBaseSignalSpec();
+    message.name = object.name ?? "";
+    message.output = (globalThis.Object.entries(object.output ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseSignalSpec_OutputEntry(): SignalSpec_OutputEntry {
+  return { key: "", value: "" };
+}
+
+export const SignalSpec_OutputEntry: MessageFns<SignalSpec_OutputEntry> = {
+  encode(message: SignalSpec_OutputEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SignalSpec_OutputEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSignalSpec_OutputEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SignalSpec_OutputEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: SignalSpec_OutputEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SignalSpec_OutputEntry>, I>>(base?: I): SignalSpec_OutputEntry {
+    return SignalSpec_OutputEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SignalSpec_OutputEntry>, I>>(object: I): SignalSpec_OutputEntry {
+    const message = createBaseSignalSpec_OutputEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };

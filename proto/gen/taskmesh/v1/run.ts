@@ -202,6 +202,8 @@ export enum EventKind {
   EVENT_KIND_CANCEL_REQUESTED = 14,
   EVENT_KIND_RUN_ENDED = 15,
   EVENT_KIND_ATTEMPT_CLAIMED = 16,
+  /** EVENT_KIND_SIGNAL_RECEIVED - A signal came; `note` is its name, `payload` its value unless a waiting step took it in the same commit. */
+  EVENT_KIND_SIGNAL_RECEIVED = 40,
 }
 
 export function eventKindFromJSON(object: any): EventKind {
@@ -257,6 +259,9 @@ export function eventKindFromJSON(object: any): EventKind {
     case 16:
     case "EVENT_KIND_ATTEMPT_CLAIMED":
       return EventKind.EVENT_KIND_ATTEMPT_CLAIMED;
+    case 40:
+    case "EVENT_KIND_SIGNAL_RECEIVED":
+      return EventKind.EVENT_KIND_SIGNAL_RECEIVED;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum EventKind");
   }
@@ -298,6 +303,8 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_RUN_ENDED";
     case EventKind.EVENT_KIND_ATTEMPT_CLAIMED:
       return "EVENT_KIND_ATTEMPT_CLAIMED";
+    case EventKind.EVENT_KIND_SIGNAL_RECEIVED:
+      return "EVENT_KIND_SIGNAL_RECEIVED";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum EventKind");
   }
@@ -357,7 +364,11 @@ export interface Step {
   /** Ids of the steps that this one waits for. */
   needs: string[];
   /** What the handler reported last. */
-  progress?: Progress | undefined;
+  progress?:
+    | Progress
+    | undefined;
+  /** When the step ends by itself, while it WAITs for an instant. */
+  waitUntil?: Timestamp | undefined;
 }
 
 export interface Attempt {
@@ -398,12 +409,45 @@ export interface StartRunRequest {
   /** Higher is sooner, -100 to 100, default 0. */
   priority: number;
   /** Time until the run expires; default: the chain's run_timeout, else 24 h. */
-  timeout?: Duration | undefined;
+  timeout?:
+    | Duration
+    | undefined;
+  /** A first signal for the run, accepted in the same commit. If the idempotency key had started a run before, that run gets it. */
+  signal?: Signal | undefined;
 }
 
 export interface StartRunRequest_LabelsEntry {
   key: string;
   value: string;
+}
+
+/** Signal is a named, typed message to a run. */
+export interface Signal {
+  /** As the chain's `signal` step names it. */
+  name: string;
+  /** Repeating a signal with one id changes nothing: the run remembers the newest 256 ids. At most 256 characters; empty: not remembered. */
+  id: string;
+  value?:
+    | //
+    /** The encoded message, inline or by reference. */
+    { $case: "payload"; value: Payload }
+    | //
+    /** The message as canonical protobuf JSON. */
+    { $case: "json"; value: string }
+    | undefined;
+}
+
+export interface SignalRunRequest {
+  namespace: string;
+  runId: string;
+  signal?: Signal | undefined;
+}
+
+export interface SignalRunResponse {
+  /** A step waited for it and has ended with it; false: it is kept until one waits. */
+  delivered: boolean;
+  /** The id had been accepted before, and nothing changed. */
+  existing: boolean;
 }
 
 export interface StartRunResponse {
@@ -528,6 +572,8 @@ export interface RunEvent {
   /** What the event set in motion in the same commit: steps that became ready, dispatched, skipped or cancelled. */
   moves: StepMove[];
   executionMs: number;
+  /** What the event was about, where it is no step: the name of a signal. */
+  note: string;
 }
 
 /** StepMove is a change of a step that an event caused. */
@@ -1034,6 +1080,7 @@ function createBaseStep(): Step {
     retryAt: undefined,
     needs: [],
     progress: undefined,
+    waitUntil: undefined,
   };
 }
 
@@ -1080,6 +1127,9 @@ export const Step: MessageFns<Step> = {
     }
     if (message.progress !== undefined) {
       Progress.encode(message.progress, writer.uint32(114).fork()).join();
+    }
+    if (message.waitUntil !== undefined) {
+      Timestamp.encode(message.waitUntil, writer.uint32(162).fork()).join();
     }
     return writer;
   },
@@ -1209,6 +1259,14 @@ export const Step: MessageFns<Step> = {
             message.progress = Progress.decode(reader, reader.uint32());
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.waitUntil = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1261,6 +1319,11 @@ export const Step: MessageFns<Step> = {
         ? object.needs.map((e: any) => globalThis.String(e))
         : [],
       progress: isSet(object.progress) ? Progress.fromJSON(object.progress) : undefined,
+      waitUntil: isSet(object.waitUntil)
+        ? fromJsonTimestamp(object.waitUntil)
+        : isSet(object.wait_until)
+        ? fromJsonTimestamp(object.wait_until)
+        : undefined,
     };
   },
 
@@ -1308,6 +1371,9 @@ export const Step: MessageFns<Step> = {
     if (message.progress !== undefined) {
       obj.progress = Progress.toJSON(message.progress);
     }
+    if (message.waitUntil !== undefined) {
+      obj.waitUntil = fromTimestamp(message.waitUntil).toISOString();
+    }
     return obj;
   },
 
@@ -1343,6 +1409,9 @@ export const Step: MessageFns<Step> = {
     message.needs = object.needs?.map((e) => e) || [];
     message.progress = (object.progress !== undefined && object.progress !== null)
       ? Progress.fromPartial(object.progress)
+      : undefined;
+    message.waitUntil = (object.waitUntil !== undefined && object.waitUntil !== null)
+      ? Timestamp.fromPartial(object.waitUntil)
       : undefined;
     return message;
   },
@@ -1637,6 +1706,7 @@ function createBaseStartRunRequest(): StartRunRequest {
     labels: {},
     priority: 0,
     timeout: undefined,
+    signal: undefined,
   };
 }
 
@@ -1667,6 +1737,9 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
     }
     if (message.timeout !== undefined) {
       Duration.encode(message.timeout, writer.uint32(66).fork()).join();
+    }
+    if (message.signal !== undefined) {
+      Signal.encode(message.signal, writer.uint32(162).fork()).join();
     }
     return writer;
   },
@@ -1751,6 +1824,14 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
             message.timeout = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.signal = Signal.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1793,6 +1874,7 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
         : {},
       priority: isSet(object.priority) ? globalThis.Number(object.priority) : 0,
       timeout: isSet(object.timeout) ? Duration.fromJSON(object.timeout) : undefined,
+      signal: isSet(object.signal) ? Signal.fromJSON(object.signal) : undefined,
     };
   },
 
@@ -1826,6 +1908,9 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
     }
     if (message.timeout !== undefined) {
       obj.timeout = Duration.toJSON(message.timeout);
+    }
+    if (message.signal !== undefined) {
+      obj.signal = Signal.toJSON(message.signal);
     }
     return obj;
   },
@@ -1864,6 +1949,9 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
     message.priority = object.priority ?? 0;
     message.timeout = (object.timeout !== undefined && object.timeout !== null)
       ? Duration.fromPartial(object.timeout)
+      : undefined;
+    message.signal = (object.signal !== undefined && object.signal !== null)
+      ? Signal.fromPartial(object.signal)
       : undefined;
     return message;
   },
@@ -1950,6 +2038,331 @@ export const StartRunRequest_LabelsEntry: MessageFns<StartRunRequest_LabelsEntry
     const message = createBaseStartRunRequest_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseSignal(): Signal {
+  return { name: "", id: "", value: undefined };
+}
+
+export const Signal: MessageFns<Signal> = {
+  encode(message: Signal, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.id !== "") {
+      writer.uint32(18).string(message.id);
+    }
+    switch (message.value?.$case) {
+      case "payload":
+        Payload.encode(message.value.value, writer.uint32(26).fork()).join();
+        break;
+      case "json":
+        writer.uint32(34).string(message.value.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Signal {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSignal();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.value = { $case: "payload", value: Payload.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.value = { $case: "json", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Signal {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      value: isSet(object.payload)
+        ? { $case: "payload", value: Payload.fromJSON(object.payload) }
+        : isSet(object.json)
+        ? { $case: "json", value: globalThis.String(object.json) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: Signal): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.value?.$case === "payload") {
+      obj.payload = Payload.toJSON(message.value.value);
+    } else if (message.value?.$case === "json") {
+      obj.json = message.value.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Signal>, I>>(base?: I): Signal {
+    return Signal.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Signal>, I>>(object: I): Signal {
+    const message = createBaseSignal();
+    message.name = object.name ?? "";
+    message.id = object.id ?? "";
+    switch (object.value?.$case) {
+      case "payload": {
+        if (object.value?.value !== undefined && object.value?.value !== null) {
+          message.value = { $case: "payload", value: Payload.fromPartial(object.value.value) };
+        }
+        break;
+      }
+      case "json": {
+        if (object.value?.value !== undefined && object.value?.value !== null) {
+          message.value = { $case: "json", value: object.value.value };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseSignalRunRequest(): SignalRunRequest {
+  return { namespace: "", runId: "", signal: undefined };
+}
+
+export const SignalRunRequest: MessageFns<SignalRunRequest> = {
+  encode(message: SignalRunRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.runId !== "") {
+      writer.uint32(18).string(message.runId);
+    }
+    if (message.signal !== undefined) {
+      Signal.encode(message.signal, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SignalRunRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSignalRunRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.signal = Signal.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SignalRunRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      signal: isSet(object.signal) ? Signal.fromJSON(object.signal) : undefined,
+    };
+  },
+
+  toJSON(message: SignalRunRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.signal !== undefined) {
+      obj.signal = Signal.toJSON(message.signal);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SignalRunRequest>, I>>(base?: I): SignalRunRequest {
+    return SignalRunRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SignalRunRequest>, I>>(object: I): SignalRunRequest {
+    const message = createBaseSignalRunRequest();
+    message.namespace = object.namespace ?? "";
+    message.runId = object.runId ?? "";
+    message.signal = (object.signal !== undefined && object.signal !== null)
+      ? Signal.fromPartial(object.signal)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSignalRunResponse(): SignalRunResponse {
+  return { delivered: false, existing: false };
+}
+
+export const SignalRunResponse: MessageFns<SignalRunResponse> = {
+  encode(message: SignalRunResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.delivered !== false) {
+      writer.uint32(8).bool(message.delivered);
+    }
+    if (message.existing !== false) {
+      writer.uint32(16).bool(message.existing);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SignalRunResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSignalRunResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.delivered = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.existing = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SignalRunResponse {
+    return {
+      delivered: isSet(object.delivered) ? globalThis.Boolean(object.delivered) : false,
+      existing: isSet(object.existing) ? globalThis.Boolean(object.existing) : false,
+    };
+  },
+
+  toJSON(message: SignalRunResponse): unknown {
+    const obj: any = {};
+    if (message.delivered !== false) {
+      obj.delivered = message.delivered;
+    }
+    if (message.existing !== false) {
+      obj.existing = message.existing;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SignalRunResponse>, I>>(base?: I): SignalRunResponse {
+    return SignalRunResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SignalRunResponse>, I>>(object: I): SignalRunResponse {
+    const message = createBaseSignalRunResponse();
+    message.delivered = object.delivered ?? false;
+    message.existing = object.existing ?? false;
     return message;
   },
 };
@@ -3490,6 +3903,7 @@ function createBaseRunEvent(): RunEvent {
     runStatus: 0,
     moves: [],
     executionMs: 0,
+    note: "",
   };
 }
 
@@ -3533,6 +3947,9 @@ export const RunEvent: MessageFns<RunEvent> = {
     }
     if (message.executionMs !== 0) {
       writer.uint32(96).uint32(message.executionMs);
+    }
+    if (message.note !== "") {
+      writer.uint32(162).string(message.note);
     }
     return writer;
   },
@@ -3646,6 +4063,14 @@ export const RunEvent: MessageFns<RunEvent> = {
             message.executionMs = reader.uint32();
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.note = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3690,6 +4115,7 @@ export const RunEvent: MessageFns<RunEvent> = {
         : isSet(object.execution_ms)
         ? globalThis.Number(object.execution_ms)
         : 0,
+      note: isSet(object.note) ? globalThis.String(object.note) : "",
     };
   },
 
@@ -3731,6 +4157,9 @@ export const RunEvent: MessageFns<RunEvent> = {
     if (message.executionMs !== 0) {
       obj.executionMs = Math.round(message.executionMs);
     }
+    if (message.note !== "") {
+      obj.note = message.note;
+    }
     return obj;
   },
 
@@ -3755,6 +4184,7 @@ export const RunEvent: MessageFns<RunEvent> = {
     message.runStatus = object.runStatus ?? 0;
     message.moves = object.moves?.map((e) => StepMove.fromPartial(e)) || [];
     message.executionMs = object.executionMs ?? 0;
+    message.note = object.note ?? "";
     return message;
   },
 };
@@ -4293,6 +4723,24 @@ export const RunServiceService = {
     responseSerialize: (value: GetLogsResponse): Buffer => Buffer.from(GetLogsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetLogsResponse => GetLogsResponse.decode(value),
   },
+  /**
+   * SignalRun sends a named, typed message to a run. A step that waits for it ends with it; one that comes before is kept until
+   * its step waits. After OK it cannot be lost.
+   *
+   * NOT_FOUND: no such run in the namespace, or its chain waits for no signal of this name, reason SIGNAL_UNKNOWN.
+   * INVALID_ARGUMENT: the value breaks the type that the chain declares, reason INPUT_INVALID (BadRequest names the field).
+   * FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, or every step that could take it has, reason SIGNAL_NOT_AWAITED.
+   * RESOURCE_EXHAUSTED: 64 messages are kept already, reason SIGNALS_FULL.
+   */
+  signalRun: {
+    path: "/taskmesh.v1.RunService/SignalRun" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SignalRunRequest): Buffer => Buffer.from(SignalRunRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SignalRunRequest => SignalRunRequest.decode(value),
+    responseSerialize: (value: SignalRunResponse): Buffer => Buffer.from(SignalRunResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SignalRunResponse => SignalRunResponse.decode(value),
+  },
 } as const;
 
 export interface RunServiceServer extends UntypedServiceImplementation {
@@ -4343,6 +4791,16 @@ export interface RunServiceServer extends UntypedServiceImplementation {
    * NOT_FOUND: no such run in the namespace.
    */
   getLogs: handleUnaryCall<GetLogsRequest, GetLogsResponse>;
+  /**
+   * SignalRun sends a named, typed message to a run. A step that waits for it ends with it; one that comes before is kept until
+   * its step waits. After OK it cannot be lost.
+   *
+   * NOT_FOUND: no such run in the namespace, or its chain waits for no signal of this name, reason SIGNAL_UNKNOWN.
+   * INVALID_ARGUMENT: the value breaks the type that the chain declares, reason INPUT_INVALID (BadRequest names the field).
+   * FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, or every step that could take it has, reason SIGNAL_NOT_AWAITED.
+   * RESOURCE_EXHAUSTED: 64 messages are kept already, reason SIGNALS_FULL.
+   */
+  signalRun: handleUnaryCall<SignalRunRequest, SignalRunResponse>;
 }
 
 export interface RunServiceClient extends Client {
@@ -4481,6 +4939,30 @@ export interface RunServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetLogsResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * SignalRun sends a named, typed message to a run. A step that waits for it ends with it; one that comes before is kept until
+   * its step waits. After OK it cannot be lost.
+   *
+   * NOT_FOUND: no such run in the namespace, or its chain waits for no signal of this name, reason SIGNAL_UNKNOWN.
+   * INVALID_ARGUMENT: the value breaks the type that the chain declares, reason INPUT_INVALID (BadRequest names the field).
+   * FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, or every step that could take it has, reason SIGNAL_NOT_AWAITED.
+   * RESOURCE_EXHAUSTED: 64 messages are kept already, reason SIGNALS_FULL.
+   */
+  signalRun(
+    request: SignalRunRequest,
+    callback: (error: ServiceError | null, response: SignalRunResponse) => void,
+  ): ClientUnaryCall;
+  signalRun(
+    request: SignalRunRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SignalRunResponse) => void,
+  ): ClientUnaryCall;
+  signalRun(
+    request: SignalRunRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SignalRunResponse) => void,
   ): ClientUnaryCall;
 }
 

@@ -1,0 +1,184 @@
+/**
+ * Steps that wait instead of calling: what they wait for, checked, and a contract of their own.
+ *
+ * Such a step has no rpc that somebody registered, so it gets one: its input holds what its expressions make (so a run shows it like any
+ * other step's), its output what ends the wait brings. The contract is stored with the chain's version and pinned by it, as a callee's is.
+ */
+import { fromBinary } from "@bufbuild/protobuf";
+import { reflect } from "@bufbuild/protobuf/reflect";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Expression, StepSpec } from "@taskmesh/proto";
+import type { WaitPlan } from "../engine/plan.js";
+import type { ChainEnvironment } from "./compile-chain.js";
+import type { Report } from "./compile-message.js";
+import type { Contract } from "./contract.js";
+import { declareContract } from "./declare.js";
+
+/** A step that waits, as far as it does not depend on the types of others. */
+export interface WaitingStep {
+  /** Its setting in the step, "wait". */
+  setting: string;
+  contract: Contract;
+  /** Field of the contract's input to its value. */
+  fields: Readonly<Record<string, Expression>>;
+  plan: WaitPlan;
+}
+
+/** The one thing that a step does instead of calling, by the name of its setting. */
+interface Kind {
+  setting: string;
+  /** Name under which several steps may have one contract. */
+  shared?: string;
+  /** Settings that mean nothing beside it. */
+  refused: readonly (keyof typeof settingNames)[];
+  /** Types of the contract's two sides. */
+  input: Readonly<Record<string, string>>;
+  output: Readonly<Record<string, string>>;
+  fields: Readonly<Record<string, Expression>>;
+  plan: (contract: Contract) => WaitPlan;
+}
+
+/** Settings of a step that are about calls and attempts. */
+const settingNames = {
+  retry: "retry",
+  scheduleToStart: "schedule_to_start",
+  startToClose: "start_to_close",
+  heartbeat: "heartbeat",
+  scheduleToClose: "schedule_to_close",
+} as const;
+
+const attemptSettings = ["retry", "scheduleToStart", "startToClose", "heartbeat"] as const;
+
+/** Whether the step does something else than to call. */
+export const isWaiting = (spec: StepSpec): boolean => spec.wait !== undefined || spec.signal !== undefined;
+
+/** The package of the contracts that steps of a chain declare: that of the chain's own service, which nobody else may declare. */
+const packageOf = (chain: string): string => `${chain.replace("/", ".")}.`;
+
+/** Whether a step of the chain declares the contract, rather than a worker. */
+export const isDeclaredBy = (chain: string, method: string): boolean =>
+  method.startsWith(`${packageOf(chain)}Steps/`) || method.startsWith(`${packageOf(chain)}Signals/`);
+
+/** Checks a step that waits; undefined, and problems, if something about it is wrong. */
+export function readWait(
+  spec: StepSpec,
+  path: string,
+  chain: string,
+  environment: ChainEnvironment,
+  report: Report,
+): WaitingStep | undefined {
+  const kind = kindOf(spec, path, report);
+  if (kind === undefined) return undefined;
+  const method = `${packageOf(chain)}${kind.shared === undefined ? `Steps/${spec.id}` : `Signals/${kind.shared}`}`;
+  const previous = environment.contractFor(method);
+  if (environment.pinned && previous !== undefined) return { ...kind, contract: previous, plan: kind.plan(previous) };
+  const { setting, input, output, fields } = kind;
+  const { contract, problems } = declareContract(
+    { name: method, input, output },
+    { previous, resolveType: environment.resolveType },
+  );
+  for (const problem of problems) {
+    const field = `${kind.setting}.${problem.path}`;
+    report({ ...problem, path: `${path}.${field}`, stepId: spec.id, field });
+  }
+  return contract && { setting, contract, fields, plan: kind.plan(contract) };
+}
+
+function kindOf(spec: StepSpec, path: string, report: Report): Kind | undefined {
+  const kinds = [timerOf(spec, path, report), signalOf(spec, path, report)];
+  const kind = kinds.find((one) => one !== undefined);
+  if (kind === undefined) return undefined;
+  const wrong = (field: string, message: string): void =>
+    report({ reason: "CONFLICT", path: `${path}.${field}`, stepId: spec.id, field, message });
+  const others = ["call", "wait", "signal"] as const;
+  for (const other of others.filter((name) => name !== kind.setting && spec[name]))
+    wrong(other, `the step has "${kind.setting}" and "${other}"; it does one thing only`);
+  const set: string[] = kind.refused.filter((name) => spec[name] !== undefined).map((name) => settingNames[name]);
+  if (Object.keys(spec.input).length > 0) set.push("input");
+  if (spec.taskQueue !== "") set.push("task_queue");
+  if (spec.priority !== 0) set.push("priority");
+  for (const name of set) wrong(name, `"${name}" means nothing beside "${kind.setting}": no worker runs the step`);
+  return kind;
+}
+
+function timerOf({ id, wait }: StepSpec, path: string, report: Report): Kind | undefined {
+  if (wait === undefined) return undefined;
+  const { duration, until } = wait;
+  if ((duration === undefined) === (until === undefined)) {
+    const message = duration ? '"duration" and "until" can\'t both be set' : "the wait has no end";
+    const expected = "either duration or until";
+    report({ reason: "MISSING_VALUE", path: `${path}.wait`, stepId: id, field: "wait", message, expected });
+    return undefined;
+  }
+  return {
+    setting: "wait",
+    refused: [...attemptSettings, "scheduleToClose"],
+    input: { duration: "google.protobuf.Duration", until: "google.protobuf.Timestamp" },
+    output: {},
+    fields: { ...(duration ? { duration } : {}), ...(until ? { until } : {}) },
+    plan: (contract) => ({ kind: "timer", endsAtMs: (input, readyAtMs) => timerEndsAtMs(contract, input, readyAtMs) }),
+  };
+}
+
+const names = /^[A-Za-z][A-Za-z0-9_]{0,63}$/;
+
+function signalOf({ id, signal }: StepSpec, path: string, report: Report): Kind | undefined {
+  if (signal === undefined) return undefined;
+  const name = signal.name || id;
+  if (!names.test(name)) {
+    const place = { path: `${path}.signal.name`, stepId: id, field: "signal.name" };
+    const expected = "letters, digits and underscores, starting with a letter, at most 64 characters";
+    const message = `${JSON.stringify(name.slice(0, 80))} can't be the name of a signal`;
+    report({ ...place, reason: "INVALID_NAME", message, expected });
+    return undefined;
+  }
+  return {
+    setting: "signal",
+    shared: name,
+    refused: attemptSettings,
+    input: {},
+    output: inOrder(signal.output),
+    fields: {},
+    plan: () => ({ kind: "signal", mailbox: signalMailbox(name) }),
+  };
+}
+
+/** Maps of messages have no order: numbers are given by name, so that equal declarations are equal contracts. */
+const inOrder = (fields: Readonly<Record<string, string>>): Record<string, string> =>
+  Object.fromEntries(Object.entries(fields).sort(([a], [b]) => (a < b ? -1 : 1)));
+
+/** Where signals of this name go. */
+export const signalMailbox = (name: string): string => `signal:${name}`;
+
+/** Steps that take messages of one name from one mailbox must agree on what a message is. */
+export function refuseDifferentSignals(
+  steps: readonly { spec: StepSpec; path: string; contract: Contract | undefined }[],
+  report: Report,
+): void {
+  const first = new Map<string, { id: string; contract: Contract }>();
+  for (const { spec, path, contract } of steps) {
+    if (spec.signal === undefined || contract === undefined) continue;
+    const other = first.get(contract.method);
+    if (other === undefined) first.set(contract.method, { id: spec.id, contract });
+    else if (other.contract.fingerprint !== contract.fingerprint) {
+      const message = `step "${other.id}" waits for the same signal with another type; give both the same output, or different names`;
+      const place = { path: `${path}.signal.output`, stepId: spec.id, field: "signal.output" };
+      report({ ...place, reason: "CONFLICT", message });
+    }
+  }
+}
+
+/** Rounded up, so that no timer fires early; an input without a value (its source was skipped) waits for nothing. */
+function timerEndsAtMs(contract: Contract, input: Uint8Array, readyAtMs: number): number {
+  const message = reflect(contract.input, fromBinary(contract.input, input));
+  const read = (name: string): Duration | Timestamp | undefined => {
+    const field = contract.input.field[name];
+    if (field === undefined || !message.isSet(field)) return undefined;
+    return (message.get(field) as unknown as { message: Duration | Timestamp }).message;
+  };
+  const ms = ({ seconds, nanos }: Duration | Timestamp): number => Math.ceil(Number(seconds) * 1_000 + nanos / 1e6);
+  const until = read("until");
+  if (until !== undefined) return Math.max(readyAtMs, ms(until));
+  const duration = read("duration");
+  return duration === undefined ? readyAtMs : readyAtMs + Math.max(0, ms(duration));
+}

@@ -1,0 +1,44 @@
+/** What the sender of a message hears. */
+import { type StatusError, statusError } from "@taskmesh/runtime";
+import type { Unchanged } from "../engine/run-event.js";
+import { keptMax } from "../engine/run-state.js";
+import { runEnded, runNotFound } from "./intake.js";
+import type { Message } from "./ports.js";
+import type { Settled } from "./work.js";
+
+/** What became of a message; throws where nobody may take it. */
+export function sendAnswer(
+  settled: Settled,
+  runId: string,
+  message: Message,
+): { delivered: boolean; existing: boolean } {
+  if (settled.verdict === "unknown-run") throw runNotFound(runId);
+  const kept = settled.run.messages?.kept ?? [];
+  if (settled.verdict === "changed") {
+    return { delivered: !kept.some(({ value }) => value === message.value), existing: false };
+  }
+  if (settled.why === "duplicate") return { delivered: !kept.some(({ key }) => key === message.key), existing: true };
+  if (settled.why === "run-ended") throw runEnded(settled.run);
+  throw messageRefused(settled.why, message.name);
+}
+
+/** Why a message changes nothing. */
+export function messageRefused(why: Unchanged, name: string): StatusError {
+  switch (why) {
+    case "unknown-step":
+      return statusError({ reason: "SIGNAL_UNKNOWN", message: `no step of the run waits for "${name}"` });
+    case "mailbox-full":
+      return statusError({
+        reason: "SIGNALS_FULL",
+        message: `${keptMax} messages are kept for steps that do not wait yet; send it again when some are taken`,
+        retryAfterMs: 5_000,
+      });
+    case "cancelling":
+      return statusError({ reason: "SIGNAL_NOT_AWAITED", message: "the run is being cancelled" });
+    default:
+      return statusError({
+        reason: "SIGNAL_NOT_AWAITED",
+        message: `every step that waits for "${name}" has ended`,
+      });
+  }
+}
