@@ -13,7 +13,8 @@ import { cpuSeconds, rssMb } from "./processes.js";
 import { startServers } from "./setup.js";
 
 const chains = 10;
-const root = join(import.meta.dirname, "..", "..");
+/** npm runs scripts in the root of the project. */
+const root = process.cwd();
 const nodeArgs: string[] = [];
 
 /** Chain `k` of ten: the same facts by other selectors, patterns and templates. */

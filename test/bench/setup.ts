@@ -47,9 +47,9 @@ export interface Program {
   stop(): Promise<void>;
 }
 
-/** Starts a module of this folder as a process and waits until it says that it is ready. */
+/** Starts a (built) module of this folder as a process and waits until it says that it is ready. */
 export async function startProcess(file: string, env: Record<string, string>): Promise<ChildProcess> {
-  const child = fork(join(import.meta.dirname, file), [], {
+  const child = fork(join(import.meta.dirname, `${file}.js`), [], {
     env: { ...process.env, TASKMESH_LOG_LEVEL: "warn", TASKMESH_METRICS_ADDRESS: "off", ...env },
     execArgv: [...process.execArgv, ...(process.env["BENCH_NODE_ARGS"]?.split(" ") ?? [])],
     stdio: ["ignore", "inherit", "inherit", "ipc"],
@@ -110,8 +110,8 @@ export async function startFloor(servers: Servers): Promise<Program> {
   }
   await nc.close();
   const env = { NATS_URL: servers.nats.url, DATABASE_URL: servers.databaseUrl };
-  const worker = await startProcess("floor-worker.ts", env);
-  const coordinator = await startProcess("floor-coordinator.ts", env);
+  const worker = await startProcess("floor-worker", env);
+  const coordinator = await startProcess("floor-coordinator", env);
   return {
     name: "floor",
     pids: { coordinator: coordinator.pid ?? 0, worker: worker.pid ?? 0 },
@@ -124,12 +124,12 @@ export async function startFloor(servers: Servers): Promise<Program> {
 export async function startEngine(servers: Servers): Promise<Program & { grpcPort: number }> {
   const grpcPort = await freePort();
   const address = `127.0.0.1:${grpcPort}`;
-  const coordinator = await startProcess("engine-coordinator.ts", {
+  const coordinator = await startProcess("engine-coordinator", {
     NATS_URL: servers.nats.url,
     DATABASE_URL: servers.databaseUrl,
     TASKMESH_GRPC_ADDRESS: address,
   });
-  const worker = await startProcess("engine-worker.ts", { TASKMESH_ADDRESS: address });
+  const worker = await startProcess("engine-worker", { TASKMESH_ADDRESS: address });
   await putChain5({ host: "127.0.0.1", port: grpcPort });
   return {
     name: "engine",
