@@ -1,6 +1,7 @@
-/** npm run bench -- chain5 | pages | all  [--rounds N] [--runs N] [--in-flight N] [--page-runs N] */
+/** npm run bench -- chain5 | pages | memory | all  [--rounds N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] */
 import { parseArgs } from "node:util";
 import { benchChain5 } from "./chain5.js";
+import { benchMemory } from "./memory.js";
 import { benchPages } from "./pages.js";
 
 const { values, positionals } = parseArgs({
@@ -10,6 +11,7 @@ const { values, positionals } = parseArgs({
     runs: { type: "string", default: "2000" },
     "in-flight": { type: "string", default: "200" },
     "page-runs": { type: "string", default: "10000" },
+    "memory-runs": { type: "string", default: "100000" },
   },
 });
 const what = positionals[0] ?? "all";
@@ -23,6 +25,7 @@ const options = {
 const known = {
   chain5: () => benchChain5(options),
   pages: () => benchPages({ runs: Number(values["page-runs"]), inFlight: options.inFlight }),
+  memory: () => benchMemory({ runs: Number(values["memory-runs"]), inFlight: options.inFlight }),
 };
 const chosen = what === "all" ? Object.keys(known) : [what];
 for (const name of chosen) {
