@@ -30,4 +30,5 @@ const statusByReason: Readonly<Record<FailureReason, number>> = {
   PAYLOAD_UNREADABLE: 503,
   HANDLER_ERROR: 500,
   DRAINED: 503,
+  DEPTH_EXCEEDED: 500,
 };

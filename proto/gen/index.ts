@@ -16,6 +16,7 @@ export {
   ListChainsRequest,
   ListChainsResponse,
   OnUnhandled,
+  ParentClose,
   PutChainRequest,
   PutChainResponse,
   SignalSpec,
@@ -27,6 +28,8 @@ export {
   WaitSpec,
   onUnhandledFromJSON,
   onUnhandledToJSON,
+  parentCloseFromJSON,
+  parentCloseToJSON,
   type ChainServiceServer,
 } from "./taskmesh/v1/chain.js";
 export {

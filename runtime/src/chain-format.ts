@@ -4,6 +4,7 @@ import {
   type Duration,
   type Expression,
   OnUnhandled,
+  ParentClose,
   type RetryPolicy,
   type StepSpec,
 } from "@taskmesh/proto";
@@ -54,6 +55,7 @@ function formatStep(step: StepSpec): Record<string, unknown> {
       ...present({ output: filled(step.signal.output) }),
     },
     wait: step.wait && formatExpressions(present({ ...step.wait }) as Record<string, Expression>),
+    parent_close: choice(ParentClose[step.parentClose], "PARENT_CLOSE_"),
   });
 }
 
@@ -84,6 +86,11 @@ function formatExpressions(fields: Record<string, Expression>): Record<string, u
   );
 }
 
+/** The name of an enum's value as people write it, "" for the one that says nothing. */
+const choice = (name: string | undefined, prefix: string): string => {
+  const bare = name?.replace(prefix, "") ?? "";
+  return bare === "UNSPECIFIED" ? "" : bare;
+};
 const time = (value: Duration | undefined) => value && formatDuration(value);
 const filled = <T extends object>(value: T): T | undefined => (Object.keys(value).length > 0 ? value : undefined);
 const present = (value: Record<string, unknown>): Record<string, unknown> =>

@@ -30,6 +30,8 @@ export interface DocumentProblem extends TextPlace {
 /** What may stand where. */
 type Shape =
   | { kind: "text" | "duration" | "number" | "whole" | "expression" | "condition" | "onUnhandled" | "span" }
+  /** One value of an enum, written without its prefix. */
+  | { kind: "choice"; prefix: string; names: readonly string[] }
   | { kind: "record"; keys: Keys }
   | { kind: "list"; item: Shape }
   | { kind: "map"; item: Shape };
@@ -66,6 +68,7 @@ const stepKeys: Keys = {
   priority: { kind: "whole" },
   signal: { kind: "record", keys: { name: text, output: { kind: "map", item: text } } },
   wait: { kind: "record", keys: { duration: { kind: "span" }, until: { kind: "expression" } } },
+  parent_close: { kind: "choice", prefix: "PARENT_CLOSE_", names: ["CANCEL", "ABANDON", "WAIT"] },
 };
 
 /** Settings of a chain. */
@@ -94,6 +97,7 @@ const article: Record<Shape["kind"], string> = {
   condition: "a CEL expression",
   onUnhandled: "FAIL or BREAK",
   span: "a time such as 30s or 1h30m, or a CEL expression that makes one",
+  choice: "one of these names",
   record: "a map",
   list: "a list",
   map: "a map",
@@ -213,6 +217,11 @@ export class ChainReader {
       case "onUnhandled": {
         const name = typeof value === "string" ? value.replace(/^ON_UNHANDLED_/, "").toUpperCase() : "";
         return name === "FAIL" || name === "BREAK" ? `ON_UNHANDLED_${name}` : this.wrong(node, shape, path);
+      }
+      case "choice": {
+        const name = typeof value === "string" ? value.toUpperCase().replace(shape.prefix, "") : "";
+        if (shape.names.includes(name)) return shape.prefix + name;
+        return this.wrong(node, shape, path, `: ${shape.names.join(", ")}`);
       }
       default:
         return undefined;

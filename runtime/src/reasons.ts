@@ -306,6 +306,10 @@ export const failureReasons = {
   METHOD_UNKNOWN: { retryable: true, meaning: "The worker was given a method that it does not implement." },
   PAYLOAD_UNREADABLE: { retryable: true, meaning: "A payload by reference could not be fetched or stored." },
   HANDLER_ERROR: { retryable: true, meaning: "The handler threw an error that is no ActionFailure." },
+  DEPTH_EXCEEDED: {
+    retryable: false,
+    meaning: "The run has 16 runs above it, as many as may be: a chain that calls itself must come to an end.",
+  },
   DRAINED: { retryable: true, meaning: "The worker was shut down before the handler ended." },
 } as const satisfies Record<string, FailureReasonEntry>;
 

@@ -1,5 +1,5 @@
 /** chain5: five steps in a row, three fields bound by CEL in each. */
-import { ChainServiceClient, type ChainSpec, OnUnhandled } from "@taskmesh/proto";
+import { ChainServiceClient, type ChainSpec, OnUnhandled, StepSpec } from "@taskmesh/proto";
 import { createClient, unaryCall } from "@taskmesh/runtime";
 import { stepsPerRun } from "./load.js";
 
@@ -17,18 +17,10 @@ export const chain5: ChainSpec = {
   description: "",
   onUnhandled: OnUnhandled.ON_UNHANDLED_UNSPECIFIED,
   steps: Array.from({ length: stepsPerRun }, (_, i) => ({
+    ...StepSpec.create(),
     id: `s${i + 1}`,
     call: "acme.bench.v1.BenchActions/Count",
     input: from(i === 0 ? "input" : `steps.s${i}.output`),
-    when: "",
-    needs: [],
-    retry: undefined,
-    scheduleToStart: undefined,
-    startToClose: undefined,
-    heartbeat: undefined,
-    scheduleToClose: undefined,
-    taskQueue: "",
-    priority: 0,
   })),
   output: from(`steps.s${stepsPerRun}.output`),
 };

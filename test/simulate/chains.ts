@@ -23,6 +23,8 @@ export interface StepKind {
   large?: true;
   /** What it puts out, where no handler does. */
   output?(stepId: string): string;
+  /** It calls another chain. */
+  nested?: true;
 }
 
 /** A short text that stands for all that was hashed. */
@@ -94,10 +96,22 @@ export interface Chain {
   expected(input: string): string;
 }
 
-/** A chain of 1 to `stepsMax` steps, each of which needs some of those before it. */
-export function drawChain(random: Random, no: number, stepsMax = 7): Chain {
+const nestedKind: StepKind = {
+  name: "nested",
+  weight: 4,
+  draw: (random) => ({
+    child: { onParentClose: random.pick(["cancel", "cancel", "abandon", "wait"] as const) },
+    retry: retries(random),
+    startToCloseMs: random.pick([20_000, 60_000, 300_000]),
+  }),
+  nested: true,
+};
+
+/** A chain of 1 to `stepsMax` steps, each of which needs some of those before it; some of them may call `callee`. */
+export function drawChain(random: Random, no: number, callee?: Chain, stepsMax = 7): Chain {
   const count = random.int(1, stepsMax);
-  const kinds = Array.from({ length: count }, () => random.weighted(stepKinds));
+  const choice = callee ? [...stepKinds, nestedKind] : stepKinds;
+  const kinds = Array.from({ length: count }, () => random.weighted(choice));
   const density = random.pick([0.2, 0.5, 1]);
   const needs = kinds.map((_, index) =>
     kinds.flatMap((_kind, at) => (at < index && random.chance(density) ? [at] : [])),
@@ -111,6 +125,7 @@ export function drawChain(random: Random, no: number, stepsMax = 7): Chain {
       ...(kind.runs ? { condition: (scope) => map(inputOf(scope), kind.runs!) } : {}),
       bindInput: (scope) => map(inputOf(scope), encode),
       ...kind.draw(random, `s${index}`),
+      ...(kind.nested ? { method: callee!.plan.method } : {}),
     };
   });
   const everyStep = kinds.map((_, index) => index);
@@ -119,11 +134,17 @@ export function drawChain(random: Random, no: number, stepsMax = 7): Chain {
     runTimeoutMs: random.pick([60_000, 120_000, 300_000]),
     bindOutput: (scope) => map(read(scope, everyStep), encode),
   });
-  return { plan, kinds, expected: (input) => compute(kinds, needs, input) };
+  return { plan, kinds, expected: (input) => compute({ kinds, needs, callee }, input) };
+}
+
+interface Graph {
+  kinds: readonly StepKind[];
+  needs: readonly number[][];
+  callee: Chain | undefined;
 }
 
 /** What the chain's steps put out, computed without a mesh. */
-function compute(kinds: readonly StepKind[], needs: readonly number[][], input: string): string {
+function compute({ kinds, needs, callee }: Graph, input: string): string {
   const outputs: string[] = [];
   kinds.forEach((kind, index) => {
     const given = join(
@@ -131,7 +152,10 @@ function compute(kinds: readonly StepKind[], needs: readonly number[][], input: 
       needs[index]!.map((need) => outputs[need] ?? ""),
     );
     const stepId = `s${index}`;
-    const output = (): string => (kind.output ? kind.output(stepId) : outputOf(stepId, given));
+    const output = (): string => {
+      if (kind.nested) return callee!.expected(given);
+      return kind.output ? kind.output(stepId) : outputOf(stepId, given);
+    };
     outputs.push(kind.runs && !kind.runs(given) ? "" : output());
   });
   return join(input, outputs);

@@ -63,7 +63,7 @@ export class Ledger {
     if (ends > 0)
       holds(kinds.at(-1) === EventKind.EVENT_KIND_RUN_ENDED, "V2", () => `${at()}: something follows its end`);
     this.#checkSteps(plan, stored, write, at);
-    this.#checkRecords(write, at);
+    this.#checkRecords(plan, write, at);
   }
 
   #checkSteps(plan: ChainPlan, stored: RunState | undefined, { run }: RunWrite, at: () => string): void {
@@ -95,11 +95,12 @@ export class Ledger {
     });
   }
 
-  #checkRecords({ run, records }: RunWrite, at: () => string): void {
+  #checkRecords(plan: ChainPlan, { run, records }: RunWrite, at: () => string): void {
     for (const record of records) {
       if (record.kind === EventKind.EVENT_KIND_COMPLETION_LATE) this.seen.late += 1;
       const { reason } = record.failure ?? {};
-      if (reason === "DATA_ERROR")
+      // A child's failure comes up under its own reason.
+      if (reason === "DATA_ERROR" && !plan.steps[record.step]?.child)
         holds(this.#poisoned.has(`${run.id}/${record.step}`) || record.step < 0, "V13", () => `${at()}: no poison`);
       if (record.kind !== EventKind.EVENT_KIND_STEP_SUCCEEDED) continue;
       this.seen.successes += 1;
@@ -107,6 +108,8 @@ export class Ledger {
       holds(!this.#cancelled.has(run.id), "V8", () => `${at()}: a success after its cancel`);
       holds(step.status === StepStatus.STEP_STATUS_SUCCEEDED && step.attempt === record.attempt, "V3", at);
       if (step.attempt === 0 && step.lease === "") continue;
+      // A child's end is no report of a worker; V11 says whether its output is the right one.
+      if (plan.steps[record.step]!.child) continue;
       const holders = this.#holders.get(step.lease);
       holds(holders?.has(record.session ?? "") ?? false, "V3", () => `${at()}: ${record.session} never held the lease`);
     }

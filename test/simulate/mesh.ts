@@ -1,5 +1,6 @@
 /** A simulated mesh: coordinators, workers, broker, database, and what stands for the registry: who lapsed, who takes over. */
 import type { StartStep } from "@taskmesh/proto";
+import { childSession } from "../../coordinator/src/engine/children.js";
 import type { ChainPlan } from "../../coordinator/src/engine/plan.js";
 import type { EngineRoom } from "../../coordinator/src/pipeline/engine-room.js";
 import { Bus } from "./bus.js";
@@ -33,7 +34,8 @@ export class Mesh {
 
   constructor(readonly world: World) {
     this.trouble = new Trouble(world.random);
-    this.chains = Array.from({ length: world.random.int(1, 2) }, (_, no) => drawChain(world.random, no));
+    const first = drawChain(world.random, 0);
+    this.chains = world.random.chance(0.5) ? [first] : [first, drawChain(world.random, 1, first)];
     for (const chain of this.chains) this.#chainOf.set(chain.plan.method, chain);
     this.store = new ModelStore(world, this.ledger, (method) => this.planOf(method));
     this.bus = new Bus(world, this.trouble);
@@ -149,6 +151,7 @@ export class Mesh {
 
   #judge({ runId, stepId, attempt, lease, session, boundAtMs }: Binding): void {
     const { world } = this;
+    if (session === childSession) return;
     const worker = this.workers.find((one) => one.session === session)!;
     const silent = !worker.alive || worker.pausedUntilMs > world.nowMs;
     const sinceMs = worker.alive ? worker.pausedAtMs : worker.diedAtMs;

@@ -6,10 +6,12 @@
  * To extend it: an effect that writes a row of a new table gets a case in `#applyEffect`; a new function of RunStore gets a method.
  */
 import { EventKind } from "@taskmesh/proto";
+import { childSession } from "../../coordinator/src/engine/children.js";
 import type { ChainPlan, Value } from "../../coordinator/src/engine/plan.js";
 import { encodeRunState } from "../../coordinator/src/engine/run-codec.js";
 import type { Effect } from "../../coordinator/src/engine/run-event.js";
 import type { RunState } from "../../coordinator/src/engine/run-state.js";
+import type { ChildRow } from "../../coordinator/src/store/children.js";
 import type { Commit, CommitResult, RunWrite } from "../../coordinator/src/store/commit.js";
 import type { RunStore } from "../../coordinator/src/store/run-store.js";
 import { placeValue, type RunRow, type StoredRun, toStoredRun } from "../../coordinator/src/store/runs.js";
@@ -95,6 +97,10 @@ export class ModelStore {
         }
       },
       readCheckpoint: (runId, stepId, item) => this.checkpoints.get(`${runId}/${stepId}/${item}`),
+      runExists: (runId) => this.runs.has(runId),
+      readResult: (runId) =>
+        this.history.get(runId)?.find(({ kind }) => kind === EventKind.EVENT_KIND_RUN_ENDED)?.payload,
+      readChildren: (page) => this.#readChildren(page),
     };
   }
 
@@ -137,6 +143,7 @@ export class ModelStore {
     const { run, expectedVersion, idempotency } = write;
     const row = this.runs.get(run.id);
     if ((row?.version ?? 0) !== expectedVersion) return false;
+    if (expectedVersion === 0 && run.parent && !this.#isWanted(run.parent.runId, run.id)) return false;
     if (idempotency) {
       const key = `${run.namespaceId}/${idempotency.key}`;
       if (this.#keys.has(key)) return false;
@@ -192,6 +199,23 @@ export class ModelStore {
     due.sort((a, b) => a.wakeup! - b.wakeup!);
     for (const row of due.slice(0, limit)) this.runs.set(row.id, { ...row, wakeup: nowMs + holdMs });
     return due.slice(0, limit).map(({ id }) => id);
+  }
+
+  #isWanted(parentId: string, childId: string): boolean {
+    return [...this.bindings.values()].some(({ runId, lease }) => runId === parentId && lease === childId);
+  }
+
+  #readChildren({ oldMs, afterChildId, limit }: Parameters<RunStore["readChildren"]>[0]): ChildRow[] {
+    const before = this.#world.nowMs - oldMs;
+    const rows = [...this.bindings.values()].filter(
+      ({ session, lease, boundAtMs }) => session === childSession && lease > afterChildId && boundAtMs < before,
+    );
+    rows.sort((a, b) => (a.lease < b.lease ? -1 : 1));
+    return rows.slice(0, limit).map(({ runId, stepId, attempt, lease }) => {
+      const child = this.runs.get(lease);
+      const states = { started: child !== undefined, ended: child !== undefined && child.ended !== null };
+      return { runId, stepId, attempt, childId: lease, ...states };
+    });
   }
 
   #waitingQueues(): { namespaceId: number; taskQueue: string }[] {

@@ -87,7 +87,9 @@ function judge(mesh: Mesh, calmAtMs: number): void {
     const bytes = end?.bytes ?? store.payloads.get(end?.reference ?? "");
     const result = succeeded ? decode({ ...end!, ...(bytes ? { bytes } : {}) }) : undefined;
     const { plan, expected } = mesh.chainOf(id);
-    return [id, { run, plan, result, expected: expected(decode(run.input)) }] as const;
+    const given = run.input.bytes ?? store.payloads.get(run.input.reference ?? "");
+    const input = decode({ ...run.input, ...(given ? { bytes: given } : {}) });
+    return [id, { run, plan, result, expected: expected(input) }] as const;
   });
   // A commit that lands after its caller gave up, and did its work anew, leaves its row until its coordinator ends.
   const landsLate = mesh.trouble.names.includes("databaseLate");

@@ -1,5 +1,5 @@
 import { Command } from "@commander-js/extra-typings";
-import { object, objects, text } from "../json.js";
+import { type Json, object, objects, text } from "../json.js";
 import { plain } from "../output.js";
 import { openSession } from "../session.js";
 import { paintStatus, showAgo, showBetween, showFailure, showValue } from "../show.js";
@@ -22,6 +22,7 @@ export const runsShow = () =>
         ["run", plain(text(run.runId))],
         ["method", plain(`${text(run.method)}${version > 0 ? ` (version ${version})` : ""}`)],
         ["status", paintStatus(run.status, out.colors)],
+        ["parent", showParent(run)],
         ["accepted", showAgo(run.acceptedAt, now)],
         ["took", showBetween(run.acceptedAt, run.endedAt, now)],
         ["labels", plain(labels.join(" "))],
@@ -33,15 +34,23 @@ export const runsShow = () =>
       const steps = objects(answer.steps);
       if (steps.length === 0) return;
       out.line();
+      const nested = steps.some((step) => text(step.childRunId) !== "");
       out.table(
-        ["STEP", "STATUS", "ATTEMPT", "TOOK", "METHOD", "OUTPUT OR FAILURE"],
+        ["STEP", "STATUS", "ATTEMPT", "TOOK", "METHOD", ...(nested ? ["RUN"] : []), "OUTPUT OR FAILURE"],
         steps.map((step) => [
           plain(text(step.stepId)),
           paintStatus(step.status, out.colors),
           String(step.attempt ?? 0),
           showBetween(step.startedAt, step.endedAt, now),
           plain(text(step.method)),
+          ...(nested ? [plain(text(step.childRunId))] : []),
           showFailure(step.failure) || showValue(step.output, 80),
         ]),
       );
     });
+
+/** The step that started the run, "" if none did. */
+function showParent({ parentRunId, parentStepId }: Record<string, Json>): string {
+  const runId = text(parentRunId);
+  return runId === "" ? "" : plain(`step ${text(parentStepId)} of run ${runId}`);
+}

@@ -16,6 +16,7 @@ import { compileBinding, compileCondition } from "./cel/bind.js";
 import type { CheckedExpression } from "./cel/check.js";
 import { guardsOf } from "./cel/paths.js";
 import { createScopeTypes, type ScopeTypes, type StepOutput } from "./cel/scope-types.js";
+import { calleesOf, checkCallee, childPlan, childSettings } from "./chain-callee.js";
 import { findCycle, neededBy } from "./chain-graph.js";
 import { type CheckedMessage, checkCel, checkMapping, type Report } from "./compile-message.js";
 import { isWaiting, readWait, refuseDifferentSignals, type WaitingStep } from "./compile-wait.js";
@@ -38,6 +39,8 @@ const problemsMax = 50;
 export interface ChainEnvironment {
   /** The registered contract of a callable: the newest revision, or the pinned one. */
   contractFor: (method: string) => Contract | undefined;
+  /** Whether a callable is a chain; absent: nobody knows, and runs are not what the plan is for. */
+  isChain?: (method: string) => boolean;
   /** The contract of the chain's newest version (so that field numbers stay), or the one that it is pinned to. */
   chainContract?: Contract | undefined;
   /** A registered message or enum that an inline contract names. */
@@ -82,7 +85,8 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
     report({ reason: "TOO_LARGE", path: "steps", message });
     return result;
   }
-  const steps = spec.steps.map((step, index) => readStep(step, index, spec.contract?.name ?? "", environment, report));
+  const callees = calleesOf(environment, contract);
+  const steps = spec.steps.map((step, index) => readStep(step, index, spec.contract?.name ?? "", callees, report));
   refuseDuplicateIds(steps, report);
   refuseDifferentSignals(steps, report);
   result.declared = steps.flatMap((step) => (step.waiting === undefined ? [] : [step.waiting.contract]));
@@ -131,6 +135,8 @@ interface StepDraft {
   contract: Contract | undefined;
   settings: StepSettings;
   waiting?: WaitingStep | undefined;
+  /** The callee is a chain. */
+  isChild: boolean;
   needs: Set<number>;
   condition?: CheckedExpression;
   input?: CheckedMessage;
@@ -215,7 +221,10 @@ function readStep(
   for (const fault of faults) {
     report({ ...place, reason: "OUT_OF_RANGE", ...fault, path: `${path}.${fault.path}`, field: fault.path });
   }
-  return { spec, index, path, contract, settings, waiting, needs: new Set() };
+  const isChild = waiting === undefined && contract !== undefined && environment.isChain?.(spec.call) === true;
+  const known = contract !== undefined && waiting === undefined && environment.isChain !== undefined;
+  checkCallee(spec, path, known ? (isChild ? "chain" : "action") : undefined, report);
+  return { spec, index, path, contract, settings, waiting, isChild, needs: new Set() };
 }
 
 /** The method that was meant: nearest as a whole, or the only one with this service or this rpc name. */
@@ -347,7 +356,8 @@ function planStep(step: StepDraft, users: readonly number[], types: ScopeTypes, 
   const bind = compileBinding(contract.input, step.input!.sources, types, { ...options, label });
   const { condition } = step;
   return {
-    ...stepBase(contract, step.settings, place),
+    ...stepBase(contract, step.isChild ? childSettings(step.spec, step.settings) : step.settings, place),
+    ...(step.isChild ? { child: childPlan(step.spec) } : {}),
     ...(condition === undefined
       ? {}
       : { condition: compileCondition(condition, types, { ...options, label: `${label}, when` }) }),

@@ -5,11 +5,12 @@
  */
 import { EventKind } from "@taskmesh/proto";
 import { onReport } from "./attempts.js";
+import { onChildEnded } from "./child-end.js";
 import { admit, cancel, evaluated, redispatch, wake } from "./control.js";
 import { receive } from "./messages.js";
 import type { ChainPlan, Value } from "./plan.js";
 import type { Advance, Context, RunEvent } from "./run-event.js";
-import { isFinal, pendingStep, type RunState, RunStatus } from "./run-state.js";
+import { isFinal, type ParentRef, pendingStep, type RunState, RunStatus } from "./run-state.js";
 import { startReady } from "./step-start.js";
 import { beginTurn, changed, record, unchanged } from "./turn.js";
 
@@ -22,16 +23,20 @@ export interface Acceptance {
   labels: Readonly<Record<string, string>>;
   priority: number;
   timeoutMs?: number;
+  /** The run ends by then, whatever its time-out. */
+  deadlineAtMs?: number;
+  /** The step that starts it. */
+  parent?: ParentRef;
   trace?: Readonly<Record<string, string>>;
 }
 
 /** Accepts a run: its first steps start in the same turn. */
 export function accept(plan: ChainPlan, acceptance: Acceptance, context: Context): Advance {
-  const { timeoutMs, ...given } = acceptance;
+  const { timeoutMs, deadlineAtMs = Infinity, ...given } = acceptance;
   const run: RunState = {
     ...given,
     acceptedAtMs: context.nowMs,
-    deadlineAtMs: context.nowMs + (timeoutMs ?? plan.runTimeoutMs),
+    deadlineAtMs: Math.min(context.nowMs + (timeoutMs ?? plan.runTimeoutMs), deadlineAtMs),
     status: RunStatus.RUN_STATUS_RUNNING,
     version: 0,
     lastSeq: 0,
@@ -69,5 +74,7 @@ export function advance(run: RunState, plan: ChainPlan, event: RunEvent, context
       return receive(run, plan, event, context);
     case "wake":
       return wake(beginTurn(run, plan, context));
+    case "child-ended":
+      return onChildEnded(run, plan, event, context);
   }
 }

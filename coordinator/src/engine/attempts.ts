@@ -1,12 +1,13 @@
 /** What workers report of attempts, and what becomes of attempts that nobody reports any more. Only the current lease is heard (E2). */
 import { EventKind, type Failure } from "@taskmesh/proto";
-import type { ChainPlan } from "./plan.js";
+import type { ChainPlan, Value } from "./plan.js";
 import { nextRetryAtMs } from "./retry.js";
 import { failStep, finishIfOver, forgetLease, releaseLease, stopStep } from "./run-end.js";
 import type { Advance, Context, Report, RunEvent } from "./run-event.js";
 import { inFlight, lateMax, lostMax, type RunState, StepStatus } from "./run-state.js";
 import { stepIndex } from "./step-index.js";
-import { giveLease, inputOf, offerStep, resumeOf, startReady } from "./step-start.js";
+import { inputOf } from "./step-input.js";
+import { giveLease, offerStep, resumeOf, startReady } from "./step-start.js";
 import { beginTurn, changed, editStep, meshFailure, move, record, type Turn, unchanged } from "./turn.js";
 
 type ReportEvent = Extract<RunEvent, { report: Report; kind: "complete" | "bind" | "lose" | "claim" }>;
@@ -15,6 +16,8 @@ type ReportEvent = Extract<RunEvent, { report: Report; kind: "complete" | "bind"
 export function onReport(run: RunState, plan: ChainPlan, event: ReportEvent, context: Context): Advance {
   const index = stepIndex(plan, event.report.stepId);
   if (index === undefined || event.report.item !== 0) return unchanged(run, "unknown-step");
+  // No worker holds a child's lease, whoever knows it: it is no secret.
+  if (plan.steps[index]!.child) return unchanged(run, "stale-lease");
   const step = run.steps[index]!;
   if (event.report.lease !== step.lease || !inFlight(step.status)) {
     return refuseReport(run, plan, event, index, context);
@@ -58,25 +61,26 @@ function complete(turn: Turn, index: number, event: Extract<RunEvent, { kind: "c
   if (outcome.kind === "failure") return attemptFailed(turn, index, outcome.failure, about);
   const wrong = outcome.value.bytes && turn.plan.steps[index]!.checkOutput(outcome.value.bytes);
   if (wrong !== undefined) return attemptFailed(turn, index, meshFailure("OUTPUT_INVALID", wrong, false), about);
-  releaseLease(turn, index);
-  const step = editStep(turn, index);
-  step.status = StepStatus.STEP_STATUS_SUCCEEDED;
-  step.endedAtMs = turn.nowMs;
-  turn.run.outputs[index] = outcome.value;
-  record(turn, EventKind.EVENT_KIND_STEP_SUCCEEDED, {
-    step: index,
-    attempt: step.attempt,
-    payload: outcome.value,
-    ...about,
-  });
-  startReady(turn, turn.plan.steps[index]!.neededBy);
-  return changed(turn);
+  return attemptSucceeded(turn, index, outcome.value, about);
 }
 
 type About = { session?: string; executionMs?: number };
 
+/** The attempt's output is the step's; the steps that need it start. */
+export function attemptSucceeded(turn: Turn, index: number, output: Value, about: About): Advance {
+  releaseLease(turn, index);
+  const step = editStep(turn, index);
+  step.status = StepStatus.STEP_STATUS_SUCCEEDED;
+  step.endedAtMs = turn.nowMs;
+  turn.run.outputs[index] = output;
+  const { attempt } = step;
+  record(turn, EventKind.EVENT_KIND_STEP_SUCCEEDED, { step: index, attempt, payload: output, ...about });
+  startReady(turn, turn.plan.steps[index]!.neededBy);
+  return changed(turn);
+}
+
 /** Whatever the attempt says after a cancel, no success is recorded (E6). */
-function completeCancelled(turn: Turn, index: number, about: About): Advance {
+export function completeCancelled(turn: Turn, index: number, about: About): Advance {
   const step = stopStep(turn, index, StepStatus.STEP_STATUS_CANCELLED);
   record(turn, EventKind.EVENT_KIND_STEP_CANCELLED, { step: index, attempt: step.attempt, ...about });
   finishIfOver(turn);

@@ -1,9 +1,10 @@
 /** What happens to runs that no worker reports: time, cancels, room in lanes, evaluations, starts that must be sent again. */
 import { EventKind, type Failure } from "@taskmesh/proto";
 import { attemptFailed } from "./attempts.js";
+import { resumeChild } from "./children.js";
 import { dueOf } from "./deadlines.js";
 import type { ChainPlan } from "./plan.js";
-import { endCancelled, endRun, failStep, finishIfOver, forgetLease, stopStep } from "./run-end.js";
+import { askChild, endCancelled, endRun, failStep, finishIfOver, forgetLease, stopStep } from "./run-end.js";
 import type { Advance, Context, Evaluation, RunEvent } from "./run-event.js";
 import {
   cancelGraceMs,
@@ -28,6 +29,7 @@ export function redispatch(turn: Turn, event: Extract<RunEvent, { kind: "redispa
   plan.steps.forEach((stepPlan, index) => {
     const step = run.steps[index]!;
     if (isFinal(run.status) || (report && report.stepId !== stepPlan.id)) return;
+    if (stepPlan.child) resumeChild(turn, stepPlan, event);
     if (isEvaluating(step)) turn.effects.push({ kind: "evaluate", stepId: stepPlan.id });
     if (step.status !== StepStatus.STEP_STATUS_DISPATCHED || run.cancel) return;
     if (report ? report.lease !== step.lease : step.attemptAtMs >= beforeMs) return;
@@ -87,13 +89,18 @@ function evaluatedOutput(turn: Turn, evaluation: Evaluation): Advance {
 
 /** Nothing new starts from here on; attempts under way may clean up for a while. */
 export function cancel(run: RunState, plan: ChainPlan, reason: string, context: Context): Advance {
-  if (run.cancel) return unchanged(run, "cancelling");
+  if (run.cancel || run.closing) return unchanged(run, "cancelling");
   const turn = beginTurn(run, plan, context);
   turn.run.cancel = { reason, graceUntilMs: turn.nowMs + cancelGraceMs };
   turn.run.evaluatingOutput = false;
   record(turn, EventKind.EVENT_KIND_CANCEL_REQUESTED, { note: reason });
   turn.run.steps.forEach((step, index) => {
-    if (isOver(step.status) || inFlight(step.status)) return;
+    const abandoned = plan.steps[index]!.child?.onParentClose === "abandon";
+    if (isOver(step.status)) return;
+    if (inFlight(step.status) && !abandoned) {
+      askChild(turn, index);
+      return;
+    }
     const stopped = stopStep(turn, index, StepStatus.STEP_STATUS_CANCELLED);
     move(turn, index, stopped.status, stopped.attempt);
   });
@@ -105,7 +112,9 @@ export function cancel(run: RunState, plan: ChainPlan, reason: string, context: 
 export function wake(turn: Turn): Advance {
   const { run, plan, nowMs } = turn;
   // A cancel that was accepted decides how the run ends, also when its deadline comes first.
-  if (run.cancel && Math.min(run.cancel.graceUntilMs, run.deadlineAtMs) <= nowMs) endCancelled(turn);
+  if (run.closing) {
+    if (run.deadlineAtMs <= nowMs) endRun(turn, run.closing.status, run.closing.failure);
+  } else if (run.cancel && Math.min(run.cancel.graceUntilMs, run.deadlineAtMs) <= nowMs) endCancelled(turn);
   else if (run.deadlineAtMs <= nowMs) {
     const message = `the run did not end within ${run.deadlineAtMs - run.acceptedAtMs} ms`;
     endRun(turn, RunStatus.RUN_STATUS_EXPIRED, meshFailure("RUN_EXPIRED", message, false));

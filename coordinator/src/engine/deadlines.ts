@@ -35,6 +35,7 @@ const waitEndsAtMs = (step: StepState): number => step.wait?.endsAtMs || Infinit
 /** The earliest instant at which anything of the run is due; 0 if it has ended. */
 export function nextWakeupAtMs(run: RunState, plan: ChainPlan): number {
   if (isFinal(run.status)) return 0;
+  if (run.closing) return run.deadlineAtMs;
   // After a cancel no limit of a step counts any more: waking for one would change nothing, again and again.
   if (run.cancel) return Math.min(run.deadlineAtMs, run.cancel.graceUntilMs);
   let at = run.deadlineAtMs;

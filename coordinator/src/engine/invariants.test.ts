@@ -10,7 +10,7 @@ import type { Evaluated, WaitPlan } from "./plan.js";
 import { evaluated, failure, planOf, type RunBench, type StepSpec, startRun, value } from "./plan-fixture.js";
 import { decodeRunState, encodeRunState, unread } from "./run-codec.js";
 import type { Report, RunEvent } from "./run-event.js";
-import { inFlight, isEvaluating, isFinal, isOver, type RunState, StepStatus } from "./run-state.js";
+import { inFlight, isEvaluating, isFinal, isOver, type RunState, RunStatus, StepStatus } from "./run-state.js";
 
 const stepsMax = 8;
 const runTimeoutMs = 600_000;
@@ -41,6 +41,7 @@ const stepSpec = fc.record({
   waitMs: fc.option(fc.constantFrom(0, 1, 200, 20_000, 10 * runTimeoutMs), { nil: undefined, freq: 4 }),
   /** A step that waits for a message in one of two mailboxes. */
   mailbox: fc.option(fc.constantFrom("m0", "m1"), { nil: undefined, freq: 4 }),
+  child: fc.option(fc.constantFrom("cancel", "abandon", "wait"), { nil: undefined, freq: 4 }),
 });
 
 const timer = (ms: number): WaitPlan => ({ kind: "timer", endsAtMs: (_input, readyAtMs) => readyAtMs + ms });
@@ -54,8 +55,19 @@ const planArbitrary = fc
   .map(({ specs, output }) => {
     const steps: Record<string, StepSpec> = {};
     specs.forEach((drawn, index) => {
-      const { needs, condition, input, attemptsMax, delayMs, exclusive, startToCloseMs, waitMs, mailbox, ...limits } =
-        drawn;
+      const {
+        needs,
+        condition,
+        input,
+        attemptsMax,
+        delayMs,
+        exclusive,
+        startToCloseMs,
+        waitMs,
+        mailbox,
+        child,
+        ...limits
+      } = drawn;
       steps[`s${index}`] = {
         needs: Array.from({ length: index }, (_, at) => at)
           .filter((at) => (needs >> at) & 1)
@@ -67,6 +79,7 @@ const planArbitrary = fc
         startToCloseMs,
         ...(waitMs === undefined ? {} : { wait: timer(waitMs) }),
         ...(mailbox === undefined ? {} : { wait: { kind: "signal" as const, mailbox } }),
+        ...(child && waitMs === undefined && mailbox === undefined ? { child: { onParentClose: child } } : {}),
         ...(Object.fromEntries(Object.entries(limits).filter(([, ms]) => ms !== undefined)) as StepSpec),
       };
     });
@@ -103,6 +116,7 @@ const happening = fc.record({
       "message",
       "message",
     ] as const),
+    ...(["child-succeeded", "child-succeeded", "child-failed"] as const),
   ),
   step: fc.nat({ max: stepsMax }),
   pick: fc.nat({ max: 5 }),
@@ -158,6 +172,9 @@ function eventOf(bench: RunBench, drawn: Happening): RunEvent {
       const evaluation = drawn.what === "skip" ? { kind: "skip" as const } : { kind: "value" as const, value: stored };
       return { kind: "evaluated", stepId: drawn.pick === 0 ? "" : `s${drawn.step}`, evaluation };
     }
+    case "child-succeeded":
+    case "child-failed":
+      return childEnded(bench, drawn);
     case "cancel":
       return { kind: "cancel", reason: "enough" };
     case "wake":
@@ -172,6 +189,18 @@ function messageOf(bench: RunBench, { step, pick }: Pick<Happening, "step" | "pi
   const mailbox = `m${step % 2}`;
   const key = pick === 0 ? "" : `key-${pick}`;
   return { kind: "message", mailbox, name: mailbox, key, value: value(`message-${bench.run.lastSeq}`) };
+}
+
+/** How any child that the step ever had ends; its parent may hear so at any time, and more than once. */
+function childEnded(bench: RunBench, { step, pick, what }: Happening): RunEvent {
+  const stepId = `s${step}`;
+  const started = bench.effects.filter((e) => e.kind === "start-child").filter((e) => e.step.id === stepId);
+  const { childId } = started[started.length - 1 - pick] ?? started.at(-1) ?? { childId: "forged" };
+  if (what === "child-failed") {
+    const status = pick > 3 ? RunStatus.RUN_STATUS_CANCELLED : RunStatus.RUN_STATUS_EXPIRED;
+    return { kind: "child-ended", stepId, childId, status, failure: failure("BROKEN") };
+  }
+  return { kind: "child-ended", stepId, childId, status: RunStatus.RUN_STATUS_SUCCEEDED, output: stored };
 }
 
 const count = <T>(items: readonly T[], wanted: (item: T) => boolean): number => items.filter(wanted).length;
@@ -198,6 +227,11 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
   expect(new Set(held).size, "E1: a lease is one step's").toBe(held.length);
   for (const lease of bench.places) expect(held, "a place is held for a current lease only").toContain(lease);
   for (const effect of last.effects) {
+    if (effect.kind === "start-child") {
+      expect(run.steps[effect.step.index]!.lease, "S1: a child's id is the current lease").toBe(effect.childId);
+      expect(effect.deadlineAtMs, "S3").toBeLessThanOrEqual(run.deadlineAtMs);
+      if (!effect.again) expect(before.cancel ?? before.closing, "E6").toBeUndefined();
+    }
     if (effect.kind !== "dispatch") continue;
     expect(run.steps[effect.step.index]!.lease, "what is sent carries the current lease").toBe(effect.lease);
     expect(before.cancel, "E6").toBeUndefined();
@@ -207,12 +241,13 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     expect(run.wakeupAtMs, "E5").toBeGreaterThan(0);
     expect(run.wakeupAtMs, "E5").toBeLessThanOrEqual(nextWakeupAtMs(run, plan));
   }
-  const { nowMs, steps, evaluatingOutput, cancel, failure: failed, messages } = run;
+  const { nowMs, steps, evaluatingOutput, cancel, failure: failed, messages, closing } = run;
   const state = {
     nowMs,
     steps,
     evaluatingOutput,
     ...(cancel ? { cancel } : {}),
+    ...(closing ? { closing } : {}),
     ...(failed ? { failure: failed } : {}),
     ...(messages ? { messages: { ...messages, kept: messages.kept.map((one) => ({ ...one, value: unread })) } } : {}),
   };
@@ -261,6 +296,7 @@ function checkHistory(bench: RunBench): void {
   expect(bench.places.size, "every place was given back").toBe(0);
   const freed = effects.filter((e) => e.kind === "free").map((e) => e.lease);
   expect(new Set(freed).size, "no place was given back twice").toBe(freed.length);
+  checkChildren(bench);
   const sent = effects.filter((e) => e.kind === "dispatch").map((e) => e.lease);
   for (const lease of sent) expect(freed, "each lease was given up").toContain(lease);
   for (const [made, undone] of [
@@ -273,6 +309,20 @@ function checkHistory(bench: RunBench): void {
       if (effect.kind === undone) rows.delete((effect as { step: { index: number } }).step.index);
     }
     expect([...rows], `no row of ${made} outlives its run`).toEqual([]);
+  }
+}
+
+/** S1, S4: no two attempts share a child, and one whose end was not heard was asked to stop, unless it may go on. */
+function checkChildren({ run, plan, effects, events }: RunBench): void {
+  const begun = effects.filter((e) => e.kind === "start-child" && !e.again);
+  const ids = begun.map((e) => (e as { childId: string }).childId);
+  expect(new Set(ids).size, "S1").toBe(ids.length);
+  const heard = new Set(events.filter((e) => e.kind === "child-ended").map((e) => e.childId));
+  const asked = new Set(effects.filter((e) => e.kind === "cancel-child").map((e) => e.childId));
+  for (const [at, id] of ids.entries()) {
+    const { index } = (begun[at] as { step: { index: number } }).step;
+    if (plan.steps[index]!.child?.onParentClose !== "cancel" || heard.has(id)) continue;
+    expect(asked, `S4: ${StepStatus[run.steps[index]!.status]}`).toContain(id);
   }
 }
 
@@ -310,6 +360,9 @@ function settle(bench: RunBench): number {
       else if (step.wait && bench.plan.steps[index]!.wait?.kind === "signal") {
         const { mailbox } = bench.plan.steps[index]!.wait as { mailbox: string };
         apply({ kind: "message", mailbox, name: "", key: "", value: value(`message-${bench.run.lastSeq}`) });
+      } else if (inFlight(step.status) && bench.plan.steps[index]!.child) {
+        const ended = { kind: "child-ended" as const, stepId, childId: step.lease, output: stored };
+        apply({ ...ended, status: RunStatus.RUN_STATUS_SUCCEEDED });
       } else if (inFlight(step.status)) {
         const outcome = { kind: "output" as const, value: { ...stored, reference: "out" } };
         apply({ kind: "complete", report: bench.report(stepId), outcome, executionMs: 1, session: "s" });

@@ -87,6 +87,8 @@ export interface RunBench {
   /** Everything so far. */
   readonly records: RunRecord[];
   readonly effects: Effect[];
+  /** What was applied. */
+  readonly events: RunEvent[];
   /** Leases that hold a place now. */
   readonly places: Set<string>;
   apply(event: RunEvent): Advance;
@@ -114,6 +116,7 @@ export function startRun(
   const context = (): Context => ({
     nowMs: bench.nowMs,
     lease: () => `lease-${++leases}`,
+    childId: () => `child-${++leases}`,
     random: () => bench.random,
     admit(_step, lease) {
       if (bench.places.size >= bench.room) return false;
@@ -136,8 +139,12 @@ export function startRun(
     random,
     records: [],
     effects: [],
+    events: [],
     places: new Set(),
-    apply: (event) => take(advance(bench.run, plan, event, context())),
+    apply(event) {
+      bench.events.push(event);
+      return take(advance(bench.run, plan, event, context()));
+    },
     step: (id) => bench.run.steps[plan.steps.findIndex((step) => step.id === id)]!,
     report: (id) => ({ stepId: id, item: 0, attempt: bench.step(id).attempt, lease: bench.step(id).lease }),
     complete(id, outcome = "ok", report = bench.report(id)) {

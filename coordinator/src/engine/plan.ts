@@ -73,8 +73,16 @@ export interface StepPlan {
   bindInput: (scope: Scope) => Evaluated<Uint8Array>;
   /** Why `bytes` is no valid output of the callee, undefined if it is. */
   checkOutput: (bytes: Uint8Array) => string | undefined;
+  /** The callee is a chain: each attempt is a run of its own. */
+  child?: ChildPlan;
   /** The step waits instead of calling: it has no attempts, and its input says what it waits for. */
   wait?: WaitPlan;
+}
+
+/** How a step keeps the run that it starts. */
+export interface ChildPlan {
+  /** What becomes of the child when the step lets go of it before its end. */
+  onParentClose: "cancel" | "abandon" | "wait";
 }
 
 /** What ends a step that calls nothing. */

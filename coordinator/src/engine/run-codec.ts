@@ -39,6 +39,8 @@ interface StoredState {
   failure?: unknown;
   evaluatingOutput?: true;
   messages?: { kept: [mailbox: string, key: string, seq: number][]; keys: readonly string[] };
+  parent?: [runId: string, stepId: string, depth: number];
+  closing?: { status: number; failure?: unknown };
 }
 
 /** The JSON text of what the run row's columns do not say. */
@@ -54,7 +56,13 @@ export function encodeRunState(run: RunState): string {
     const kept = run.messages.kept.map(({ mailbox, key, seq }): [string, string, number] => [mailbox, key, seq]);
     stored.messages = { kept, keys: run.messages.keys };
   }
+  if (run.parent) stored.parent = [run.parent.runId, run.parent.stepId, run.parent.depth];
+  if (run.closing) stored.closing = storeClosing(run.closing);
   return JSON.stringify(stored);
+}
+
+function storeClosing({ status, failure }: NonNullable<RunState["closing"]>): NonNullable<StoredState["closing"]> {
+  return failure ? { status, failure: Failure.toJSON(failure) } : { status };
 }
 
 function storeStep(s: StepState, originMs: number): StoredStep {
@@ -95,7 +103,7 @@ export function decodeRunState(
   text: string,
   acceptedAtMs: number,
 ): Pick<RunState, "nowMs" | "steps" | "evaluatingOutput"> &
-  Partial<Pick<RunState, "trace" | "cancel" | "failure" | "messages">> {
+  Partial<Pick<RunState, "trace" | "cancel" | "failure" | "messages" | "parent" | "closing">> {
   const stored = JSON.parse(text) as StoredState;
   return {
     nowMs: stored.now,
@@ -105,7 +113,17 @@ export function decodeRunState(
     ...(stored.cancel ? { cancel: stored.cancel } : {}),
     ...(stored.failure === undefined ? {} : { failure: Failure.fromJSON(stored.failure) }),
     ...(stored.messages ? { messages: loadMessages(stored.messages) } : {}),
+    ...(stored.parent ? { parent: loadParent(stored.parent) } : {}),
+    ...(stored.closing ? { closing: loadClosing(stored.closing) } : {}),
   };
+}
+
+function loadParent([runId, stepId, depth]: NonNullable<StoredState["parent"]>): NonNullable<RunState["parent"]> {
+  return { runId, stepId, depth };
+}
+
+function loadClosing({ status, failure }: NonNullable<StoredState["closing"]>): NonNullable<RunState["closing"]> {
+  return { status, ...(failure === undefined ? {} : { failure: Failure.fromJSON(failure) }) };
 }
 
 /** Their values are in the history. */

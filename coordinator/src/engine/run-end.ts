@@ -32,6 +32,7 @@ function failureOfRun(turn: Turn, index: number, failure: Failure): Failure {
 export function stopStep(turn: Turn, index: number, status: StepStatus) {
   const plan = turn.plan.steps[index]!;
   const step = editStep(turn, index);
+  askChild(turn, index);
   releaseLease(turn, index);
   if (step.status === StepStatus.STEP_STATUS_READY) turn.effects.push({ kind: "dequeue", step: plan });
   delete step.wait;
@@ -49,14 +50,25 @@ export function releaseLease(turn: Turn, index: number): void {
     turn.effects.push({ kind: "unbind", step: turn.plan.steps[index]! });
 }
 
+/** Asks the child that the step runs to stop, unless it may go on. */
+export function askChild(turn: Turn, index: number): void {
+  const { status, lease } = turn.run.steps[index]!;
+  const plan = turn.plan.steps[index]!;
+  if (plan.child?.onParentClose !== "cancel" || status !== StepStatus.STEP_STATUS_RUNNING) return;
+  turn.effects.push({ kind: "cancel-child", step: plan, childId: lease });
+}
+
 /** Likewise where the holder did not report: should it still do so, its report is a late one and no repetition. */
 export function forgetLease(turn: Turn, index: number): void {
+  askChild(turn, index);
   releaseLease(turn, index);
   editStep(turn, index).lease = "";
 }
 
-/** Ends the run: every step that is not over is cancelled. */
-export function endRun(turn: Turn, status: RunStatus, failure?: Failure, output?: Value): void {
+/** Ends the run, or lets it wait for children that are to end before it: every other step that is not over is cancelled. */
+export function endRun(turn: Turn, ending: RunStatus, cause?: Failure, output?: Value): void {
+  if (closeRun(turn, ending, cause)) return;
+  const { status, failure } = turn.run.closing ?? { status: ending, failure: cause };
   record(turn, EventKind.EVENT_KIND_RUN_ENDED, {
     runStatus: status,
     ...(failure ? { failure } : {}),
@@ -67,17 +79,40 @@ export function endRun(turn: Turn, status: RunStatus, failure?: Failure, output?
     const stopped = stopStep(turn, index, StepStatus.STEP_STATUS_CANCELLED);
     move(turn, index, stopped.status, stopped.attempt);
   });
+  delete turn.run.closing;
   turn.run.status = status;
   turn.run.endedAtMs = turn.nowMs;
   turn.run.evaluatingOutput = false;
   if (failure) turn.run.failure = failure;
   turn.effects.push({ kind: "ended" });
+  if (turn.run.parent) turn.effects.push({ kind: "tell-parent", ...(output ? { output } : {}) });
+}
+
+/** Whether the step runs a child that its parent may not end before. */
+const isWaitedFor = (turn: Turn, index: number): boolean =>
+  turn.plan.steps[index]!.child?.onParentClose === "wait" &&
+  turn.run.steps[index]!.status === StepStatus.STEP_STATUS_RUNNING;
+
+/** Decides how the run ends, if that must wait for children. They can't outlive the run's deadline, so it ends then at the latest. */
+function closeRun(turn: Turn, status: RunStatus, failure: Failure | undefined): boolean {
+  const { run } = turn;
+  if (run.deadlineAtMs <= turn.nowMs || !run.steps.some((_, index) => isWaitedFor(turn, index))) return false;
+  if (run.closing) return true;
+  record(turn, EventKind.EVENT_KIND_RUN_CLOSING, { runStatus: status, ...(failure ? { failure } : {}) });
+  run.closing = { status, ...(failure ? { failure } : {}) };
+  run.steps.forEach((step, index) => {
+    if (isOver(step.status) || isWaitedFor(turn, index)) return;
+    const stopped = stopStep(turn, index, StepStatus.STEP_STATUS_CANCELLED);
+    move(turn, index, stopped.status, stopped.attempt);
+  });
+  return true;
 }
 
 /** Ends the run if all its steps are over. */
 export function finishIfOver(turn: Turn): void {
   const { run } = turn;
   if (isFinal(run.status) || run.evaluatingOutput || !run.steps.every((step) => isOver(step.status))) return;
+  if (run.closing) return endRun(turn, run.closing.status, run.closing.failure);
   if (run.cancel) return endCancelled(turn);
   const output = turn.plan.bindOutput(scopeOf(turn));
   if (output.kind === "failed") {

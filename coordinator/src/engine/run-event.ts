@@ -45,13 +45,21 @@ export type RunEvent =
   /** A start that may have been delivered before asks to run. */
   | { kind: "claim"; report: Report; session: string }
   /** Starts that may never arrive are published again under new leases: the one of `report`, or every unbound one dispatched before `beforeMs`. */
-  | { kind: "redispatch"; report?: Report; beforeMs?: number; why: string }
+  | {
+      kind: "redispatch";
+      report?: Report;
+      beforeMs?: number;
+      why: string /** only messages were lost: what happens without the carrier goes on */;
+      startsOnly?: true;
+    }
   /** A lane may have room for a step of the ready queue. */
   | { kind: "admit"; step: number }
   | { kind: "evaluated"; stepId: string; evaluation: Evaluation }
   | { kind: "cancel"; reason: string }
   /** Somebody sends a message; `key` tells a repetition, "" asks for no such thing. */
   | { kind: "message"; mailbox: string; name: string; key: string; value: Value }
+  /** The run that an attempt is has ended. */
+  | { kind: "child-ended"; stepId: string; childId: string; status: RunStatus; output?: Value; failure?: Failure }
   /** Something may be due. */
   | { kind: "wake" };
 
@@ -100,7 +108,21 @@ export type Effect =
   | { kind: "unbind"; step: StepPlan }
   /** The lease is no longer current: its place in the lane's window is free. */
   | { kind: "free"; lease: string }
-  | { kind: "ended" };
+  | { kind: "ended" }
+  /** A run is to begin as an attempt of the step; `again`: it may have begun. */
+  | {
+      kind: "start-child";
+      step: StepPlan;
+      childId: string;
+      attempt: number;
+      input: Value;
+      deadlineAtMs: number;
+      depth: number;
+      again: boolean;
+    }
+  | { kind: "cancel-child"; step: StepPlan; childId: string }
+  /** The run has ended, and the step that started it must hear so. */
+  | { kind: "tell-parent"; output?: Value };
 
 /**
  * changed: the run differs and must be stored. unchanged: the event makes no sense now, and `why` says why.
@@ -134,6 +156,8 @@ export interface Context {
   nowMs: number;
   /** A random token that was never given before. */
   lease(): string;
+  /** A run id that was never given before. */
+  childId(): string;
   /** Uniform in [0, 1). */
   random(): number;
   /** Takes one place in a lane that serves the callee, under `lease`; false: none is free, no live worker serves it, or others wait (unless `fromQueue`). */

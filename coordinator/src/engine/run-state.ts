@@ -85,6 +85,10 @@ export interface RunState {
   /** Absent until the first one comes. */
   messages?: Messages;
   readonly input: Value;
+  /** The step that started this run; absent: nobody's. */
+  readonly parent?: ParentRef;
+  /** How the run ends is decided; it only waits for children that are to end before it. */
+  closing?: { status: RunStatus; failure?: Failure };
   /** By step index, for steps that succeeded. */
   outputs: (Value | undefined)[];
 }
@@ -110,6 +114,15 @@ export interface Messages {
 export const keptMax = 64;
 /** Keys remembered: a repetition comes soon after the original, and each costs the header some 15 bytes. */
 export const keysMax = 256;
+
+/** The step that a run is an attempt of. */
+export interface ParentRef {
+  runId: string;
+  stepId: string;
+  /** Number of runs above. */
+  depth: number;
+}
+
 /** How long attempts may clean up after a cancel. */
 export const cancelGraceMs = 10_000;
 /** Attempts of one step that may be lost with their worker before it fails: a step that kills workers must end. */

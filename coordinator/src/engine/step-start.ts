@@ -4,14 +4,13 @@
  * Only here are leases given (E1), and only here is work dispatched, so E6 is checked here.
  */
 import { EventKind } from "@taskmesh/proto";
+import { startChild } from "./children.js";
 import type { StepPlan, Value } from "./plan.js";
 import { failStep, finishIfOver } from "./run-end.js";
 import { isFinal, isOver, type StepState, StepStatus } from "./run-state.js";
-import { editStep, meshFailure, move, record, scopeOf, type Turn } from "./turn.js";
+import { evaluationFailure, inputOf } from "./step-input.js";
+import { editStep, move, record, scopeOf, type Turn } from "./turn.js";
 import { beginWait } from "./waits.js";
-
-/** Largest input that travels in a start message; a larger one is stored first. Equals the transport's inline bound. */
-export const inlineInputBytesMax = 128 * 1024;
 
 /** Starts every step of `candidates` whose needs are over, and those that this in turn makes startable; ends the run if none is left. */
 export function startReady(turn: Turn, candidates: Iterable<number>): void {
@@ -68,6 +67,7 @@ export function skipStep(turn: Turn, index: number): void {
 export function offerStep(turn: Turn, plan: StepPlan, fromQueue = false): boolean {
   const bound = inputOf(turn, plan);
   if (bound === "failed") return false;
+  if (plan.child && bound !== "deferred") return startChild(turn, plan, bound);
   const step = editStep(turn, plan.index);
   if (bound === "deferred") {
     if (fromQueue) turn.effects.push({ kind: "dequeue", step: plan });
@@ -124,28 +124,9 @@ export function giveLease(
 /** Says that a checkpoint goes along, where there may be one. */
 export const resumeOf = (step: StepState): { resume?: true } => (step.checkpointed ? { resume: true } : {});
 
-/** The input to dispatch with. A mistake in its expressions fails the step here. */
-export function inputOf(turn: Turn, plan: StepPlan): Value | "deferred" | "failed" {
-  const stored = turn.run.steps[plan.index]!.input;
-  if (stored) return stored;
-  const bound = plan.bindInput(scopeOf(turn));
-  if (bound.kind === "failed") {
-    failStep(turn, plan.index, evaluationFailure(bound.error));
-    return "failed";
-  }
-  if (bound.kind === "deferred" || bound.value.length > inlineInputBytesMax) return "deferred";
-  return { contract: plan.contract, sizeBytes: bound.value.length, sha256: noHash, bytes: bound.value };
-}
-
-/** Filled in where the value is written: hashing is not the engine's business. */
-export const noHash = new Uint8Array(0);
-
 function evaluateLater(turn: Turn, plan: StepPlan, step: StepState): void {
   step.status = StepStatus.STEP_STATUS_WAITING;
   if (turn.records.length === 0) record(turn, EventKind.EVENT_KIND_STEP_READY, { step: plan.index });
   turn.effects.push({ kind: "evaluate", stepId: plan.id });
   move(turn, plan.index, step.status, step.attempt);
 }
-
-const evaluationFailure = (error: { reason: string; message: string }) =>
-  meshFailure(error.reason, error.message, false);

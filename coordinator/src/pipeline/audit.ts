@@ -1,5 +1,6 @@
 /**
- * The slow audit: finds single starts of this coordinator that were lost in a way that nobody noticed, and sends them again under new leases.
+ * The slow audit: finds single starts of this coordinator that were lost in a way that nobody noticed, and sends them again under new leases;
+ * and of all coordinators, runs that a step's attempt is and that never began, or whose end the step was not told.
  *
  * A start is taken for lost when its attempt is not bound though it was dispatched `oldMs` ago and
  *   - live workers of its lane have free slots: they would have pulled it within seconds and listed it in a beat, or
@@ -21,12 +22,14 @@ export interface AuditDeps {
   catalogue: Catalogue;
   log: Logger;
   nowMs(): number;
+  /** Looks for children that never began, and ends of children that were never told. */
+  children: { audit(oldMs: number): Promise<number> };
 }
 
 export interface Audit {
   start(): void;
   stop(): void;
-  /** One round now, over starts that are `oldMs` old (default 60 s). Answers how many were sent again. */
+  /** One round now, over starts that are `oldMs` old (default 60 s). Answers how many were sent again, or told. */
   round(oldMs?: number): Promise<number>;
 }
 
@@ -50,6 +53,12 @@ export function createAudit(deps: AuditDeps): Audit {
     });
 
   const round = async (oldMs = oldMsDefault): Promise<number> => {
+    const helped = await deps.children.audit(oldMs);
+    if (helped > 0) log.warn({ children: helped }, "the audit found runs that never began, or whose end was not told");
+    return helped + (await startsRound(oldMs));
+  };
+
+  const startsRound = async (oldMs: number): Promise<number> => {
     const before = deps.nowMs() - oldMs;
     const old = [...windows.places()].filter(([, place]) => place.takenAtMs <= before).slice(0, lookedAtMax);
     if (old.length === 0) return 0;

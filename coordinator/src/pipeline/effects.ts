@@ -4,6 +4,7 @@ import { type Carrier, encodeStartStep, type TraceHeaders } from "@taskmesh/runt
 import type { Value } from "../engine/plan.js";
 import type { Effect } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
+import type { Children } from "./children.js";
 import type { Draft } from "./fold.js";
 import type { Notices } from "./notices.js";
 import type { Windows } from "./windows.js";
@@ -30,6 +31,8 @@ export interface EffectsDeps {
   ): void;
   evaluate(run: RunState, draft: Draft, stepId: string, done: () => void): void;
   ended(draft: Draft): void;
+  /** Begins the run of an attempt, asks it to stop, tells the step that it has ended; each calls `done` when it can't be lost any more. */
+  children: Pick<Children, "start" | "cancel" | "tell">;
   /** W3C trace context of an attempt; undefined: the run has none. */
   traceOf(run: RunState, stepId: string, attempt: number): TraceHeaders | undefined;
   /** What an earlier attempt kept for the next. */
@@ -56,12 +59,26 @@ export function performEffects(deps: EffectsDeps, draft: Draft, confirmed: () =>
     } else if (effect.kind === "evaluate") {
       open += 1;
       deps.evaluate(run, draft, effect.stepId, done);
+    } else if (effect.kind === "start-child" || effect.kind === "cancel-child" || effect.kind === "tell-parent") {
+      open += 1;
+      performKin(deps, run, effect, done);
     } else if (effect.kind === "enqueue") deps.windows.queued(run, effect.step);
     else if (effect.kind === "ended") deps.ended(draft);
   }
   if (run.wakeupAtMs > 0) deps.wakeAt(run.wakeupAtMs);
   deps.notices.notify(run.id);
   done();
+}
+
+type Kin = Extract<Effect, { kind: "start-child" | "cancel-child" | "tell-parent" }>;
+
+function performKin({ children }: EffectsDeps, run: RunState, effect: Kin, done: () => void): void {
+  if (effect.kind === "cancel-child") children.cancel(effect.childId, done);
+  else if (effect.kind === "tell-parent") children.tell(run, effect.output, done);
+  // A later event of the same batch may have given the attempt up.
+  else if (run.steps[effect.step.index]?.lease === effect.childId && run.endedAtMs === 0) {
+    children.start(run, effect, done);
+  } else done();
 }
 
 /** A later event of the same batch may have superseded the lease: then nobody must run under it. */

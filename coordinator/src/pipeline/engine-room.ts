@@ -14,6 +14,7 @@ import { stepIndex } from "../engine/step-index.js";
 import { Partitions } from "../store/partitions.js";
 import type { RunStore } from "../store/run-store.js";
 import { type Audit, createAudit } from "./audit.js";
+import { type Children, createChildren } from "./children.js";
 import { takeCompletions } from "./completions.js";
 import { performEffects } from "./effects.js";
 import { createEvaluator } from "./evaluator.js";
@@ -127,6 +128,10 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       run.trace && tracing.announce(run.trace, attemptSpanKey({ runId: run.id, stepId, item: 0, attempt })),
     checkpointOf: (run: RunState, stepId: string) => reports.checkpointOf(run.id, stepId, 0),
     wakeAt: (ms: number) => sweeper.wakeAt(ms),
+    // Made after the pipeline, which it needs.
+    get children(): Children {
+      return children;
+    },
   };
   const pipeline: Pipeline = createPipeline({
     store: deps.commits,
@@ -137,17 +142,27 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     partitions: deps.partitions ?? new Partitions(),
     log,
     perform: (draft, confirmed) => performEffects(effects, draft, confirmed),
+    settleEnded: (runId) => children.settleEnded(runId),
     observe(batch) {
       meters.batch(batch);
       spans.batch(batch.drafts);
     },
     conflicts: meters.conflicts,
   });
+  const children: Children = createChildren({
+    store,
+    pipeline,
+    plans,
+    clock,
+    log,
+    started: meters.started,
+    traceOf: effects.traceOf,
+  });
   const evaluator = createEvaluator({ store, pipeline, log });
   const sweeper = createSweeper({ store, pipeline, log, nowMs });
   const refill = createRefill({ store, pipeline, catalogue: deps.catalogue, windows, log });
-  const recovery = createRecovery({ store, pipeline, log, nowMs });
-  const audit = createAudit({ store, pipeline, windows, catalogue: deps.catalogue, log, nowMs });
+  const recovery = createRecovery({ store, pipeline, log, nowMs, settleEnded: children.settleEnded });
+  const audit = createAudit({ store, pipeline, windows, catalogue: deps.catalogue, log, nowMs, children });
   const intake = createIntake({ store, pipeline, clock, coordinatorId, reports, started: meters.started });
 
   const completions = {
@@ -187,6 +202,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       audit.stop();
       await Promise.all([sweeper.stop(), refill.stop()]);
       await pipeline.drain(limitMs);
+      children.stop();
       await evaluator.stop();
       notices.notifyAll();
     },

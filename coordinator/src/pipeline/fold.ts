@@ -1,7 +1,7 @@
 /** Applies a batch of work to runs, one draft a run: several events of one run in one batch are one write. */
 import { randomBytes } from "node:crypto";
 import { AttemptLogs } from "@taskmesh/proto";
-import { type Logger, sha256, status, statusError } from "@taskmesh/runtime";
+import { type Logger, sha256, status, statusError, uuidv7 } from "@taskmesh/runtime";
 import { accept, advance } from "../engine/advance.js";
 import type { ChainPlan, Value } from "../engine/plan.js";
 import type { Advance, Context, Effect, RunRecord } from "../engine/run-event.js";
@@ -81,6 +81,8 @@ function foldStart(item: StartWork, folded: Folded, context: FoldContext, taken:
     labels: command.labels,
     priority: command.priority,
     ...(command.timeoutMs === undefined ? {} : { timeoutMs: command.timeoutMs }),
+    ...(command.deadlineAtMs === undefined ? {} : { deadlineAtMs: command.deadlineAtMs }),
+    ...(command.parent ? { parent: command.parent } : {}),
     ...(command.trace ? { trace: command.trace } : {}),
   };
   const run = { id: item.runId, namespaceId: command.namespaceId };
@@ -145,7 +147,7 @@ function mergeWrite(write: RunWrite, result: Advance): void {
 /** Hashes the values that the engine made: they are about to be stored or sent. */
 function seal(records: RunRecord[], effects: Effect[]): void {
   for (const record of records) if (record.payload) hash(record.payload);
-  for (const effect of effects) if (effect.kind === "dispatch") hash(effect.input);
+  for (const effect of effects) if (effect.kind === "dispatch" || effect.kind === "start-child") hash(effect.input);
 }
 
 function hash(value: Value): void {
@@ -163,6 +165,7 @@ function engineContext(run: Pick<RunState, "id" | "namespaceId">, taken: string[
   return {
     nowMs,
     lease: newLease,
+    childId: () => uuidv7(nowMs),
     random: Math.random,
     admit(step, lease, fromQueue) {
       if (!windows.take(run, step, lease, fromQueue, nowMs)) return false;

@@ -13,7 +13,6 @@
  */
 import { type DbClock, type Logger, sleep, status, statusError } from "@taskmesh/runtime";
 import { encodeRunState } from "../engine/run-codec.js";
-import type { Effect } from "../engine/run-event.js";
 import { isFinal } from "../engine/run-state.js";
 import type { CommitResult } from "../store/commit.js";
 import { sqlState } from "../store/db.js";
@@ -21,11 +20,12 @@ import { type Partitions, partitionedTables, type RunTables } from "../store/par
 import type { RunStore } from "../store/run-store.js";
 import { type Draft, foldBatch } from "./fold.js";
 import { loadBatch } from "./load.js";
+import { isOutside, type OutsideEffect, placeOf } from "./outside.js";
 import type { Plans } from "./ports.js";
 import { asDataError, asUnavailable, asUnstorable, isUnavailable } from "./refusals.js";
 import { RunCache } from "./run-cache.js";
 import type { Windows } from "./windows.js";
-import { queueWorkMax, type Work, WorkQueue, workTriesMax } from "./work.js";
+import { queueWorkMax, type Settled, type Work, WorkQueue, workTriesMax } from "./work.js";
 
 export interface PipelineDeps {
   store: RunStore;
@@ -37,6 +37,8 @@ export interface PipelineDeps {
   log: Logger;
   /** Performs what a committed draft set in motion; `confirmed` is called when none of it can be lost any more. */
   perform(draft: Draft, confirmed: () => void): void;
+  /** The run has ended; what it may still owe others is done once more. */
+  settleEnded(runId: string): Promise<void>;
   /** After each commit. */
   observe(batch: { work: number; commitMs: number; drafts: readonly Draft[] }): void;
   /** Runs lost their compare-and-set. */
@@ -213,11 +215,16 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
 
   /** Sends the start (or asks for the evaluation) again under a new lease, if the run is still where the effect left it. */
   const resend = (runId: string, effect: OutsideEffect, done: () => void): void => {
-    const [stepId, attempt, lease] =
-      effect.kind === "evaluate" ? [effect.stepId, 0, ""] : [effect.step.id, effect.attempt, effect.lease];
-    const why = "its commit had an unknown outcome";
-    const event = { kind: "redispatch" as const, report: { stepId, item: 0, attempt, lease }, why };
-    requeue({ kind: "event", runId, event, fresh: false, tries: 0, bytes: 64, settle: done, fail: done });
+    const report = { item: 0, ...placeOf(effect) };
+    const event = { kind: "redispatch" as const, report, why: "its commit had an unknown outcome" };
+    const settle = (settled: Settled): void => {
+      if (settled.verdict !== "unchanged" || settled.why !== "run-ended") return done();
+      // If it can't be read now, the batch stays pending, and the audit looks too.
+      deps
+        .settleEnded(runId)
+        .then(done, (error: unknown) => deps.log.warn({ err: error, runId }, "a run's end is open"));
+    };
+    requeue({ kind: "event", runId, event, fresh: false, tries: 0, bytes: 64, settle, fail: done });
   };
 
   /** Counts what of a batch can still be lost; when nothing can, the batch is confirmed. */
@@ -309,12 +316,13 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
 
   return {
     submit(work) {
-      if (queue.size >= queueWorkMax && work.kind === "start") {
+      const fromOutside = work.kind === "start" && !work.internal;
+      if (queue.size >= queueWorkMax && fromOutside) {
         const message = `${queue.size} requests wait to be stored; try again soon`;
         work.fail(statusError({ code: status.RESOURCE_EXHAUSTED, reason: "OVERLOADED", message, retryAfterMs: 1_000 }));
         return;
       }
-      if (draining && work.kind === "start") {
+      if (draining && fromOutside) {
         work.fail(
           statusError({
             code: status.UNAVAILABLE,
@@ -362,11 +370,5 @@ interface OpenEffects {
   more(): () => void;
   close(): void;
 }
-
-/** Effects that happen outside of the database and so can be lost by a crash. */
-type OutsideEffect = Extract<Effect, { kind: "dispatch" | "evaluate" }>;
-
-const isOutside = (effect: Effect): effect is OutsideEffect =>
-  (effect.kind === "dispatch" && !effect.claimed) || effect.kind === "evaluate";
 
 const hasOutsideEffects = (draft: Draft): boolean => draft.write.effects.some(isOutside);

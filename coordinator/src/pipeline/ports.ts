@@ -5,6 +5,7 @@
 import type { StartStep } from "@taskmesh/proto";
 import type { Lane } from "@taskmesh/runtime";
 import type { ChainPlan, Value } from "../engine/plan.js";
+import type { ParentRef } from "../engine/run-state.js";
 
 /** Names one attempt; `lease` fences it. */
 export interface AttemptRef {
@@ -34,6 +35,10 @@ export interface StartCommand {
   labels: Readonly<Record<string, string>>;
   priority: number;
   timeoutMs?: number;
+  /** The run ends by then, whatever its time-out. */
+  deadlineAtMs?: number;
+  /** The step that starts it. */
+  parent?: ParentRef;
   /** W3C trace context of the caller. */
   trace?: Record<string, string>;
   /** Sent to the run as it is accepted; to the run that the key had started, where there is one. */

@@ -12,6 +12,8 @@ export interface RecoveryDeps {
   pipeline: Pipeline;
   log: Logger;
   nowMs(): number;
+  /** What an ended run may still owe its parent and children is done once more. */
+  settleEnded(runId: string): Promise<void>;
 }
 
 const pageMax = 500;
@@ -34,12 +36,22 @@ export function createRecovery(deps: RecoveryDeps): Recovery {
       deps.pipeline.submit({ ...work, settle: resolve, fail: () => resolve(undefined) });
     });
 
+  /** A run that has ended may have others to tell: the event says nothing to it. */
+  const takeOverRun = async (runId: string, event: RunEvent): Promise<Settled | undefined> => {
+    const settled = await submit(runId, event);
+    if (settled?.verdict !== "unchanged" || settled.why !== "run-ended") return settled;
+    return deps.settleEnded(runId).then(
+      () => settled,
+      () => undefined,
+    );
+  };
+
   const resend = async (): Promise<void> => {
     const beforeMs = deps.nowMs();
     let after = noRun;
     for (;;) {
       const page = await deps.store.liveRunIds(after, pageMax);
-      const event: RunEvent = { kind: "redispatch", beforeMs, why: "the carrier lost its messages" };
+      const event: RunEvent = { kind: "redispatch", beforeMs, why: "the carrier lost its messages", startsOnly: true };
       await Promise.all(page.map((runId) => submit(runId, event)));
       const last = page.at(-1);
       if (last === undefined || page.length < pageMax) return;
@@ -58,7 +70,7 @@ export function createRecovery(deps: RecoveryDeps): Recovery {
           beforeMs,
           why: `coordinator ${coordinatorId} lapsed`,
         };
-        const settled = await Promise.all(batch.runIds.map((runId) => submit(runId, event)));
+        const settled = await Promise.all(batch.runIds.map((runId) => takeOverRun(runId, event)));
         // A batch of which something could not be decided is taken over again in the next round.
         if (settled.every((one) => one !== undefined)) await deps.store.deleteEffectBatch(coordinatorId, batch.no);
       }

@@ -35,6 +35,8 @@ export interface StartWork {
   runId: string;
   command: StartCommand;
   requestHash?: Uint8Array;
+  /** Asked for by a run that was accepted: it is never refused for others that wait. */
+  internal?: true;
   tries: number;
   bytes: number;
   settle(run: RunState): void;

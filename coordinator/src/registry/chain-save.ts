@@ -115,31 +115,34 @@ async function compile(options: ChainSaveOptions, namespaceId: number, spec: Cha
     contractFor: (method) => callees.get(method),
     chainContract: own,
     resolveType: (type) => types.get(type),
-    methods: () => [...methods].filter(([, kind]) => kind === "action").map(([method]) => method),
+    isChain: (method) => methods.get(method) === "chain",
+    methods: () => methods.keys(),
   });
-  const chains = chainCallees(spec, methods);
-  let unserved = unservedSteps(spec, compiled, catalogue.slotsOf(namespaceId));
+  const unservedNow = () => unservedSteps(spec, compiled, methods, catalogue.slotsOf(namespaceId));
+  let unserved = unservedNow();
   if (unserved.length > 0) {
     // A worker that registered a moment ago, perhaps elsewhere, is not seen before the next poll; whoever waited for it is right to expect it.
     await catalogue.refresh();
-    unserved = unservedSteps(spec, compiled, catalogue.slotsOf(namespaceId));
+    unserved = unservedNow();
   }
-  const problems = compiled.problems.map((one) => chains.get(one.path) ?? one);
-  return { compiled: { ...compiled, problems }, warnings: [...compiled.warnings, ...unserved], unserved, previous };
+  return { compiled, warnings: [...compiled.warnings, ...unserved], unserved, previous };
 }
 
-/** The contract of each action that a step calls. */
+/** The contract of each action and chain that a step calls. */
 async function loadCallees(
   { db, contracts, catalogue }: ChainSaveOptions,
   namespaceId: number,
   spec: ChainSpec,
   methods: ReadonlyMap<string, string>,
 ): Promise<Map<string, Contract>> {
-  const wanted = [...new Set(spec.steps.map((step) => step.call))].filter((call) => methods.get(call) === "action");
+  const wanted = [...new Set(spec.steps.map((step) => step.call))].filter((call) => methods.has(call));
   const callees = new Map<string, Contract>();
   for (const method of wanted) {
-    const revision = await preferredRevision(db, catalogue, namespaceId, method);
-    const contract = revision && (await contracts.byFingerprint(namespaceId, revision.fingerprint));
+    const fingerprint =
+      methods.get(method) === "chain"
+        ? (await readChain(db, namespaceId, method, 0))?.contract
+        : (await preferredRevision(db, catalogue, namespaceId, method))?.fingerprint;
+    const contract = fingerprint && (await contracts.byFingerprint(namespaceId, fingerprint));
     if (contract) callees.set(method, contract);
   }
   return callees;
@@ -230,23 +233,17 @@ function sortedMap<T>(map: Readonly<Record<string, T>>): Record<string, T> {
   return Object.fromEntries(Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** By path of the step's `call`: problems of steps that call a chain, which this version can't run as a step. */
-function chainCallees(spec: ChainSpec, methods: ReadonlyMap<string, string>): Map<string, ChainProblem> {
-  const found = new Map<string, ChainProblem>();
-  for (const [index, step] of spec.steps.entries()) {
-    if (methods.get(step.call) !== "chain") continue;
-    const path = `steps[${index}].call`;
-    const message = `${step.call} is a chain; a step can call actions only`;
-    const about = { stepId: step.id, field: "call", expected: "an action", found: step.call };
-    found.set(path, problem({ reason: "UNKNOWN_ACTION", path, message, ...about }));
-  }
-  return found;
-}
-
-function unservedSteps(spec: ChainSpec, compiled: CompiledChain, slots: ReadonlyMap<string, number>): ChainProblem[] {
+/** Steps that call an action which no live worker serves; a chain's steps are its own business. */
+function unservedSteps(
+  spec: ChainSpec,
+  compiled: CompiledChain,
+  methods: ReadonlyMap<string, string>,
+  slots: ReadonlyMap<string, number>,
+): ChainProblem[] {
   return spec.steps.flatMap((step, index) => {
     const fingerprint = compiled.pins[step.call];
-    if (fingerprint === undefined || slots.has(`${step.call}@${fingerprint}`)) return [];
+    if (fingerprint === undefined || methods.get(step.call) !== "action" || slots.has(`${step.call}@${fingerprint}`))
+      return [];
     const message = `no live worker serves ${step.call}; the step waits until one does`;
     const served = [...slots.keys()].map((callee) => callee.slice(0, callee.lastIndexOf("@")));
     const suggestion = nearestName(step.call, new Set(served)) ?? "";

@@ -111,8 +111,10 @@ async function chainPlan(
   const own = await contracts.byFingerprint(namespaceId, row.contract);
   if (!own) throw notStored(`contract ${row.contract}`);
   const callees = await loadPins(contracts, namespaceId, row.pins);
+  const chains = await chainsAmong(db, namespaceId, Object.keys(row.pins));
   const { plan, problems } = compileChain(ChainSpec.decode(row.spec), {
     contractFor: (callee) => callees.get(callee),
+    isChain: (callee) => chains.has(callee),
     chainContract: own,
     resolveType: (name) => own.registry.getMessage(name) ?? own.registry.getEnum(name),
     version,
@@ -122,6 +124,12 @@ async function chainPlan(
   if (!plan) throw new Error(`version ${version} of chain ${method} no longer compiles: ${problems[0]?.message ?? ""}`);
   // What the declaration gives and what was stored are the same contract; payloads and runs name the stored one.
   return { ...plan, contract: row.contract, outputContract: row.contract };
+}
+
+/** The methods that chains implement; what implements a method never changes its kind. */
+async function chainsAmong(db: Db, namespaceId: number, methods: readonly string[]): Promise<Set<string>> {
+  const kinds = await Promise.all(methods.map((method) => readCallable(db, namespaceId, method)));
+  return new Set(methods.filter((_, at) => kinds[at] === "chain"));
 }
 
 async function loadPins(

@@ -3,6 +3,7 @@ import {
   type ChainSpec,
   ChainSpec as ChainSpecCodec,
   type Expression,
+  ParentClose,
   type PutChainResponse,
   type StepSpec,
   StepSpec as StepSpecCodec,
@@ -160,18 +161,34 @@ describe.each(["pglite", "postgres"] as const)("chains on %s", (kind) => {
       reason: "UNKNOWN_ACTION",
       suggestion: methodOf(service),
     });
-    const nested = await refusal(
-      chain({
-        contract: { name: "acme.pages.v1.Pages/Outer", input: { text: "string" }, output: {} },
-        steps: [step("one", {}, { call: "acme.pages.v1.Pages/Check" })],
-        output: {},
-      }),
-    );
-    expect(nested.detail("taskmesh.v1.ChainInvalid", ChainInvalid)?.problems[0]?.message).toContain("is a chain");
     const taken = chain({
       contract: { name: methodOf(service), input: { text: "string" }, output: { text: "string" } },
     });
     expect(await refusal(taken)).toMatchObject({ reason: expect.stringMatching(/METHOD_TAKEN|CHAIN_INVALID/) });
+  });
+
+  it("stores steps that call a chain or the chain itself, checked against its contract", async () => {
+    await put(chain());
+    const outer = (
+      one: Partial<StepSpec>,
+      input: Record<string, Expression> = { text: cel("input.text") },
+    ): ChainSpec =>
+      chain({
+        contract: { name: "acme.pages.v1.Pages/Outer", input: { text: "string" }, output: { text: "string" } },
+        steps: [step("one", input, { call: "acme.pages.v1.Pages/Check", ...one })],
+        output: { text: cel("steps.one.output.text") },
+      });
+    const { warnings } = await put(outer({}));
+    expect(warnings).toEqual([]);
+    expect((await put(outer({ call: "acme.pages.v1.Pages/Outer" }))).created).toBe(true);
+    const problemsOf = async (spec: ChainSpec) =>
+      (await refusal(spec)).detail("taskmesh.v1.ChainInvalid", ChainInvalid)?.problems ?? [];
+    expect(await problemsOf(outer({}, { txt: cel("input.text") }))).toMatchObject([
+      { reason: "UNKNOWN_FIELD", path: "steps[0].input.txt", suggestion: "text" },
+    ]);
+    expect(await problemsOf(outer({ taskQueue: "q" }))).toMatchObject([{ reason: "CONFLICT", field: "task_queue" }]);
+    const close = { call: methodOf(service), parentClose: ParentClose.PARENT_CLOSE_WAIT };
+    expect(await problemsOf(outer(close))).toMatchObject([{ reason: "CONFLICT", field: "parent_close" }]);
   });
 
   it("refuses an absent spec and one without steps", async () => {

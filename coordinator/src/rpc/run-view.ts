@@ -30,7 +30,7 @@ type Summary = Pick<
   RunState,
   "id" | "namespace" | "status" | "priority" | "labels" | "acceptedAtMs" | "endedAtMs" | "deadlineAtMs" | "lastSeq"
 > &
-  Partial<Pick<RunState, "failure" | "cancel">>;
+  Partial<Pick<RunState, "failure" | "cancel" | "parent">>;
 
 /** The run without its steps. */
 export function summarizeRun(run: Summary, pinned: Pick<StoredRun, "method" | "chainVersion" | "contract">): Run {
@@ -50,6 +50,9 @@ export function summarizeRun(run: Summary, pinned: Pick<StoredRun, "method" | "c
     cancelRequested: run.cancel !== undefined || run.status === RunStatus.RUN_STATUS_CANCELLED,
     lastSeq: BigInt(run.lastSeq),
     progress: undefined,
+    parentRunId: run.parent?.runId ?? "",
+    parentStepId: run.parent?.stepId ?? "",
+    depth: run.parent?.depth ?? 0,
   };
 }
 
@@ -93,6 +96,7 @@ function describeStep(run: RunState, plan: ChainPlan, stepPlan: StepPlan, histor
     needs: stepPlan.needs.map((need) => plan.steps[need]!.id),
     progress: undefined,
     waitUntil: toTimestamp(waitUntilMs(stepPlan, step)),
+    childRunId: [...history.attempts.values()].at(-1)?.childRunId ?? "",
   };
 }
 
@@ -153,6 +157,7 @@ function attemptOf(history: History, attempt: number, atMs: number): Attempt {
     failure: undefined,
     sessionId: "",
     executionMs: 0,
+    childRunId: "",
   };
   history.attempts.set(attempt, made);
   return made;
@@ -177,6 +182,11 @@ function applyToAttempt(history: History, event: StoredEvent): void {
   if (body.session) attempt.sessionId = body.session;
   if (body.executionMs) attempt.executionMs = body.executionMs;
   if (body.failure) attempt.failure = body.failure;
+  if (kind === EventKind.EVENT_KIND_CHILD_STARTED) {
+    history.startedAtMs ||= atMs;
+    attempt.status = StepStatus.STEP_STATUS_RUNNING;
+    attempt.childRunId = body.note;
+  }
   if (kind === EventKind.EVENT_KIND_STEP_BOUND) attempt.status = StepStatus.STEP_STATUS_RUNNING;
   const ended = attemptEnds[kind];
   if (ended === undefined || attempt.endedAt) return;
@@ -206,6 +216,7 @@ export function toRunEvent(event: StoredEvent, plan: ChainPlan): RunEvent {
     })),
     executionMs: body.executionMs,
     note: notedKinds.has(event.kind) ? body.note : "",
+    childRunId: event.kind === EventKind.EVENT_KIND_CHILD_STARTED ? body.note : "",
   };
 }
 

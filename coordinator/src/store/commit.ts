@@ -3,7 +3,7 @@
  *
  * - Run rows are locked in id order before they are written: batches of two coordinators that overlap would deadlock otherwise.
  * - A run is written only if its version is still the expected one; its history and other rows are inserted only if it was.
- * - A start with an idempotency key is inserted only if the key was free.
+ * - A start with an idempotency key is inserted only if the key was free, that of a child only if its parent still waits for it.
  *
  * All bytes travel in one blob (blob.ts) as base64, a third shorter than the hex that a bytea parameter would be; rows cut their part from it
  * in a scalar subquery, which is evaluated once (joined as a CTE it was copied for each row: 160 µs a row, measured). Scalars travel in
@@ -16,6 +16,7 @@ import { encodeRunState } from "../engine/run-codec.js";
 import type { Effect, RunRecord } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { Blob } from "./blob.js";
+import { wantedChildren } from "./children.js";
 import { arrayOf, type Db, textArray } from "./db.js";
 import { encodeEventBody } from "./event-body.js";
 import { partitionedTables, type RunTables } from "./partitions.js";
@@ -108,13 +109,13 @@ function statement(sections: Section[], { runs, events }: RunTables = partitione
   let next = 2;
   const parts: string[] = [blobCte];
   const written: string[] = [];
-  const has = (name: string): boolean => sections.some((section) => section.name === name);
+  const has = (name: string): boolean => sections.some((section) => section.name.startsWith(name));
   if (has("updates")) written.push("select id from updated");
   if (has("inserts")) written.push("select id from inserted");
   const ok = `ok as materialized (${written.length > 0 ? written.join(" union all ") : "select null::uuid as id where false"})`;
   let okAdded = false;
   for (const section of sections) {
-    if (!okAdded && section.name !== "updates" && section.name !== "inserts") {
+    if (!okAdded && section.name !== "updates" && !section.name.startsWith("inserts")) {
       parts.push(ok);
       okAdded = true;
     }
@@ -165,8 +166,9 @@ function inserts(writes: RunWrite[], blob: Blob): Section | undefined {
   const states = writes.map(({ run }) => blobText(blob, encodeRunState(run)));
   const hashes = writes.map((w) => (w.idempotency ? blob.bytes(w.idempotency.requestHash) : 0));
   const labels = writes.map(({ run }) => (Object.keys(run.labels).length > 0 ? JSON.stringify(run.labels) : null));
+  const parents = writes.some(({ run }) => run.parent) ? writes.map(({ run }) => run.parent?.runId ?? null) : undefined;
   return {
-    name: "inserts",
+    name: parents ? "inserts of children" : "inserts",
     params: [
       arrayOf(writes.map((w) => w.run.id)),
       arrayOf(writes.map((w) => w.run.namespaceId)),
@@ -185,13 +187,14 @@ function inserts(writes: RunWrite[], blob: Blob): Section | undefined {
       arrayOf(states.map((s) => s.length)),
       textArray(writes.map((w) => w.idempotency?.key ?? null)),
       arrayOf(hashes),
+      ...(parents ? [arrayOf(parents)] : []),
     ],
     sql: (n) => `n as materialized (
   select * from unnest($${n}::uuid[], $${n + 1}::int[], $${n + 2}::text[], $${n + 3}::int[], $${n + 4}::text[], $${n + 5}::smallint[],
     $${n + 6}::int[], $${n + 7}::smallint[], $${n + 8}::text[], $${n + 9}::float8[], $${n + 10}::float8[], $${n + 11}::float8[],
-    $${n + 12}::float8[], $${n + 13}::int[], $${n + 14}::int[], $${n + 15}::text[], $${n + 16}::int[])
+    $${n + 12}::float8[], $${n + 13}::int[], $${n + 14}::int[], $${n + 15}::text[], $${n + 16}::int[]${parents ? `, $${n + 17}::uuid[]` : ""})
   as t(id, namespace_id, method, chain_version, contract, status, last_seq, priority, labels, accepted, deadline, ended, wakeup,
-    off, len, key, hash)),
+    off, len, key, hash${parents ? ", parent" : ""})),${parents ? wantedChildren : ""}
 keyed as (
   insert into idempotency_keys as i (namespace_id, key, request_hash, run_id, expires_at)
   select n.namespace_id, n.key, ${slice("n.hash", "32")}, n.id, ${instant(`(n.accepted + ${idempotencyMs})`)} from n where n.key is not null
@@ -203,7 +206,8 @@ inserted as (
     deadline_at, ended_at, wakeup_at, state)
   select n.id, n.namespace_id, n.method, n.chain_version, n.contract, n.status, 1, n.last_seq, n.priority, n.labels::jsonb,
     ${instant("n.accepted")}, ${instant("n.deadline")}, ${instant("n.ended")}, ${instant("n.wakeup")}, ${slice("n.off", "n.len")}
-  from n where n.key is null or n.id in (select run_id from keyed) returning id)`,
+  from n where (n.key is null or n.id in (select run_id from keyed))
+    ${parents ? "and (n.parent is null or n.id in (select id from wanted))" : ""} returning id)`,
   };
 }
 

@@ -2,12 +2,15 @@
  * Everything that the pipeline asks of the database, as one door: a model of the database stands behind it in the simulator
  * (test/simulate), so nothing in pipeline/ may reach the database by another way.
  */
+import type { Value } from "../engine/plan.js";
+import { type ChildRow, readChildren, runExists } from "./children.js";
 import { type Commit, type CommitResult, commitBatch } from "./commit.js";
 import type { Db } from "./db.js";
 import { deleteEffectBatch, type EffectBatch, effectBatchesOf } from "./effect-batches.js";
 import { getPayload, putPayload } from "./payloads.js";
 import { claimReady, type ReadyStep, waitingQueues } from "./ready.js";
 import { type ReportRow, readCheckpoint, writeReports } from "./reports.js";
+import { readEnd } from "./run-reads.js";
 import { claimDue, findByKey, liveRunIds, loadRuns, type StoredRun, storedStates } from "./runs.js";
 import { freeSlotsByLane } from "./sessions.js";
 
@@ -28,6 +31,9 @@ export interface RunStore {
   putPayload(namespaceId: number, bytes: Uint8Array): Promise<string>;
   writeReports(rows: readonly ReportRow[], namespaceId?: number): Promise<void>;
   readCheckpoint(runId: string, stepId: string, item: number): Promise<Uint8Array | undefined>;
+  runExists(runId: string): Promise<boolean>;
+  readResult(runId: string): Promise<Value | undefined>;
+  readChildren(page: Parameters<typeof readChildren>[1]): Promise<ChildRow[]>;
 }
 
 /** The door to a real database. */
@@ -48,5 +54,8 @@ export function createRunStore(db: Db): RunStore {
     putPayload: (namespaceId, bytes) => putPayload(db, namespaceId, bytes),
     writeReports: (rows, namespaceId) => writeReports(db, rows, namespaceId),
     readCheckpoint: (runId, stepId, item) => readCheckpoint(db, runId, stepId, item),
+    runExists: (runId) => runExists(db, runId),
+    readResult: async (runId) => (await readEnd(db, runId))?.payload,
+    readChildren: (page) => readChildren(db, page),
   };
 }

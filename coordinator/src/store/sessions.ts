@@ -4,6 +4,7 @@
  * Only the database's clock says who lapsed. Writes to a session name the stream that makes them: an older stream of a session that was
  * resumed elsewhere changes nothing.
  */
+import { childSession } from "../engine/children.js";
 import { arrayOf, type Db, textArray } from "./db.js";
 import { bumpEpoch } from "./registry.js";
 
@@ -218,11 +219,11 @@ export function readBindings(db: Db, sessionIds: readonly string[], limit: numbe
   );
 }
 
-/** Attempts that are bound to sessions which no longer exist, at most `limit`. */
+/** Attempts that are bound to sessions which no longer exist, at most `limit`; those that are runs of their own are bound to none. */
 export function readOrphanedBindings(db: Db, limit: number): Promise<BindingRow[]> {
   return db.query(
     `select ${bindingColumns} from bindings b
-     where not exists (select from sessions s where s.id = b.session_id) limit $1::int`,
+     where b.session_id <> '${childSession}' and not exists (select from sessions s where s.id = b.session_id) limit $1::int`,
     [limit],
   );
 }

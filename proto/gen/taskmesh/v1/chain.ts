@@ -62,6 +62,51 @@ export function onUnhandledToJSON(object: OnUnhandled): string {
   }
 }
 
+/** ParentClose says what becomes of a run that a step started, once the step or its own run ends first. */
+export enum ParentClose {
+  PARENT_CLOSE_UNSPECIFIED = 0,
+  /** PARENT_CLOSE_CANCEL - The child is asked to stop. */
+  PARENT_CLOSE_CANCEL = 1,
+  /** PARENT_CLOSE_ABANDON - The child goes on by itself, until its own deadline. */
+  PARENT_CLOSE_ABANDON = 2,
+  /** PARENT_CLOSE_WAIT - The child goes on, and its parent ends only after it. */
+  PARENT_CLOSE_WAIT = 3,
+}
+
+export function parentCloseFromJSON(object: any): ParentClose {
+  switch (object) {
+    case 0:
+    case "PARENT_CLOSE_UNSPECIFIED":
+      return ParentClose.PARENT_CLOSE_UNSPECIFIED;
+    case 1:
+    case "PARENT_CLOSE_CANCEL":
+      return ParentClose.PARENT_CLOSE_CANCEL;
+    case 2:
+    case "PARENT_CLOSE_ABANDON":
+      return ParentClose.PARENT_CLOSE_ABANDON;
+    case 3:
+    case "PARENT_CLOSE_WAIT":
+      return ParentClose.PARENT_CLOSE_WAIT;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum ParentClose");
+  }
+}
+
+export function parentCloseToJSON(object: ParentClose): string {
+  switch (object) {
+    case ParentClose.PARENT_CLOSE_UNSPECIFIED:
+      return "PARENT_CLOSE_UNSPECIFIED";
+    case ParentClose.PARENT_CLOSE_CANCEL:
+      return "PARENT_CLOSE_CANCEL";
+    case ParentClose.PARENT_CLOSE_ABANDON:
+      return "PARENT_CLOSE_ABANDON";
+    case ParentClose.PARENT_CLOSE_WAIT:
+      return "PARENT_CLOSE_WAIT";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum ParentClose");
+  }
+}
+
 /** ChainSpec is a chain as its author writes it. */
 export interface ChainSpec {
   contract?:
@@ -152,7 +197,11 @@ export interface StepSpec {
     | WaitSpec
     | undefined;
   /** Waits for a message from outside. */
-  signal?: SignalSpec | undefined;
+  signal?:
+    | SignalSpec
+    | undefined;
+  /** Of a step that calls a chain: what becomes of the chain's run when the step lets go of it before its end; default CANCEL. */
+  parentClose: ParentClose;
 }
 
 export interface StepSpec_InputEntry {
@@ -1006,6 +1055,7 @@ function createBaseStepSpec(): StepSpec {
     priority: 0,
     wait: undefined,
     signal: undefined,
+    parentClose: 0,
   };
 }
 
@@ -1052,6 +1102,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     }
     if (message.signal !== undefined) {
       SignalSpec.encode(message.signal, writer.uint32(122).fork()).join();
+    }
+    if (message.parentClose !== 0) {
+      writer.uint32(144).int32(message.parentClose);
     }
     return writer;
   },
@@ -1184,6 +1237,14 @@ export const StepSpec: MessageFns<StepSpec> = {
             message.signal = SignalSpec.decode(reader, reader.uint32());
             continue;
           }
+          case 18: {
+            if (tag !== 144) {
+              break;
+            }
+
+            message.parentClose = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1241,6 +1302,11 @@ export const StepSpec: MessageFns<StepSpec> = {
       priority: isSet(object.priority) ? globalThis.Number(object.priority) : 0,
       wait: isSet(object.wait) ? WaitSpec.fromJSON(object.wait) : undefined,
       signal: isSet(object.signal) ? SignalSpec.fromJSON(object.signal) : undefined,
+      parentClose: isSet(object.parentClose)
+        ? parentCloseFromJSON(object.parentClose)
+        : isSet(object.parent_close)
+        ? parentCloseFromJSON(object.parent_close)
+        : 0,
     };
   },
 
@@ -1294,6 +1360,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     if (message.signal !== undefined) {
       obj.signal = SignalSpec.toJSON(message.signal);
     }
+    if (message.parentClose !== 0) {
+      obj.parentClose = parentCloseToJSON(message.parentClose);
+    }
     return obj;
   },
 
@@ -1336,6 +1405,7 @@ export const StepSpec: MessageFns<StepSpec> = {
     message.signal = (object.signal !== undefined && object.signal !== null)
       ? SignalSpec.fromPartial(object.signal)
       : undefined;
+    message.parentClose = object.parentClose ?? 0;
     return message;
   },
 };

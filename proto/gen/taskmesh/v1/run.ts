@@ -204,6 +204,10 @@ export enum EventKind {
   EVENT_KIND_ATTEMPT_CLAIMED = 16,
   /** EVENT_KIND_SIGNAL_RECEIVED - A signal came; `note` is its name, `payload` its value unless a waiting step took it in the same commit. */
   EVENT_KIND_SIGNAL_RECEIVED = 40,
+  /** EVENT_KIND_CHILD_STARTED - An attempt of a step that calls a chain: its run was started. */
+  EVENT_KIND_CHILD_STARTED = 60,
+  /** EVENT_KIND_RUN_CLOSING - How the run ends is decided; it waits for children that are to end before it. */
+  EVENT_KIND_RUN_CLOSING = 61,
 }
 
 export function eventKindFromJSON(object: any): EventKind {
@@ -262,6 +266,12 @@ export function eventKindFromJSON(object: any): EventKind {
     case 40:
     case "EVENT_KIND_SIGNAL_RECEIVED":
       return EventKind.EVENT_KIND_SIGNAL_RECEIVED;
+    case 60:
+    case "EVENT_KIND_CHILD_STARTED":
+      return EventKind.EVENT_KIND_CHILD_STARTED;
+    case 61:
+    case "EVENT_KIND_RUN_CLOSING":
+      return EventKind.EVENT_KIND_RUN_CLOSING;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum EventKind");
   }
@@ -305,6 +315,10 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_ATTEMPT_CLAIMED";
     case EventKind.EVENT_KIND_SIGNAL_RECEIVED:
       return "EVENT_KIND_SIGNAL_RECEIVED";
+    case EventKind.EVENT_KIND_CHILD_STARTED:
+      return "EVENT_KIND_CHILD_STARTED";
+    case EventKind.EVENT_KIND_RUN_CLOSING:
+      return "EVENT_KIND_RUN_CLOSING";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum EventKind");
   }
@@ -334,7 +348,15 @@ export interface Run {
   /** Seq of the newest event. */
   lastSeq: bigint;
   /** How far the run is: the steps that are over, and the share of those that report. Set by GetRun only. */
-  progress?: Progress | undefined;
+  progress?:
+    | Progress
+    | undefined;
+  /** The run whose step started this one, empty if none did. Not in lists. */
+  parentRunId: string;
+  /** That step. */
+  parentStepId: string;
+  /** Number of runs above this one, 0 if nobody's step started it. Not in lists. */
+  depth: number;
 }
 
 export interface Run_LabelsEntry {
@@ -368,7 +390,11 @@ export interface Step {
     | Progress
     | undefined;
   /** When the step ends by itself, while it WAITs for an instant. */
-  waitUntil?: Timestamp | undefined;
+  waitUntil?:
+    | Timestamp
+    | undefined;
+  /** The run that the newest attempt started, where the step calls a chain. */
+  childRunId: string;
 }
 
 export interface Attempt {
@@ -382,6 +408,8 @@ export interface Attempt {
   /** Session of the worker that ran it, where known. */
   sessionId: string;
   executionMs: number;
+  /** The run that the attempt is, where the step calls a chain. */
+  childRunId: string;
 }
 
 export interface Progress {
@@ -574,6 +602,8 @@ export interface RunEvent {
   executionMs: number;
   /** What the event was about, where it is no step: the name of a signal. */
   note: string;
+  /** CHILD_STARTED: the run. */
+  childRunId: string;
 }
 
 /** StepMove is a change of a step that an event caused. */
@@ -620,6 +650,9 @@ function createBaseRun(): Run {
     cancelRequested: false,
     lastSeq: 0n,
     progress: undefined,
+    parentRunId: "",
+    parentStepId: "",
+    depth: 0,
   };
 }
 
@@ -672,6 +705,15 @@ export const Run: MessageFns<Run> = {
     }
     if (message.progress !== undefined) {
       Progress.encode(message.progress, writer.uint32(402).fork()).join();
+    }
+    if (message.parentRunId !== "") {
+      writer.uint32(322).string(message.parentRunId);
+    }
+    if (message.parentStepId !== "") {
+      writer.uint32(330).string(message.parentStepId);
+    }
+    if (message.depth !== 0) {
+      writer.uint32(336).uint32(message.depth);
     }
     return writer;
   },
@@ -812,6 +854,30 @@ export const Run: MessageFns<Run> = {
             message.progress = Progress.decode(reader, reader.uint32());
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.parentRunId = reader.string();
+            continue;
+          }
+          case 41: {
+            if (tag !== 330) {
+              break;
+            }
+
+            message.parentStepId = reader.string();
+            continue;
+          }
+          case 42: {
+            if (tag !== 336) {
+              break;
+            }
+
+            message.depth = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -878,6 +944,17 @@ export const Run: MessageFns<Run> = {
         : false,
       lastSeq: isSet(object.lastSeq) ? BigInt(object.lastSeq) : isSet(object.last_seq) ? BigInt(object.last_seq) : 0n,
       progress: isSet(object.progress) ? Progress.fromJSON(object.progress) : undefined,
+      parentRunId: isSet(object.parentRunId)
+        ? globalThis.String(object.parentRunId)
+        : isSet(object.parent_run_id)
+        ? globalThis.String(object.parent_run_id)
+        : "",
+      parentStepId: isSet(object.parentStepId)
+        ? globalThis.String(object.parentStepId)
+        : isSet(object.parent_step_id)
+        ? globalThis.String(object.parent_step_id)
+        : "",
+      depth: isSet(object.depth) ? globalThis.Number(object.depth) : 0,
     };
   },
 
@@ -934,6 +1011,15 @@ export const Run: MessageFns<Run> = {
     if (message.progress !== undefined) {
       obj.progress = Progress.toJSON(message.progress);
     }
+    if (message.parentRunId !== "") {
+      obj.parentRunId = message.parentRunId;
+    }
+    if (message.parentStepId !== "") {
+      obj.parentStepId = message.parentStepId;
+    }
+    if (message.depth !== 0) {
+      obj.depth = Math.round(message.depth);
+    }
     return obj;
   },
 
@@ -975,6 +1061,9 @@ export const Run: MessageFns<Run> = {
     message.progress = (object.progress !== undefined && object.progress !== null)
       ? Progress.fromPartial(object.progress)
       : undefined;
+    message.parentRunId = object.parentRunId ?? "";
+    message.parentStepId = object.parentStepId ?? "";
+    message.depth = object.depth ?? 0;
     return message;
   },
 };
@@ -1081,6 +1170,7 @@ function createBaseStep(): Step {
     needs: [],
     progress: undefined,
     waitUntil: undefined,
+    childRunId: "",
   };
 }
 
@@ -1130,6 +1220,9 @@ export const Step: MessageFns<Step> = {
     }
     if (message.waitUntil !== undefined) {
       Timestamp.encode(message.waitUntil, writer.uint32(162).fork()).join();
+    }
+    if (message.childRunId !== "") {
+      writer.uint32(322).string(message.childRunId);
     }
     return writer;
   },
@@ -1267,6 +1360,14 @@ export const Step: MessageFns<Step> = {
             message.waitUntil = Timestamp.decode(reader, reader.uint32());
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.childRunId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1324,6 +1425,11 @@ export const Step: MessageFns<Step> = {
         : isSet(object.wait_until)
         ? fromJsonTimestamp(object.wait_until)
         : undefined,
+      childRunId: isSet(object.childRunId)
+        ? globalThis.String(object.childRunId)
+        : isSet(object.child_run_id)
+        ? globalThis.String(object.child_run_id)
+        : "",
     };
   },
 
@@ -1374,6 +1480,9 @@ export const Step: MessageFns<Step> = {
     if (message.waitUntil !== undefined) {
       obj.waitUntil = fromTimestamp(message.waitUntil).toISOString();
     }
+    if (message.childRunId !== "") {
+      obj.childRunId = message.childRunId;
+    }
     return obj;
   },
 
@@ -1413,6 +1522,7 @@ export const Step: MessageFns<Step> = {
     message.waitUntil = (object.waitUntil !== undefined && object.waitUntil !== null)
       ? Timestamp.fromPartial(object.waitUntil)
       : undefined;
+    message.childRunId = object.childRunId ?? "";
     return message;
   },
 };
@@ -1426,6 +1536,7 @@ function createBaseAttempt(): Attempt {
     failure: undefined,
     sessionId: "",
     executionMs: 0,
+    childRunId: "",
   };
 }
 
@@ -1451,6 +1562,9 @@ export const Attempt: MessageFns<Attempt> = {
     }
     if (message.executionMs !== 0) {
       writer.uint32(56).uint32(message.executionMs);
+    }
+    if (message.childRunId !== "") {
+      writer.uint32(322).string(message.childRunId);
     }
     return writer;
   },
@@ -1524,6 +1638,14 @@ export const Attempt: MessageFns<Attempt> = {
             message.executionMs = reader.uint32();
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.childRunId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1561,6 +1683,11 @@ export const Attempt: MessageFns<Attempt> = {
         : isSet(object.execution_ms)
         ? globalThis.Number(object.execution_ms)
         : 0,
+      childRunId: isSet(object.childRunId)
+        ? globalThis.String(object.childRunId)
+        : isSet(object.child_run_id)
+        ? globalThis.String(object.child_run_id)
+        : "",
     };
   },
 
@@ -1587,6 +1714,9 @@ export const Attempt: MessageFns<Attempt> = {
     if (message.executionMs !== 0) {
       obj.executionMs = Math.round(message.executionMs);
     }
+    if (message.childRunId !== "") {
+      obj.childRunId = message.childRunId;
+    }
     return obj;
   },
 
@@ -1608,6 +1738,7 @@ export const Attempt: MessageFns<Attempt> = {
       : undefined;
     message.sessionId = object.sessionId ?? "";
     message.executionMs = object.executionMs ?? 0;
+    message.childRunId = object.childRunId ?? "";
     return message;
   },
 };
@@ -3904,6 +4035,7 @@ function createBaseRunEvent(): RunEvent {
     moves: [],
     executionMs: 0,
     note: "",
+    childRunId: "",
   };
 }
 
@@ -3950,6 +4082,9 @@ export const RunEvent: MessageFns<RunEvent> = {
     }
     if (message.note !== "") {
       writer.uint32(162).string(message.note);
+    }
+    if (message.childRunId !== "") {
+      writer.uint32(322).string(message.childRunId);
     }
     return writer;
   },
@@ -4071,6 +4206,14 @@ export const RunEvent: MessageFns<RunEvent> = {
             message.note = reader.string();
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.childRunId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4116,6 +4259,11 @@ export const RunEvent: MessageFns<RunEvent> = {
         ? globalThis.Number(object.execution_ms)
         : 0,
       note: isSet(object.note) ? globalThis.String(object.note) : "",
+      childRunId: isSet(object.childRunId)
+        ? globalThis.String(object.childRunId)
+        : isSet(object.child_run_id)
+        ? globalThis.String(object.child_run_id)
+        : "",
     };
   },
 
@@ -4160,6 +4308,9 @@ export const RunEvent: MessageFns<RunEvent> = {
     if (message.note !== "") {
       obj.note = message.note;
     }
+    if (message.childRunId !== "") {
+      obj.childRunId = message.childRunId;
+    }
     return obj;
   },
 
@@ -4185,6 +4336,7 @@ export const RunEvent: MessageFns<RunEvent> = {
     message.moves = object.moves?.map((e) => StepMove.fromPartial(e)) || [];
     message.executionMs = object.executionMs ?? 0;
     message.note = object.note ?? "";
+    message.childRunId = object.childRunId ?? "";
     return message;
   },
 };
