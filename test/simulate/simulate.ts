@@ -23,6 +23,7 @@ const troubleMsMax = 60_000;
 const calmMsMax = 900_000;
 /** What is under way when the last run ends is over by then. */
 const restMs = 20_000;
+const confirmMsMax = 5_000;
 /** A run ends this long after its deadline at the latest: a sweeper that died with its claim holds it for 10 s. */
 const graceMs = 25_000;
 
@@ -65,6 +66,9 @@ async function play(mesh: Mesh): Promise<void> {
   const allEnded = (): boolean => [...mesh.store.runs.values()].every(({ status }) => isFinal(status));
   await world.until(() => mesh.violation !== undefined || allEnded(), calmMsMax);
   await world.until(() => mesh.violation !== undefined, restMs);
+  // A message that comes late in the rest may still make a batch, which is confirmed a second later.
+  const confirmed = (): boolean => [...mesh.store.effectBatches.values()].every(({ size }) => size === 0);
+  await world.until(() => mesh.violation !== undefined || confirmed(), confirmMsMax);
   if (mesh.violation !== undefined) throw mesh.violation;
   judge(mesh, calmAtMs);
 }
