@@ -1,12 +1,13 @@
 import { CompleteStep } from "@taskmesh/proto";
 import { describe, expect, it, vi } from "vitest";
-import { Completions, keptBytesMax } from "./completions.js";
+import { Completions } from "./completions.js";
+import { keptBytesMax } from "./confirmed-log.js";
 
 /** A carrier that keeps what it is given and answers when told. */
 class Held {
-  sent: { lease: string; stored: (error?: Error) => void }[] = [];
+  sent: { lease: string; completion: CompleteStep; stored: (error?: Error) => void }[] = [];
   complete(_reportTo: string, completion: CompleteStep, stored: (error?: Error) => void): void {
-    this.sent.push({ lease: completion.lease, stored });
+    this.sent.push({ lease: completion.lease, completion, stored });
   }
   leases = (): string[] => this.sent.map(({ lease }) => lease);
   confirmAll(): void {
@@ -14,7 +15,10 @@ class Held {
   }
 }
 
-const completion = (lease: string): CompleteStep => CompleteStep.fromPartial({ lease });
+const completion = (lease: string, bytes: number): CompleteStep => {
+  const output = { data: { $case: "inline" as const, value: Buffer.alloc(bytes, lease) } };
+  return CompleteStep.fromPartial({ lease, runId: `run of ${lease}`, outcome: { $case: "output", value: output } });
+};
 
 function setUp() {
   const errors: string[] = [];
@@ -23,7 +27,7 @@ function setUp() {
   completions.use(carrier);
   const stored: string[] = [];
   const add = (lease: string, bytes = 10): void =>
-    completions.add("c1", completion(lease), bytes, () => stored.push(lease));
+    completions.add("c1", completion(lease, bytes), bytes, () => stored.push(lease));
   return { completions, carrier, stored, errors, add };
 }
 
@@ -83,6 +87,18 @@ describe("completions", () => {
     expect(stored).toEqual(["a", "b"]);
     completions.republish();
     expect(carrier.leases()).toEqual(["a", "b"]);
+  });
+
+  it("sends again what it was given, byte for byte", () => {
+    const { completions, carrier, add } = setUp();
+    add("a", 300_000);
+    add("b", 5);
+    carrier.confirmAll();
+    completions.repeat("b", () => {});
+    completions.republish();
+    const wire = (one: CompleteStep): string => Buffer.from(CompleteStep.encode(one).finish()).toString("base64");
+    const expected = [completion("b", 5), completion("a", 300_000), completion("b", 5)];
+    expect(carrier.sent.map(({ completion: sent }) => wire(sent))).toEqual(expected.map(wire));
   });
 
   it("keeps at most 64 MiB of confirmed ones, the newest, and 5 minutes of them", () => {

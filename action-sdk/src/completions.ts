@@ -12,24 +12,19 @@
  * Unconfirmed ones are bounded by the worker's slots, which stay taken while too many wait (`crowded`).
  */
 import type { CompleteStep } from "@taskmesh/proto";
-import { fullJitter } from "@taskmesh/runtime";
+import { encodeCompleteStep, fullJitter, type StoredCallback } from "@taskmesh/runtime";
+import { ConfirmedLog } from "./confirmed-log.js";
 
-/** How long a confirmed completion is kept. */
-export const keptMsMax = 5 * 60_000;
-/** Most bytes of confirmed completions that are kept; the oldest go first. */
-export const keptBytesMax = 64 * 1024 * 1024;
 /** Unconfirmed completions from which on no slot is freed before its completion is stored. */
 const unconfirmedMax = 1_024;
 const unconfirmedBytesMax = 16 * 1024 * 1024;
-/** What a completion takes beside its payload and log, roughly. */
+/** What an unconfirmed completion takes beside its payload and log, roughly. */
 const entryBytes = 1_536;
-/** Forgotten entries at the head of the order that are cut off at once. */
-const compactEvery = 4_096;
 const retry = { initialMs: 100, capMs: 5_000 };
 
 /** What completions are sent over: a WorkTransport, or one in a test. */
 export interface CompletionCarrier {
-  complete(reportTo: string, completion: CompleteStep, stored: (error?: Error) => void): void;
+  complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void;
 }
 
 interface Kept {
@@ -37,21 +32,16 @@ interface Kept {
   completion: CompleteStep;
   bytes: number;
   tries: number;
-  storedAtMs: number;
-  onStored: (() => void) | undefined;
+  onStored: () => void;
 }
 
 export class Completions {
   readonly #unconfirmed = new Map<string, Kept>();
-  readonly #confirmed = new Map<string, Kept>();
-  /** The confirmed ones in order, from `#oldest` on. A map's own order would be searched past all that was deleted before. */
-  #order: (Kept | undefined)[] = [];
-  #oldest = 0;
+  readonly #confirmed = new ConfirmedLog();
   readonly #failed = new Set<Kept>();
   readonly #onError: (error: Error, waiting: number) => void;
   #carrier: CompletionCarrier | undefined;
   #unconfirmedBytes = 0;
-  #confirmedBytes = 0;
   #retryTimer: NodeJS.Timeout | undefined;
   #closed = false;
   #drained: (() => void)[] = [];
@@ -78,10 +68,7 @@ export class Completions {
 
   /** Sends a completion until it is stored; `onStored` is called once. `payloadBytes`: size of its output, log and details. */
   add(reportTo: string, completion: CompleteStep, payloadBytes: number, onStored: () => void): void {
-    const kept = { reportTo, completion, bytes: payloadBytes + entryBytes, tries: 0, storedAtMs: 0, onStored };
-    this.#unconfirmed.set(completion.lease, kept);
-    this.#unconfirmedBytes += kept.bytes;
-    this.#send(kept);
+    this.#sendNew({ reportTo, completion, bytes: payloadBytes + entryBytes, tries: 0, onStored });
   }
 
   /** Sends over this carrier from now on, beginning with all that is unconfirmed; undefined: wait for the next one. */
@@ -93,17 +80,9 @@ export class Completions {
 
   /** Sends again what was confirmed: the carrier lost data. */
   republish(): void {
-    this.#forget();
-    const again = this.#order.slice(this.#oldest).filter((kept) => kept !== undefined);
-    this.#confirmed.clear();
-    this.#confirmedBytes = 0;
-    this.#order = [];
-    this.#oldest = 0;
-    for (const kept of again) {
-      kept.tries = 0;
-      this.#unconfirmed.set(kept.completion.lease, kept);
-      this.#unconfirmedBytes += kept.bytes;
-      this.#send(kept);
+    for (const { reportTo, completion } of this.#confirmed.takeAll()) {
+      const bytes = encodeCompleteStep(completion).length + entryBytes;
+      this.#sendNew({ reportTo, completion, bytes, tries: 0, onStored: () => {} });
     }
   }
 
@@ -130,30 +109,30 @@ export class Completions {
     this.#tellDrained();
   }
 
+  #sendNew(kept: Kept): void {
+    this.#unconfirmed.set(kept.completion.lease, kept);
+    this.#unconfirmedBytes += kept.bytes;
+    this.#send(kept);
+  }
+
   #send(kept: Kept): void {
     const carrier = this.#carrier;
     if (!carrier) return;
-    carrier.complete(kept.reportTo, kept.completion, (error) => {
-      if (!error) this.#confirm(kept);
+    carrier.complete(kept.reportTo, kept.completion, (error, encoded) => {
+      if (!error) this.#confirm(kept, encoded);
       // What an earlier transport failed to send has been sent over the present one already.
       else if (carrier === this.#carrier) this.#retry(kept, error);
     });
   }
 
-  #confirm(kept: Kept): void {
+  #confirm(kept: Kept, encoded: Uint8Array = encodeCompleteStep(kept.completion)): void {
     const { lease } = kept.completion;
     if (this.#unconfirmed.get(lease) !== kept) return;
     this.#unconfirmed.delete(lease);
     this.#unconfirmedBytes -= kept.bytes;
     this.#failed.delete(kept);
-    kept.storedAtMs = performance.now();
-    this.#confirmed.set(lease, kept);
-    this.#order.push(kept);
-    this.#confirmedBytes += kept.bytes;
-    const { onStored } = kept;
-    kept.onStored = undefined;
-    this.#forget();
-    onStored?.();
+    this.#confirmed.add(lease, kept.reportTo, encoded);
+    kept.onStored();
     if (this.#unconfirmed.size === 0) this.#tellDrained();
   }
 
@@ -173,20 +152,6 @@ export class Completions {
       },
       fullJitter(kept.tries, retry),
     );
-  }
-
-  #forget(): void {
-    const tooOldMs = performance.now() - keptMsMax;
-    for (let kept = this.#order[this.#oldest]; kept; kept = this.#order[this.#oldest]) {
-      if (kept.storedAtMs > tooOldMs && this.#confirmedBytes <= keptBytesMax) break;
-      // Not kept from the collector until the next compaction.
-      this.#order[this.#oldest++] = undefined;
-      this.#confirmed.delete(kept.completion.lease);
-      this.#confirmedBytes -= kept.bytes;
-    }
-    if (this.#oldest < compactEvery) return;
-    this.#order.splice(0, this.#oldest);
-    this.#oldest = 0;
   }
 
   #tellDrained(): void {

@@ -7,10 +7,7 @@
 import type { CompleteStep } from "@taskmesh/proto";
 import { encodeCompleteStep } from "../step-messages.js";
 import { encodePack, framingBytesMax } from "./pack-bytes.js";
-import { messageBytesMax } from "./transport.js";
-
-/** Called once: without an error when the completion is stored. */
-export type StoredCallback = (error?: Error) => void;
+import { messageBytesMax, type StoredCallback } from "./transport.js";
 
 /** Completions that travel in one message. */
 export interface CompletionPack {
@@ -81,7 +78,7 @@ export class CompletionPacker {
       completions: pack.map(({ completion }) => completion),
       bytes: encodePack(pack.map(({ encoded }) => encoded)),
       stored: (error) => {
-        for (const { stored } of pack) stored(error);
+        for (const { stored, encoded } of pack) stored(error, encoded);
       },
     });
   }

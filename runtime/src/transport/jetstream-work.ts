@@ -8,12 +8,12 @@
 
 import { type Authenticator, jwtAuthenticator, type Subscription } from "@nats-io/transport-node";
 import { type CompleteStep, type JetStreamAccess, type LaneGrant, TransportKind } from "@taskmesh/proto";
-import { CompletionPacker, type StoredCallback } from "./completion-packer.js";
+import { CompletionPacker } from "./completion-packer.js";
 import { JetStreamLane } from "./jetstream-lane.js";
 import { NatsLink } from "./nats-link.js";
 import { donePrefix, probeSubject, startStream } from "./nats-names.js";
 import { AckedPublisher } from "./nats-publisher.js";
-import type { WorkListener, WorkTransport } from "./transport.js";
+import type { StoredCallback, WorkListener, WorkTransport } from "./transport.js";
 
 /** How long the first dial may take. */
 const openTimeoutMs = 10_000;

@@ -2,10 +2,10 @@
  * A worker's side of the memory bus: pulls lanes into free slots, and puts packed completions into coordinators' inboxes.
  */
 import { type CompleteStep, type LaneGrant, TransportKind } from "@taskmesh/proto";
-import { CompletionPacker, type StoredCallback } from "./completion-packer.js";
+import { CompletionPacker } from "./completion-packer.js";
 import { decodeStart, LaneHand } from "./lane-hand.js";
 import type { MemoryBus, MemoryStart, Taker } from "./memory.js";
-import type { WorkListener, WorkTransport } from "./transport.js";
+import type { StoredCallback, WorkListener, WorkTransport } from "./transport.js";
 
 interface OpenLane {
   subject: string;

@@ -25,9 +25,9 @@ import {
 import { fullJitter } from "../backoff.js";
 import { type ChannelConfig, createClient } from "../client.js";
 import { fromServiceError } from "../status.js";
-import { type CompletionPack, CompletionPacker, type StoredCallback } from "./completion-packer.js";
+import { type CompletionPack, CompletionPacker } from "./completion-packer.js";
 import { LaneHand } from "./lane-hand.js";
-import { messageBytesMax, type WorkListener, type WorkTransport } from "./transport.js";
+import { messageBytesMax, type StoredCallback, type WorkListener, type WorkTransport } from "./transport.js";
 
 const openTimeoutMs = 10_000;
 const reconnect = { initialMs: 200, capMs: 3_000 };

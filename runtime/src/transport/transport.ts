@@ -14,6 +14,7 @@
  * C5. The carrier may lose everything at any time; then it says so (`onWiped`) and goes on with empty streams.
  * C6. Nothing throws into the caller's tick: outcomes arrive by callback or promise.
  */
+
 import type { CompleteStep, JetStreamAccess, LaneGrant, StartStep, TransportKind } from "@taskmesh/proto";
 
 /** Time without an ack after which a start is delivered again. */
@@ -128,6 +129,9 @@ export interface StartDelivery {
   release(): void;
 }
 
+/** Called once: without an error when the completion is stored, with its bytes as they were sent (not to be changed). */
+export type StoredCallback = (error?: Error, encoded?: Uint8Array) => void;
+
 export interface WorkListener {
   onStart(delivery: StartDelivery): void;
   onProbe(nonce: string): void;
@@ -149,7 +153,7 @@ export interface WorkTransport {
    * Reports an attempt. Completions of one tick and addressee are packed into one message. `stored` is called exactly once, without an
    * error when the carrier has it; with one when it is not certain within 10 s, and then the caller reports again.
    */
-  complete(reportTo: string, completion: CompleteStep, stored: (error?: Error) => void): void;
+  complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void;
   /** Replaces credentials before they expire. */
   renew?(access: JetStreamAccess): void;
   /** Closes at once, after at most 2 s for what is being sent. Safe to repeat. */
