@@ -114,6 +114,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     intake: () => engine.intake,
     onCoordinatorLapsed: (lapsed) => engine.recovery.takeOver(lapsed),
     namespaces: config.namespaces,
+    publicUrl: config.publicUrl,
     exclusive: parts.exclusive ?? false,
     ...(parts.intervals ? { intervals: parts.intervals } : {}),
     log,

@@ -12,6 +12,8 @@ import { header } from "./query.js";
 
 /** Routes that orchestrators probe without a credential; they tell nothing else. */
 const openPaths = new Set(["/healthz", "/readyz"]);
+/** Its last part is a token of its own, good for one answer to one step. */
+const callbackPaths = "/api/v1/callbacks/";
 
 /** Makes the check that every request passes first; it throws TOKEN_MISSING, TOKEN_INVALID or ORIGIN_DENIED. */
 export function createAccessCheck(config: GatewayConfig): (request: FastifyRequest) => void {
@@ -20,7 +22,7 @@ export function createAccessCheck(config: GatewayConfig): (request: FastifyReque
   const isOpen = !tokens.required && !takesCertificates;
   return (request) => {
     checkOrigin(request, isOpen ? config.httpAddress.host : undefined);
-    if (isOpen || openPaths.has(request.url.split("?", 1)[0]!)) return;
+    if (isOpen || openPaths.has(request.url.split("?", 1)[0]!) || request.url.startsWith(callbackPaths)) return;
     const token = bearerToken(header(request, "authorization"));
     if (token !== undefined && tokens.required) {
       if (tokens.accepts(token)) return;

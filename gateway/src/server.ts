@@ -25,6 +25,7 @@ import type { GatewayContext } from "./context.js";
 import { fromFastifyError, problemOf, sendProblem } from "./problem.js";
 import { actionRoutes } from "./routes/actions.js";
 import { callableRoutes } from "./routes/callables.js";
+import { callbackRoutes } from "./routes/callbacks.js";
 import { chainRoutes } from "./routes/chains.js";
 import { eventRoutes } from "./routes/events.js";
 import { runRoutes } from "./routes/runs.js";
@@ -70,6 +71,7 @@ export function createServer(context: GatewayContext): FastifyInstance {
   chainRoutes(app, context);
   runRoutes(app, context);
   eventRoutes(app, context);
+  callbackRoutes(app, context);
   callableRoutes(app, context);
   return app;
 }

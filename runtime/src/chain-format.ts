@@ -54,6 +54,7 @@ function formatStep(step: StepSpec): Record<string, unknown> {
       ...present({ name: step.signal.name }),
       ...present({ output: filled(step.signal.output) }),
     },
+    callback: step.callback && present({ output: filled(step.callback.output) }),
     wait: step.wait && formatExpressions(present({ ...step.wait }) as Record<string, Expression>),
     parent_close: choice(ParentClose[step.parentClose], "PARENT_CLOSE_"),
   });

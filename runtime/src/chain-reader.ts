@@ -66,6 +66,7 @@ const stepKeys: Keys = {
   schedule_to_close: duration,
   task_queue: text,
   priority: { kind: "whole" },
+  callback: { kind: "record", keys: { output: { kind: "map", item: text } } },
   signal: { kind: "record", keys: { name: text, output: { kind: "map", item: text } } },
   wait: { kind: "record", keys: { duration: { kind: "span" }, until: { kind: "expression" } } },
   parent_close: { kind: "choice", prefix: "PARENT_CLOSE_", names: ["CANCEL", "ABANDON", "WAIT"] },

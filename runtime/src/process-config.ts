@@ -46,6 +46,8 @@ export interface CoordinatorConfig extends ServerConfig {
     accountId?: string;
   };
   grpcAddress: Address;
+  /** Where the gateways are reached from outside, without a slash at its end. */
+  publicUrl: string;
   /** Absent: no metrics are served. */
   metricsAddress?: Address;
   namespaces: string[];
@@ -81,6 +83,7 @@ export function coordinatorConfig(env: Environment, options: { embedded?: boolea
     grpcAddress: values.grpcAddress,
     ...(metricsAddress ? { metricsAddress } : {}),
     namespaces: [...new Set(values.namespaces)],
+    publicUrl: values.publicUrl.replace(/\/+$/, ""),
   };
 }
 

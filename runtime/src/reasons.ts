@@ -175,6 +175,21 @@ export const reasons = {
     meaning: "The run keeps 64 messages for steps that do not wait yet, and takes no more.",
     fix: "Wait for `RetryInfo` and send it again with the same id.",
   },
+  CALLBACK_UNKNOWN: {
+    code: NOT_FOUND,
+    meaning: "No step that waits for a callback has this token.",
+    fix: "Post to the URL as it was given out, whole.",
+  },
+  CALLBACK_USED: {
+    code: ALREADY_EXISTS,
+    meaning: "The callback was answered before; a token is good for one answer.",
+    fix: "Nothing: the first answer counts.",
+  },
+  CALLBACK_CLOSED: {
+    code: FAILED_PRECONDITION,
+    meaning: "The callback's step waits no more: its time was over, or its run has ended.",
+    fix: "Nothing: the run goes on, or ended, without the answer.",
+  },
   LEASE_LOST: {
     code: FAILED_PRECONDITION,
     meaning: "The attempt was superseded by another one, or its step has ended.",

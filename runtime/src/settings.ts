@@ -163,6 +163,14 @@ export const coordinatorSettings = {
     list(namespaceName),
     "default",
   ),
+  publicUrl: defaulted(
+    {
+      variable: "TASKMESH_PUBLIC_URL",
+      doc: "Where the gateways are reached by services outside: URLs of callbacks begin with it. Embedded: the gateway's own address.",
+    },
+    url("http", "https"),
+    "http://127.0.0.1:7480",
+  ),
   ...serverSettings,
   ...logSettings,
 };

@@ -1,6 +1,4 @@
 /** Steps that wait instead of calling, end to end: on real servers and on what is embedded. The chains are those of the guide. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import {
   EventKind,
   GetRunRequest,
@@ -9,21 +7,12 @@ import {
   SignalRunRequest,
   StepStatus,
 } from "@taskmesh/proto";
-import { isStatusError, parseChainDocument, unaryCall } from "@taskmesh/runtime";
+import { isStatusError, unaryCall } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { chainOfGuide } from "../fixtures/guide.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 
-const guide = readFileSync(join(import.meta.dirname, "../../docs/guides/waiting.md"), "utf8");
-
-/** A chain of the guide, by the name of its rpc. */
-function chainOf(rpc: string) {
-  for (const [, text = ""] of guide.matchAll(/```yaml\n([^`]*)```/g)) {
-    const { spec, problems } = parseChainDocument(text);
-    if (problems.length > 0) throw new Error(JSON.stringify(problems));
-    if (spec?.contract?.name.endsWith(`/${rpc}`)) return spec;
-  }
-  throw new Error(`the guide has no chain ${rpc}`);
-}
+const chainOf = (rpc: string) => chainOfGuide("waiting.md", rpc);
 
 const within = { timeout: 20_000, interval: 50 };
 

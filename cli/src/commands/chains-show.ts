@@ -49,4 +49,5 @@ export const chainsShow = () =>
     });
 
 /** What a step does that calls nothing. */
-const doing = (step: JsonObject): string => ["wait", "signal"].find((setting) => step[setting] !== undefined) ?? "";
+const doing = (step: JsonObject): string =>
+  ["wait", "signal", "callback"].find((setting) => step[setting] !== undefined) ?? "";

@@ -125,8 +125,10 @@ function servingBuiltins(parts: Parts, namespaces: readonly string[], env: Envir
  * @throws ConfigError with every fault of the environment. `start` rejects with a CliError when the folder is in use.
  */
 export function createEmbeddedMesh({ data, env }: EmbeddedMeshOptions): EmbeddedMesh {
-  const config = coordinatorConfig(env, { embedded: true });
   const ownGateway = gatewayConfig(env);
+  const scheme = ownGateway.tls ? "https" : "http";
+  const publicUrl = `${scheme}://${formatAddress(dialable(ownGateway.httpAddress))}`;
+  const config = coordinatorConfig({ TASKMESH_PUBLIC_URL: publicUrl, ...env }, { embedded: true });
   const builtinActionCount = builtinActions(builtinConfig(env)).length;
   const parts: Parts = { workers: [], grpc: dialable(config.grpcAddress) };
   setLogLevel(config.logLevel);

@@ -53,6 +53,8 @@ export interface ChainEnvironment {
   force?: boolean;
   /** The contracts are those of a stored version: what steps declare is there already. */
   pinned?: boolean;
+  /** Where the gateways are reached from outside, for the URLs of callbacks. */
+  publicUrl?: string;
 }
 
 export interface CompiledChain {
@@ -93,7 +95,7 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
   for (const step of steps) {
     if (step.contract !== undefined) result.pins[step.contract.method] = step.contract.fingerprint;
   }
-  const types = scopeTypes(steps, contract);
+  const types = scopeTypes(steps, contract, environment);
   for (const step of steps) checkStep(step, steps, types, report);
   const output = contract === undefined ? undefined : checkOutput(spec, contract, types, report);
   const needs = steps.map((step) => step.needs);
@@ -108,7 +110,7 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
     contract: contract.fingerprint,
     outputContract: contract.fingerprint,
     runTimeoutMs,
-    source: sourceOf(spec, contract, steps),
+    source: { ...sourceOf(spec, contract, steps), publicUrl: environment.publicUrl ?? "" },
     steps: steps.map((step) => planStep(step, users[step.index]!, types, options)),
     bindOutput: checkedBinding(
       compileBinding(contract.output, output.sources, types, { ...options, label: "output" }),
@@ -250,7 +252,11 @@ function refuseDuplicateIds(steps: readonly StepDraft[], report: Report): void {
   }
 }
 
-function scopeTypes(steps: readonly StepDraft[], contract: Contract | undefined): ScopeTypes {
+function scopeTypes(
+  steps: readonly StepDraft[],
+  contract: Contract | undefined,
+  { publicUrl = "" }: ChainEnvironment,
+): ScopeTypes {
   const outputs = new Map<string, StepOutput>();
   const opaque = new Set<string>();
   for (const { spec, index, contract: callee } of steps) {
@@ -267,7 +273,9 @@ function scopeTypes(steps: readonly StepDraft[], contract: Contract | undefined)
     known === undefined
       ? { desc: EmptySchema, registry: createRegistry() }
       : { desc: known.input, registry: known.registry };
-  return createScopeTypes(input, [...outputs.values()], opaque);
+  const callbacks = steps.filter(({ spec }) => spec.callback !== undefined && stepIds.test(spec.id));
+  const ids = callbacks.map(({ spec }) => spec.id);
+  return createScopeTypes(input, [...outputs.values()], opaque, { ids, publicUrl });
 }
 
 function checkStep(step: StepDraft, steps: readonly StepDraft[], types: ScopeTypes, report: Report): void {

@@ -1,6 +1,7 @@
 import { locateChainProblem, parseChainDocument } from "@taskmesh/runtime";
 import { describe, expect, it } from "vitest";
 import type { Scope, StepPlan } from "../engine/plan.js";
+import { callbackToken } from "./callback-token.js";
 import { bytesToJson, jsonToBytes } from "./check.js";
 import { type ChainEnvironment, type CompiledChain, compileChain } from "./compile-chain.js";
 
@@ -94,6 +95,7 @@ describe("a step that waits for an instant", () => {
     ["signal: { name: no-name, output: {} }", 'signal.name: "no-name" can\'t be the name of a signal'],
     ["signal: { output: { a: strin } }", 'signal.output.a: "strin" is no type'],
     ["signal: {}, wait: { duration: 1s }", 'the step has "wait" and "signal"; it does one thing only'],
+    ["callback: {}, call: a.B/C", 'the step has "callback" and "call"; it does one thing only'],
     ["signal: {}, retry: { max_attempts: 2 }", '"retry" means nothing beside "signal"'],
   ])("refuses %s", (setting, message) => {
     const { shown, plan } = compile(`  - { id: pause, ${setting} }`);
@@ -147,5 +149,42 @@ describe("a step that waits for a signal", () => {
   - { id: b, signal: { name: go, output: { n: int64 } } }`);
     expect(shown).toHaveLength(1);
     expect(shown[0]).toContain('step "a" waits for the same signal with another type');
+  });
+});
+
+describe("a step that waits for a callback", () => {
+  const asking = (expression: string) => `  - { id: ask, callback: { output: { ok: bool } } }
+  - { id: told, signal: {}, when: "${expression}" }`;
+
+  it("has a URL that expressions of other steps read, made of the run's secret", () => {
+    const { plan, contract, shown, edges } = compile(asking("callback.ask.url == input.text"), {
+      publicUrl: "https://m.example",
+    });
+    expect(shown).toEqual([]);
+    // Handing the URL out waits for nobody.
+    expect(edges).toEqual([]);
+    const token = callbackToken("r", "s3cret", "ask");
+    const read = jsonToBytes(contract!, "input", { value: { text: `https://m.example/api/v1/callbacks/${token}` } });
+    const bytes = read.ok ? read.bytes : new Uint8Array();
+    const input = { contract: "c", sizeBytes: bytes.length, sha256: new Uint8Array(32), bytes };
+    const run = { id: "r", namespace: "n", method: "m", acceptedAtMs: 0, secret: "s3cret" };
+    const scope: Scope = { run, input, outputs: [] };
+    expect(plan!.steps[1]!.condition!(scope)).toEqual({ kind: "value", value: true });
+    expect(plan!.steps[1]!.condition!({ ...scope, run: { ...run, secret: "other" } })).toEqual({
+      kind: "value",
+      value: false,
+    });
+  });
+
+  it.each([
+    ["callback.aks.url == ''", 'there is no step "aks" that waits for a callback; did you mean "ask"?'],
+    ["callback.told.url == ''", 'there is no step "told" that waits for a callback'],
+    ["callback.ask.uri == ''", 'callback has no field "uri"; did you mean "url"?'],
+    ["callback.ask == ''", "write callback.<id>.url or callback.<id>.token"],
+    ["callback.ask.url", "must be true or false"],
+  ])("refuses %s", (expression, message) => {
+    const { shown } = compile(asking(expression));
+    expect(shown).toHaveLength(1);
+    expect(shown[0]).toContain(message);
   });
 });

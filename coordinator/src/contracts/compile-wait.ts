@@ -50,7 +50,8 @@ const settingNames = {
 const attemptSettings = ["retry", "scheduleToStart", "startToClose", "heartbeat"] as const;
 
 /** Whether the step does something else than to call. */
-export const isWaiting = (spec: StepSpec): boolean => spec.wait !== undefined || spec.signal !== undefined;
+export const isWaiting = (spec: StepSpec): boolean =>
+  spec.wait !== undefined || spec.signal !== undefined || spec.callback !== undefined;
 
 /** The package of the contracts that steps of a chain declare: that of the chain's own service, which nobody else may declare. */
 const packageOf = (chain: string): string => `${chain.replace("/", ".")}.`;
@@ -85,12 +86,12 @@ export function readWait(
 }
 
 function kindOf(spec: StepSpec, path: string, report: Report): Kind | undefined {
-  const kinds = [timerOf(spec, path, report), signalOf(spec, path, report)];
+  const kinds = [timerOf(spec, path, report), signalOf(spec, path, report), callbackOf(spec)];
   const kind = kinds.find((one) => one !== undefined);
   if (kind === undefined) return undefined;
   const wrong = (field: string, message: string): void =>
     report({ reason: "CONFLICT", path: `${path}.${field}`, stepId: spec.id, field, message });
-  const others = ["call", "wait", "signal"] as const;
+  const others = ["call", "wait", "signal", "callback"] as const;
   for (const other of others.filter((name) => name !== kind.setting && spec[name]))
     wrong(other, `the step has "${kind.setting}" and "${other}"; it does one thing only`);
   const set: string[] = kind.refused.filter((name) => spec[name] !== undefined).map((name) => settingNames[name]);
@@ -140,6 +141,18 @@ function signalOf({ id, signal }: StepSpec, path: string, report: Report): Kind 
     output: inOrder(signal.output),
     fields: {},
     plan: () => ({ kind: "signal", mailbox: signalMailbox(name) }),
+  };
+}
+
+function callbackOf({ id, callback }: StepSpec): Kind | undefined {
+  if (callback === undefined) return undefined;
+  return {
+    setting: "callback",
+    refused: attemptSettings,
+    input: {},
+    output: inOrder(callback.output),
+    fields: {},
+    plan: () => ({ kind: "callback", mailbox: `callback:${id}` }),
   };
 }
 

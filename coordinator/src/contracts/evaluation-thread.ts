@@ -33,7 +33,7 @@ function evaluate(request: EvaluationRequest): Evaluated<Uint8Array | boolean> {
   }
 }
 
-function compile({ spec, method, contracts }: NonNullable<EvaluationRequest["source"]>): ChainPlan {
+function compile({ spec, method, contracts, publicUrl }: NonNullable<EvaluationRequest["source"]>): ChainPlan {
   const loaded = new Map(contracts.map(([name, set]) => [name, loadContract(set, name)]));
   const own = loaded.get(method);
   const { plan, problems } = compileChain(ChainSpec.decode(spec), {
@@ -42,6 +42,7 @@ function compile({ spec, method, contracts }: NonNullable<EvaluationRequest["sou
     resolveType: (name) => own?.registry.getMessage(name) ?? own?.registry.getEnum(name),
     force: true,
     pinned: true,
+    publicUrl,
   });
   if (plan === undefined) throw new Error(`the chain does not compile: ${problems[0]?.message ?? ""}`);
   return plan;

@@ -20,7 +20,12 @@ export interface EvaluationRequest {
   id: number;
   plan: string;
   /** Sent with the first request of a plan. */
-  source?: { spec: Uint8Array; method: string; contracts: [method: string, descriptorSet: Uint8Array][] };
+  source?: {
+    spec: Uint8Array;
+    method: string;
+    contracts: [method: string, descriptorSet: Uint8Array][];
+    publicUrl: string;
+  };
   task: EvaluationTask;
   scope: Scope;
 }
@@ -125,7 +130,8 @@ export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions
         method,
         descriptorSet,
       ]);
-      request.source = { spec: plan.source.spec, method: plan.method, contracts };
+      const { spec, publicUrl = "" } = plan.source;
+      request.source = { spec, method: plan.method, contracts, publicUrl };
       sent.add(request.plan);
     }
     thread.postMessage(request);

@@ -46,6 +46,8 @@ export function accept(plan: ChainPlan, acceptance: Acceptance, context: Context
     steps: plan.steps.map(pendingStep),
     evaluatingOutput: false,
     outputs: plan.steps.map(() => undefined),
+    // 192 bits: whoever has a token must not be able to make another.
+    ...(plan.steps.some(({ wait }) => wait?.kind === "callback") ? { secret: context.lease() + context.lease() } : {}),
   };
   const turn = beginTurn(run, plan, context);
   record(turn, EventKind.EVENT_KIND_RUN_ACCEPTED, { payload: acceptance.input });

@@ -94,3 +94,25 @@ describe("a message that comes before its step waits", () => {
     expect(bench.apply(message("one")).why).toBe("cancelling");
   });
 });
+
+describe("an answer to a callback", () => {
+  const callback = { kind: "callback" as const, mailbox: "callback:ask" };
+  const answer = (content: string) => message(content, "", "callback:ask");
+
+  it("is taken once, and the run has a secret to make its token with", () => {
+    const bench = startRun(planOf({ ask: { wait: callback }, after: { needs: ["ask"] } }));
+    expect(bench.run.secret).toMatch(/^lease-\d+lease-\d+$/);
+    expect(startRun(planOf({ ask: {} })).run.secret).toBeUndefined();
+    bench.apply(answer("one"));
+    expect(bench.kinds()).toEqual([EventKind.EVENT_KIND_CALLBACK_RECEIVED, EventKind.EVENT_KIND_STEP_SUCCEEDED]);
+    expect(bench.apply(answer("two")).why).toBe("not-awaited");
+  });
+
+  it("is kept, once, when it comes before its step waits", () => {
+    const bench = startRun(planOf({ first: {}, ask: { needs: ["first"], wait: callback } }));
+    bench.apply(answer("one"));
+    expect(bench.apply(answer("two")).why).toBe("duplicate");
+    bench.complete("first");
+    expect(bench.run.outputs[1]).toEqual(value("one"));
+  });
+});

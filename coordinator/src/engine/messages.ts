@@ -7,7 +7,8 @@
  * M1. A message is taken by one step, once; of several steps on one mailbox the first in the chain that waits takes it.
  * M2. Messages of one mailbox are taken in the order in which they came.
  * M3. A key that is remembered changes nothing a second time.
- * M4. What is kept is bounded, and only kept while a step of the run may still take it.
+ * M4. A callback takes one message ever.
+ * M5. What is kept is bounded, and only kept while a step of the run may still take it.
  */
 import { EventKind } from "@taskmesh/proto";
 import type { ChainPlan, StepPlan } from "./plan.js";
@@ -30,6 +31,8 @@ export function receive(
   if (run.cancel) return unchanged(run, "cancelling");
   const takers = plan.steps.filter((step) => mailboxOf(step) === mailbox);
   if (takers.length === 0) return unchanged(run, "unknown-step");
+  const once = takers[0]!.wait!.kind === "callback";
+  if (once && kept.some((message) => message.mailbox === mailbox)) return unchanged(run, "duplicate");
   const open = takers.filter((step) => !isOver(run.steps[step.index]!.status));
   if (open.length === 0) return unchanged(run, "not-awaited");
   const waiting = open.find((step) => run.steps[step.index]!.wait !== undefined);
@@ -37,7 +40,8 @@ export function receive(
   const turn = beginTurn(run, plan, context);
   const known = key === "" ? keys : [...keys, key].slice(-keysMax);
   // The value is in one history row: here while it is kept, else in that of the step's success.
-  record(turn, EventKind.EVENT_KIND_SIGNAL_RECEIVED, { note: name, ...(waiting ? {} : { payload: value }) });
+  const kind = once ? EventKind.EVENT_KIND_CALLBACK_RECEIVED : EventKind.EVENT_KIND_SIGNAL_RECEIVED;
+  record(turn, kind, { note: name, ...(waiting ? {} : { payload: value }) });
   const keeping = waiting ? kept : [...kept, { mailbox, key, seq: turn.run.lastSeq, value }];
   turn.run.messages = { kept: keeping, keys: known };
   if (waiting) take(turn, waiting, event);

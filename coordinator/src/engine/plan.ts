@@ -17,7 +17,7 @@ export interface Value {
 
 /** What expressions read. */
 export interface Scope {
-  run: { id: string; namespace: string; method: string; acceptedAtMs: number };
+  run: { id: string; namespace: string; method: string; acceptedAtMs: number; secret?: string };
   input: Value;
   /** By step index; undefined: not run yet, skipped or failed. */
   outputs: readonly (Value | undefined)[];
@@ -93,7 +93,9 @@ export type WaitPlan =
       endsAtMs: (input: Uint8Array, readyAtMs: number) => number;
     }
   /** Ended by a message that is sent to `mailbox`, which several steps may share: each takes one. */
-  | { kind: "signal"; mailbox: string };
+  | { kind: "signal"; mailbox: string }
+  /** Likewise, once: by whoever was given the step's token. */
+  | { kind: "callback"; mailbox: string };
 
 /** What a plan was compiled from, so that another thread can compile it too. */
 export interface PlanSource {
@@ -101,6 +103,7 @@ export interface PlanSource {
   spec: Uint8Array;
   /** The chain's own contract and those of its callees, by full method name. */
   contracts: ReadonlyMap<string, { readonly descriptorSet: Uint8Array }>;
+  publicUrl?: string;
 }
 
 export interface ChainPlan {

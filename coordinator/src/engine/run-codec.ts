@@ -38,6 +38,7 @@ interface StoredState {
   cancel?: { reason: string; graceUntilMs: number };
   failure?: unknown;
   evaluatingOutput?: true;
+  secret?: string;
   messages?: { kept: [mailbox: string, key: string, seq: number][]; keys: readonly string[] };
   parent?: [runId: string, stepId: string, depth: number];
   closing?: { status: number; failure?: unknown };
@@ -52,6 +53,7 @@ export function encodeRunState(run: RunState): string {
   if (run.cancel) stored.cancel = run.cancel;
   if (run.failure) stored.failure = Failure.toJSON(run.failure);
   if (run.evaluatingOutput) stored.evaluatingOutput = true;
+  if (run.secret) stored.secret = run.secret;
   if (run.messages) {
     const kept = run.messages.kept.map(({ mailbox, key, seq }): [string, string, number] => [mailbox, key, seq]);
     stored.messages = { kept, keys: run.messages.keys };
@@ -103,7 +105,7 @@ export function decodeRunState(
   text: string,
   acceptedAtMs: number,
 ): Pick<RunState, "nowMs" | "steps" | "evaluatingOutput"> &
-  Partial<Pick<RunState, "trace" | "cancel" | "failure" | "messages" | "parent" | "closing">> {
+  Partial<Pick<RunState, "trace" | "cancel" | "failure" | "messages" | "secret" | "parent" | "closing">> {
   const stored = JSON.parse(text) as StoredState;
   return {
     nowMs: stored.now,
@@ -112,6 +114,7 @@ export function decodeRunState(
     ...(stored.trace ? { trace: stored.trace } : {}),
     ...(stored.cancel ? { cancel: stored.cancel } : {}),
     ...(stored.failure === undefined ? {} : { failure: Failure.fromJSON(stored.failure) }),
+    ...(stored.secret ? { secret: stored.secret } : {}),
     ...(stored.messages ? { messages: loadMessages(stored.messages) } : {}),
     ...(stored.parent ? { parent: loadParent(stored.parent) } : {}),
     ...(stored.closing ? { closing: loadClosing(stored.closing) } : {}),

@@ -84,6 +84,8 @@ export interface RunState {
   failure?: Failure;
   /** Absent until the first one comes. */
   messages?: Messages;
+  /** What tokens of the run are made with (contracts/callback-token.ts); absent where its chain hands out none. */
+  secret?: string;
   readonly input: Value;
   /** The step that started this run; absent: nobody's. */
   readonly parent?: ParentRef;

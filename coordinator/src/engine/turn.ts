@@ -52,11 +52,20 @@ export function move(turn: Turn, step: number, status: StepStatus, attempt: numb
 export function scopeOf(turn: Turn): Scope {
   const { run, plan } = turn;
   return {
-    run: { id: run.id, namespace: run.namespace, method: plan.method, acceptedAtMs: run.acceptedAtMs },
+    run: aboutRun(run, plan.method),
     input: run.input,
     outputs: run.outputs,
   };
 }
+
+/** What expressions read of the run itself. */
+export const aboutRun = (run: RunState, method: string): Scope["run"] => ({
+  id: run.id,
+  namespace: run.namespace,
+  method,
+  acceptedAtMs: run.acceptedAtMs,
+  ...(run.secret ? { secret: run.secret } : {}),
+});
 
 /**
  * Ends the turn with a changed run. The stored wake-up is left alone unless something is due earlier, since moving it later with every

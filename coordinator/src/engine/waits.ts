@@ -16,7 +16,7 @@ import { editStep, move, record, type Turn } from "./turn.js";
 
 /** Where messages for the step go; undefined: it waits for none. */
 export const mailboxOf = (plan: StepPlan): string | undefined =>
-  plan.wait?.kind === "signal" ? plan.wait.mailbox : undefined;
+  plan.wait && "mailbox" in plan.wait ? plan.wait.mailbox : undefined;
 
 /** Begins a wait whose input is known; answers whether it is over already. */
 export function beginWait(turn: Turn, plan: StepPlan, wait: WaitPlan, input: Value): "begun" | "over" {

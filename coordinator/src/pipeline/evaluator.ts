@@ -8,6 +8,7 @@ import type { ChainPlan, Evaluated, Scope, StepPlan, Value } from "../engine/pla
 import type { Evaluation } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
+import { aboutRun } from "../engine/turn.js";
 import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
 
@@ -58,8 +59,7 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
       const output = outputs[index];
       if (output) outputs[index] = await load(run, output);
     }
-    const about = { id: run.id, namespace: run.namespace, method: plan.method, acceptedAtMs: run.acceptedAtMs };
-    return { run: about, input: await load(run, run.input), outputs };
+    return { run: aboutRun(run, plan.method), input: await load(run, run.input), outputs };
   };
 
   const compute = async (run: RunState, plan: ChainPlan, stepId: string): Promise<Evaluation> => {

@@ -53,6 +53,8 @@ export interface Message {
   /** By which a repetition is known; "": each is new. */
   key: string;
   value: Value;
+  /** It answers the callback step of that index, rather than being a signal. */
+  callback?: number;
 }
 
 /** current: bound (or was already); cancelling: bound, but its run was cancelled; stale: superseded or ended, drop it. */
@@ -65,7 +67,7 @@ export interface Intake {
   cancelRun(namespaceId: number, runId: string, reason: string): Promise<void>;
   /**
    * Sends a message. Rejects: NOT_FOUND / RUN_NOT_FOUND, SIGNAL_UNKNOWN, FAILED_PRECONDITION / RUN_ENDED, SIGNAL_NOT_AWAITED,
-   * RESOURCE_EXHAUSTED / SIGNALS_FULL.
+   * RESOURCE_EXHAUSTED / SIGNALS_FULL; for a callback ALREADY_EXISTS / CALLBACK_USED, FAILED_PRECONDITION / CALLBACK_CLOSED.
    */
   send(namespaceId: number, runId: string, message: Message): Promise<{ delivered: boolean; existing: boolean }>;
   /** A beat lists this attempt: record that the session runs it, and what its handler reported anew. Rejects if that can't be stored now. */

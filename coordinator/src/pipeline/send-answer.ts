@@ -1,7 +1,7 @@
 /** What the sender of a message hears. */
 import { type StatusError, statusError } from "@taskmesh/runtime";
 import type { Unchanged } from "../engine/run-event.js";
-import { keptMax } from "../engine/run-state.js";
+import { keptMax, type StepState, StepStatus } from "../engine/run-state.js";
 import { runEnded, runNotFound } from "./intake.js";
 import type { Message } from "./ports.js";
 import type { Settled } from "./work.js";
@@ -13,6 +13,9 @@ export function sendAnswer(
   message: Message,
 ): { delivered: boolean; existing: boolean } {
   if (settled.verdict === "unknown-run") throw runNotFound(runId);
+  if (settled.verdict === "unchanged" && message.callback !== undefined) {
+    throw callbackRefused(settled.why, settled.run.steps[message.callback]!, message.name);
+  }
   const kept = settled.run.messages?.kept ?? [];
   if (settled.verdict === "changed") {
     return { delivered: !kept.some(({ value }) => value === message.value), existing: false };
@@ -20,6 +23,17 @@ export function sendAnswer(
   if (settled.why === "duplicate") return { delivered: !kept.some(({ key }) => key === message.key), existing: true };
   if (settled.why === "run-ended") throw runEnded(settled.run);
   throw messageRefused(settled.why, message.name);
+}
+
+function callbackRefused(why: Unchanged, { status }: StepState, stepId: string): StatusError {
+  if (why === "mailbox-full") return messageRefused(why, stepId);
+  if (why === "duplicate" || status === StepStatus.STEP_STATUS_SUCCEEDED) {
+    return statusError({ reason: "CALLBACK_USED", message: `the callback of step "${stepId}" was answered before` });
+  }
+  return statusError({
+    reason: "CALLBACK_CLOSED",
+    message: `step "${stepId}" does not wait for its callback any more`,
+  });
 }
 
 /** Why a message changes nothing. */

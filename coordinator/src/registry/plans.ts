@@ -31,6 +31,8 @@ export interface PlansOptions {
   catalogue: Pick<LiveCatalogue, "onChange" | "slotsOf">;
   /** Evaluate expressions whatever they cost: for the thread that does what was deferred. Default false. */
   force?: boolean;
+  /** Where the gateways are reached from outside. Default "": URLs of callbacks are paths. */
+  publicUrl?: string;
 }
 
 /** Makes the plans. */
@@ -102,7 +104,7 @@ async function actionPlan({ contracts }: PlansOptions, namespaceId: number, fing
 }
 
 async function chainPlan(
-  { db, contracts, force = false }: PlansOptions,
+  { db, contracts, force = false, publicUrl = "" }: PlansOptions,
   namespaceId: number,
   { method, version }: { method: string; version: number },
 ): Promise<ChainPlan> {
@@ -120,6 +122,7 @@ async function chainPlan(
     version,
     force,
     pinned: true,
+    publicUrl,
   });
   if (!plan) throw new Error(`version ${version} of chain ${method} no longer compiles: ${problems[0]?.message ?? ""}`);
   // What the declaration gives and what was stored are the same contract; payloads and runs name the stored one.

@@ -55,6 +55,8 @@ export interface RegistryOptions {
   intake: () => Pick<Intake, "bind" | "lose" | "claim">;
   /** Finish what a lapsed coordinator left in the database (effects that are not confirmed). Repeated if it rejects. */
   onCoordinatorLapsed: (id: string) => Promise<void>;
+  /** Where the gateways are reached from outside. */
+  publicUrl?: string;
   /** Namespaces that exist besides `default`. */
   namespaces?: readonly string[];
   /** No other process can have this database (embedded mode). Default false. */
@@ -104,7 +106,7 @@ export function createRegistry(options: RegistryOptions): Registry {
     alsoServes: createOtherRevisions(db, contracts),
     log,
   });
-  const plans = createPlans({ db, contracts, catalogue });
+  const plans = createPlans({ db, contracts, catalogue, publicUrl: options.publicUrl ?? "" });
   const sessions = createSessions({
     db,
     carrier,

@@ -29,6 +29,7 @@ import type { Database } from "../store/db.js";
 import { readProgress } from "../store/reports.js";
 import { listRuns, readEnd, readEvents, readLogs } from "../store/run-reads.js";
 import { loadRuns, readSteps, type StoredRun } from "../store/runs.js";
+import { completeCallback } from "./callbacks.js";
 import { type CallContext, type Send, serverStream, unary } from "./calls.js";
 import { hasControl, invalid, readGiven } from "./given-value.js";
 import { readPageToken, writePageToken } from "./page-token.js";
@@ -82,6 +83,10 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
         });
       }
       return { attempts: await readLogs(deps.db, runId, step) };
+    }),
+    completeCallback: unary(async (request) => {
+      await completeCallback(deps, request);
+      return {};
     }),
     signalRun: unary(async ({ namespace, runId, signal }) => {
       const { id } = await deps.namespaces.resolve(namespace);

@@ -13,6 +13,7 @@ import {
 } from "@taskmesh/proto";
 import type { ChainPlan, Scope, StepPlan, Value } from "../engine/plan.js";
 import type { RunState, StepState } from "../engine/run-state.js";
+import { aboutRun } from "../engine/turn.js";
 import { toPayload } from "../pipeline/effects.js";
 import type { ProgressRow } from "../store/reports.js";
 import type { StoredEvent } from "../store/run-reads.js";
@@ -105,7 +106,7 @@ function inputOf(run: RunState, plan: ChainPlan, stepPlan: StepPlan, step: StepS
   if (step.input) return step.input;
   if (step.attempt === 0 && (!stepPlan.wait || !hasBegun(step))) return undefined;
   const scope: Scope = {
-    run: { id: run.id, namespace: run.namespace, method: plan.method, acceptedAtMs: run.acceptedAtMs },
+    run: aboutRun(run, plan.method),
     input: run.input,
     outputs: run.outputs,
   };
@@ -221,4 +222,4 @@ export function toRunEvent(event: StoredEvent, plan: ChainPlan): RunEvent {
 }
 
 /** Other notes are for operators who read the table: they are no promise to callers. */
-const notedKinds = new Set([EventKind.EVENT_KIND_SIGNAL_RECEIVED]);
+const notedKinds = new Set([EventKind.EVENT_KIND_SIGNAL_RECEIVED, EventKind.EVENT_KIND_CALLBACK_RECEIVED]);

@@ -14,6 +14,7 @@ import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
 import { TimestampSchema, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { messageFromJson } from "@taskmesh/runtime";
 import type { Evaluated, Scope, Value } from "../../engine/plan.js";
+import { callbackPath, callbackToken } from "../callback-token.js";
 import type { CheckedExpression } from "./check.js";
 import { Budget, OverBudget, setField } from "./convert.js";
 import { type CelInput, isCelError, runPlan } from "./engine-values.js";
@@ -238,6 +239,7 @@ function compileVariables(
       return failed("payload", "", error instanceof Error ? error.message : String(error));
     }
     if (withRun) variables.bindings["run"] = runVariable(scope);
+    if (withRun && types.callbacks.size > 0) variables.bindings["callback"] = callbackVariable(scope, types);
     return { kind: "value", value: variables };
   };
 }
@@ -250,6 +252,21 @@ function runVariable({ run: { id, namespace, method, acceptedAtMs } }: Scope): M
     ["method", method],
     ["accepted_at", acceptedAt],
   ]);
+}
+
+function callbackVariable({ run: { id, secret } }: Scope, types: ScopeTypes): Map<string, CelInput> {
+  const entries = [...types.callbacks].map((stepId): [string, CelInput] => {
+    const token = callbackToken(id, secret ?? "", stepId);
+    const url = `${types.publicUrl}${callbackPath(token)}`;
+    return [
+      stepId,
+      new Map<string, CelInput>([
+        ["url", url],
+        ["token", token],
+      ]),
+    ];
+  });
+  return new Map(entries);
 }
 
 /** Whether a bare path leads to something; all other expressions are evaluated in any case. */

@@ -29,6 +29,10 @@ export interface ScopeTypes {
   readonly steps: ReadonlyMap<string, StepOutput>;
   /** "input" and "steps.<id>" whose types are not known, because of a problem that was reported elsewhere. */
   readonly opaque: ReadonlySet<string>;
+  /** Ids of the callback steps: `callback.<id>.url` and `.token`. */
+  readonly callbacks: ReadonlySet<string>;
+  /** Where the gateways are reached from outside. */
+  readonly publicUrl: string;
   /** The message type that the checker knows under this name. */
   messageOf(celType: string): DescMessage | undefined;
   /** A text of the checker with its own names made readable. */
@@ -43,10 +47,14 @@ export const runFields: Readonly<Record<string, string>> = {
   accepted_at: "google.protobuf.Timestamp",
 };
 
+/** Fields of `callback.<id>`. */
+export const callbackFields: Readonly<Record<string, string>> = { url: "string", token: "string" };
+
 export function createScopeTypes(
   input: { desc: DescMessage; registry: Registry },
   steps: readonly StepOutput[],
   opaque: ReadonlySet<string> = new Set(),
+  callbacks: { ids: readonly string[]; publicUrl: string } = { ids: [], publicUrl: "" },
 ): ScopeTypes {
   const environment = new Environment({
     unlistedVariablesAreDyn: false,
@@ -64,6 +72,10 @@ export function createScopeTypes(
   }
   environment.registerType("taskmesh_steps", { ctor: class {}, fields: stepFields });
   environment.registerType("taskmesh_run", { ctor: class {}, fields: { ...runFields } });
+  environment.registerType("taskmesh_callback", { ctor: class {}, fields: { ...callbackFields } });
+  const callbackSteps = Object.fromEntries(callbacks.ids.map((id) => [id, "taskmesh_callback"]));
+  environment.registerType("taskmesh_callbacks", { ctor: class {}, fields: callbackSteps });
+  environment.registerVariable("callback", "taskmesh_callbacks");
   environment.registerVariable("input", names.register(input.desc, input.registry));
   environment.registerVariable("steps", "taskmesh_steps");
   environment.registerVariable("run", "taskmesh_run");
@@ -72,6 +84,8 @@ export function createScopeTypes(
     input: input.desc,
     steps: new Map(steps.map((step) => [step.id, step])),
     opaque,
+    callbacks: new Set(callbacks.ids),
+    publicUrl: callbacks.publicUrl,
     messageOf: (celType) => names.messages.get(celType),
     display: (text) => names.display(text),
   };
@@ -178,6 +192,7 @@ class TypeNames {
     return result
       .replaceAll("taskmesh_steps", "steps")
       .replaceAll("taskmesh_run", "run")
+      .replaceAll(/taskmesh_callbacks?/g, "callback")
       .replaceAll(/taskmesh_step_(\w+)/g, "steps.$1");
   }
 

@@ -9,7 +9,7 @@ import type { DescField, DescMessage } from "@bufbuild/protobuf";
 import type { ASTNode } from "@marcbachmann/cel-js";
 import { nearestName } from "@taskmesh/runtime";
 import { guardedStep, guardsOf, type Part, partsOf, union } from "./paths.js";
-import { isWellKnown, runFields, type ScopeTypes, type StepOutput } from "./scope-types.js";
+import { callbackFields, isWellKnown, runFields, type ScopeTypes, type StepOutput } from "./scope-types.js";
 
 /** A mistake in an expression; offsets in UTF-16 code units, `end` exclusive. */
 export interface ExpressionProblem {
@@ -209,7 +209,27 @@ class Reader {
       if (field !== undefined && runFields[field.name] === undefined) {
         this.unknownField("run", field, Object.keys(runFields));
       }
+    } else if (root.name === "callback") {
+      this.callbackNames(parts);
     } else this.unknownName(root, parts.length === 1 && node.start === root.start);
+  }
+
+  private callbackNames([root, id, field]: Part[]): undefined {
+    // Made of the run's own secret, so it is no constant.
+    this.reading.run = true;
+    const { callbacks } = this.types;
+    if (id === undefined || field === undefined) {
+      const message = "callback alone has no value: write callback.<id>.url or callback.<id>.token";
+      return this.problem("UNKNOWN_FIELD", message, id ?? root!, { expected: "callback.<id>.url" });
+    }
+    if (!callbacks.has(id.name)) {
+      const near = nearestName(id.name, callbacks);
+      return this.problem("UNKNOWN_STEP", `there is no step "${id.name}" that waits for a callback`, id, {
+        found: id.name,
+        ...suggested(near),
+      });
+    }
+    if (callbackFields[field.name] === undefined) this.unknownField("callback", field, Object.keys(callbackFields));
   }
 
   private stepNames(parts: Part[], node: ASTNode, place: Place): undefined {
@@ -281,7 +301,7 @@ class Reader {
   }
 
   private unknownName(part: Part, alone: boolean): undefined {
-    const near = nearestName(part.name, ["input", "steps", "run"]);
+    const near = nearestName(part.name, ["input", "steps", "run", "callback"]);
     const quoted = alone ? `'${part.name}'` : undefined;
     const hint = near ?? quoted;
     const reason =
@@ -343,7 +363,7 @@ class Reader {
       const message = `${name}() nests more than ${comprehensionDepthMax} deep; do a part of the work in a step of its own`;
       return this.problem("TOO_LARGE", message, node);
     }
-    if (["input", "steps", "run"].includes(variable.args)) {
+    if (["input", "steps", "run", "callback"].includes(variable.args)) {
       return this.problem("INVALID_NAME", `"${variable.args}" is taken; name the variable differently`, variable);
     }
     const inner = { ...place, depth, bound: union(place.bound, new Set([variable.args])) };

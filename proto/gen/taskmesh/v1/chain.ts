@@ -200,6 +200,10 @@ export interface StepSpec {
   signal?:
     | SignalSpec
     | undefined;
+  /** Waits for an answer that is posted to a URL of its own. */
+  callback?:
+    | CallbackSpec
+    | undefined;
   /** Of a step that calls a chain: what becomes of the chain's run when the step lets go of it before its end; default CANCEL. */
   parentClose: ParentClose;
 }
@@ -228,6 +232,20 @@ export interface SignalSpec {
 }
 
 export interface SignalSpec_OutputEntry {
+  key: string;
+  value: string;
+}
+
+/**
+ * CallbackSpec is a step that ends with what is posted to its URL, once. Expressions of other steps hand the URL out as
+ * `callback.<id>.url`, or its token as `callback.<id>.token`. `schedule_to_close` is how long the step waits.
+ */
+export interface CallbackSpec {
+  /** What is posted, which is the step's output: field name to type, as in ChainContract. */
+  output: { [key: string]: string };
+}
+
+export interface CallbackSpec_OutputEntry {
   key: string;
   value: string;
 }
@@ -1055,6 +1073,7 @@ function createBaseStepSpec(): StepSpec {
     priority: 0,
     wait: undefined,
     signal: undefined,
+    callback: undefined,
     parentClose: 0,
   };
 }
@@ -1102,6 +1121,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     }
     if (message.signal !== undefined) {
       SignalSpec.encode(message.signal, writer.uint32(122).fork()).join();
+    }
+    if (message.callback !== undefined) {
+      CallbackSpec.encode(message.callback, writer.uint32(138).fork()).join();
     }
     if (message.parentClose !== 0) {
       writer.uint32(144).int32(message.parentClose);
@@ -1237,6 +1259,14 @@ export const StepSpec: MessageFns<StepSpec> = {
             message.signal = SignalSpec.decode(reader, reader.uint32());
             continue;
           }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.callback = CallbackSpec.decode(reader, reader.uint32());
+            continue;
+          }
           case 18: {
             if (tag !== 144) {
               break;
@@ -1302,6 +1332,7 @@ export const StepSpec: MessageFns<StepSpec> = {
       priority: isSet(object.priority) ? globalThis.Number(object.priority) : 0,
       wait: isSet(object.wait) ? WaitSpec.fromJSON(object.wait) : undefined,
       signal: isSet(object.signal) ? SignalSpec.fromJSON(object.signal) : undefined,
+      callback: isSet(object.callback) ? CallbackSpec.fromJSON(object.callback) : undefined,
       parentClose: isSet(object.parentClose)
         ? parentCloseFromJSON(object.parentClose)
         : isSet(object.parent_close)
@@ -1360,6 +1391,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     if (message.signal !== undefined) {
       obj.signal = SignalSpec.toJSON(message.signal);
     }
+    if (message.callback !== undefined) {
+      obj.callback = CallbackSpec.toJSON(message.callback);
+    }
     if (message.parentClose !== 0) {
       obj.parentClose = parentCloseToJSON(message.parentClose);
     }
@@ -1404,6 +1438,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     message.wait = (object.wait !== undefined && object.wait !== null) ? WaitSpec.fromPartial(object.wait) : undefined;
     message.signal = (object.signal !== undefined && object.signal !== null)
       ? SignalSpec.fromPartial(object.signal)
+      : undefined;
+    message.callback = (object.callback !== undefined && object.callback !== null)
+      ? CallbackSpec.fromPartial(object.callback)
       : undefined;
     message.parentClose = object.parentClose ?? 0;
     return message;
@@ -1780,6 +1817,190 @@ export const SignalSpec_OutputEntry: MessageFns<SignalSpec_OutputEntry> = {
   },
   fromPartial<I extends Exact<DeepPartial<SignalSpec_OutputEntry>, I>>(object: I): SignalSpec_OutputEntry {
     const message = createBaseSignalSpec_OutputEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseCallbackSpec(): CallbackSpec {
+  return { output: {} };
+}
+
+export const CallbackSpec: MessageFns<CallbackSpec> = {
+  encode(message: CallbackSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    globalThis.Object.entries(message.output).forEach(([key, value]: [string, string]) => {
+      CallbackSpec_OutputEntry.encode({ key: key as any, value }, writer.uint32(10).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CallbackSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCallbackSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            const entry1 = CallbackSpec_OutputEntry.decode(reader, reader.uint32());
+            if (entry1.value !== undefined) {
+              message.output[entry1.key] = entry1.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CallbackSpec {
+    return {
+      output: isObject(object.output)
+        ? (globalThis.Object.entries(object.output) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+    };
+  },
+
+  toJSON(message: CallbackSpec): unknown {
+    const obj: any = {};
+    if (message.output) {
+      const entries = globalThis.Object.entries(message.output) as [string, string][];
+      if (entries.length > 0) {
+        obj.output = {};
+        entries.forEach(([k, v]) => {
+          obj.output[k] = v;
+        });
+      }
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CallbackSpec>, I>>(base?: I): CallbackSpec {
+    return CallbackSpec.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CallbackSpec>, I>>(object: I): CallbackSpec {
+    const message = createBaseCallbackSpec();
+    message.output = (globalThis.Object.entries(object.output ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseCallbackSpec_OutputEntry(): CallbackSpec_OutputEntry {
+  return { key: "", value: "" };
+}
+
+export const CallbackSpec_OutputEntry: MessageFns<CallbackSpec_OutputEntry> = {
+  encode(message: CallbackSpec_OutputEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CallbackSpec_OutputEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCallbackSpec_OutputEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CallbackSpec_OutputEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: CallbackSpec_OutputEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CallbackSpec_OutputEntry>, I>>(base?: I): CallbackSpec_OutputEntry {
+    return CallbackSpec_OutputEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CallbackSpec_OutputEntry>, I>>(object: I): CallbackSpec_OutputEntry {
+    const message = createBaseCallbackSpec_OutputEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
     return message;

@@ -204,6 +204,8 @@ export enum EventKind {
   EVENT_KIND_ATTEMPT_CLAIMED = 16,
   /** EVENT_KIND_SIGNAL_RECEIVED - A signal came; `note` is its name, `payload` its value unless a waiting step took it in the same commit. */
   EVENT_KIND_SIGNAL_RECEIVED = 40,
+  /** EVENT_KIND_CALLBACK_RECEIVED - The answer to a callback came; `note` is its step, `payload` as for a signal. */
+  EVENT_KIND_CALLBACK_RECEIVED = 41,
   /** EVENT_KIND_CHILD_STARTED - An attempt of a step that calls a chain: its run was started. */
   EVENT_KIND_CHILD_STARTED = 60,
   /** EVENT_KIND_RUN_CLOSING - How the run ends is decided; it waits for children that are to end before it. */
@@ -266,6 +268,9 @@ export function eventKindFromJSON(object: any): EventKind {
     case 40:
     case "EVENT_KIND_SIGNAL_RECEIVED":
       return EventKind.EVENT_KIND_SIGNAL_RECEIVED;
+    case 41:
+    case "EVENT_KIND_CALLBACK_RECEIVED":
+      return EventKind.EVENT_KIND_CALLBACK_RECEIVED;
     case 60:
     case "EVENT_KIND_CHILD_STARTED":
       return EventKind.EVENT_KIND_CHILD_STARTED;
@@ -315,6 +320,8 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_ATTEMPT_CLAIMED";
     case EventKind.EVENT_KIND_SIGNAL_RECEIVED:
       return "EVENT_KIND_SIGNAL_RECEIVED";
+    case EventKind.EVENT_KIND_CALLBACK_RECEIVED:
+      return "EVENT_KIND_CALLBACK_RECEIVED";
     case EventKind.EVENT_KIND_CHILD_STARTED:
       return "EVENT_KIND_CHILD_STARTED";
     case EventKind.EVENT_KIND_RUN_CLOSING:
@@ -631,6 +638,22 @@ export interface AttemptLogs {
   item: number;
   attempt: number;
   lines: LogLine[];
+}
+
+export interface CompleteCallbackRequest {
+  /** As `callback.<id>.token` gave it out. */
+  token: string;
+  value?:
+    | //
+    /** The encoded message, inline or by reference. */
+    { $case: "payload"; value: Payload }
+    | //
+    /** The message as canonical protobuf JSON. */
+    { $case: "json"; value: string }
+    | undefined;
+}
+
+export interface CompleteCallbackResponse {
 }
 
 function createBaseRun(): Run {
@@ -4769,6 +4792,175 @@ export const AttemptLogs: MessageFns<AttemptLogs> = {
   },
 };
 
+function createBaseCompleteCallbackRequest(): CompleteCallbackRequest {
+  return { token: "", value: undefined };
+}
+
+export const CompleteCallbackRequest: MessageFns<CompleteCallbackRequest> = {
+  encode(message: CompleteCallbackRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.token !== "") {
+      writer.uint32(10).string(message.token);
+    }
+    switch (message.value?.$case) {
+      case "payload":
+        Payload.encode(message.value.value, writer.uint32(18).fork()).join();
+        break;
+      case "json":
+        writer.uint32(26).string(message.value.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CompleteCallbackRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCompleteCallbackRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.token = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = { $case: "payload", value: Payload.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.value = { $case: "json", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CompleteCallbackRequest {
+    return {
+      token: isSet(object.token) ? globalThis.String(object.token) : "",
+      value: isSet(object.payload)
+        ? { $case: "payload", value: Payload.fromJSON(object.payload) }
+        : isSet(object.json)
+        ? { $case: "json", value: globalThis.String(object.json) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: CompleteCallbackRequest): unknown {
+    const obj: any = {};
+    if (message.token !== "") {
+      obj.token = message.token;
+    }
+    if (message.value?.$case === "payload") {
+      obj.payload = Payload.toJSON(message.value.value);
+    } else if (message.value?.$case === "json") {
+      obj.json = message.value.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CompleteCallbackRequest>, I>>(base?: I): CompleteCallbackRequest {
+    return CompleteCallbackRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CompleteCallbackRequest>, I>>(object: I): CompleteCallbackRequest {
+    const message = createBaseCompleteCallbackRequest();
+    message.token = object.token ?? "";
+    switch (object.value?.$case) {
+      case "payload": {
+        if (object.value?.value !== undefined && object.value?.value !== null) {
+          message.value = { $case: "payload", value: Payload.fromPartial(object.value.value) };
+        }
+        break;
+      }
+      case "json": {
+        if (object.value?.value !== undefined && object.value?.value !== null) {
+          message.value = { $case: "json", value: object.value.value };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseCompleteCallbackResponse(): CompleteCallbackResponse {
+  return {};
+}
+
+export const CompleteCallbackResponse: MessageFns<CompleteCallbackResponse> = {
+  encode(_: CompleteCallbackResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CompleteCallbackResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCompleteCallbackResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): CompleteCallbackResponse {
+    return {};
+  },
+
+  toJSON(_: CompleteCallbackResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CompleteCallbackResponse>, I>>(base?: I): CompleteCallbackResponse {
+    return CompleteCallbackResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CompleteCallbackResponse>, I>>(_: I): CompleteCallbackResponse {
+    const message = createBaseCompleteCallbackResponse();
+    return message;
+  },
+};
+
 /** RunService starts runs of any callable (action or chain), and shows and stops them. */
 export type RunServiceService = typeof RunServiceService;
 export const RunServiceService = {
@@ -4893,6 +5085,25 @@ export const RunServiceService = {
     responseSerialize: (value: SignalRunResponse): Buffer => Buffer.from(SignalRunResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SignalRunResponse => SignalRunResponse.decode(value),
   },
+  /**
+   * CompleteCallback gives a callback step what it waits for. The token alone says which run and step, and is good for one answer; one
+   * that comes before the step waits is kept. After OK it cannot be lost.
+   *
+   * NOT_FOUND: no callback step has this token, reason CALLBACK_UNKNOWN. INVALID_ARGUMENT: the value breaks the type that the chain
+   * declares, reason INPUT_INVALID (BadRequest names the field); the token stays good. ALREADY_EXISTS: it was used before, reason
+   * CALLBACK_USED. FAILED_PRECONDITION: its step or run has ended without it, reason CALLBACK_CLOSED.
+   */
+  completeCallback: {
+    path: "/taskmesh.v1.RunService/CompleteCallback" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CompleteCallbackRequest): Buffer =>
+      Buffer.from(CompleteCallbackRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CompleteCallbackRequest => CompleteCallbackRequest.decode(value),
+    responseSerialize: (value: CompleteCallbackResponse): Buffer =>
+      Buffer.from(CompleteCallbackResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CompleteCallbackResponse => CompleteCallbackResponse.decode(value),
+  },
 } as const;
 
 export interface RunServiceServer extends UntypedServiceImplementation {
@@ -4953,6 +5164,15 @@ export interface RunServiceServer extends UntypedServiceImplementation {
    * RESOURCE_EXHAUSTED: 64 messages are kept already, reason SIGNALS_FULL.
    */
   signalRun: handleUnaryCall<SignalRunRequest, SignalRunResponse>;
+  /**
+   * CompleteCallback gives a callback step what it waits for. The token alone says which run and step, and is good for one answer; one
+   * that comes before the step waits is kept. After OK it cannot be lost.
+   *
+   * NOT_FOUND: no callback step has this token, reason CALLBACK_UNKNOWN. INVALID_ARGUMENT: the value breaks the type that the chain
+   * declares, reason INPUT_INVALID (BadRequest names the field); the token stays good. ALREADY_EXISTS: it was used before, reason
+   * CALLBACK_USED. FAILED_PRECONDITION: its step or run has ended without it, reason CALLBACK_CLOSED.
+   */
+  completeCallback: handleUnaryCall<CompleteCallbackRequest, CompleteCallbackResponse>;
 }
 
 export interface RunServiceClient extends Client {
@@ -5115,6 +5335,29 @@ export interface RunServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SignalRunResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * CompleteCallback gives a callback step what it waits for. The token alone says which run and step, and is good for one answer; one
+   * that comes before the step waits is kept. After OK it cannot be lost.
+   *
+   * NOT_FOUND: no callback step has this token, reason CALLBACK_UNKNOWN. INVALID_ARGUMENT: the value breaks the type that the chain
+   * declares, reason INPUT_INVALID (BadRequest names the field); the token stays good. ALREADY_EXISTS: it was used before, reason
+   * CALLBACK_USED. FAILED_PRECONDITION: its step or run has ended without it, reason CALLBACK_CLOSED.
+   */
+  completeCallback(
+    request: CompleteCallbackRequest,
+    callback: (error: ServiceError | null, response: CompleteCallbackResponse) => void,
+  ): ClientUnaryCall;
+  completeCallback(
+    request: CompleteCallbackRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CompleteCallbackResponse) => void,
+  ): ClientUnaryCall;
+  completeCallback(
+    request: CompleteCallbackRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CompleteCallbackResponse) => void,
   ): ClientUnaryCall;
 }
 
