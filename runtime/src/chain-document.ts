@@ -62,12 +62,16 @@ export function parseChainDocument(text: string): ChainDocument {
   const json = reader.record(document.contents, chainKeys, "", 0);
   if (reader.problems.length > 0) return { problems: reader.problems, locate };
   try {
-    const message = fromJson(specType(), json);
-    return { spec: ChainSpec.decode(toBinary(specType(), message)), json, problems: [], locate };
+    return { spec: chainSpecFromJson(json), json, problems: [], locate };
   } catch (error) {
     reader.problem(0, "", error instanceof Error ? error.message : String(error));
     return { problems: reader.problems, locate };
   }
+}
+
+/** A ChainSpec from its canonical protobuf JSON. Throws an Error that says what is wrong with it. */
+export function chainSpecFromJson(json: JsonObject): ChainSpec {
+  return ChainSpec.decode(toBinary(specType(), fromJson(specType(), json)));
 }
 
 /** The parser takes quadratic time over thousands of brackets that nobody closes. */

@@ -131,7 +131,7 @@ export function drawChain(random: Random, no: number, callee?: Chain, stepsMax =
   const everyStep = kinds.map((_, index) => index);
   const plan = planOf(specs, {
     method: `test.v1.Chains/C${no}`,
-    runTimeoutMs: random.pick([60_000, 120_000, 300_000]),
+    runTimeoutMs: random.pick([60_000, 120_000, 600_000]),
     bindOutput: (scope) => map(read(scope, everyStep), encode),
   });
   return { plan, kinds, expected: (input) => compute({ kinds, needs, callee }, input) };

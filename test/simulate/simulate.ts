@@ -24,6 +24,8 @@ const calmMsMax = 900_000;
 /** What is under way when the last run ends is over by then. */
 const restMs = 20_000;
 const confirmMsMax = 5_000;
+/** In a calm mesh every run ends in this time: retries, hanging handlers, acks, lapses and two looks of the audit, one after another. */
+const settleMs = 250_000;
 /** A run ends this long after its deadline at the latest: a sweeper that died with its claim holds it for 10 s. */
 const graceMs = 25_000;
 
@@ -85,7 +87,8 @@ function judge(mesh: Mesh, calmAtMs: number): void {
   const { store, ledger } = mesh;
   const ended = [...store.runs.keys()].map((id) => {
     const { run } = store.load(id)!;
-    ledger.ended(run, Math.max(run.deadlineAtMs, calmAtMs) + graceMs);
+    const settledAtMs = calmAtMs + (mesh.trouble.names.includes("startSilentlyLost") ? Infinity : settleMs);
+    ledger.ended(run, Math.max(Math.min(run.deadlineAtMs, settledAtMs), calmAtMs) + graceMs);
     const end = store.history.get(id)!.find(({ kind }) => kind === EventKind.EVENT_KIND_RUN_ENDED)?.payload;
     const succeeded = run.status === RunStatus.RUN_STATUS_SUCCEEDED;
     const bytes = end?.bytes ?? store.payloads.get(end?.reference ?? "");

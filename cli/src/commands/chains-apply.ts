@@ -8,13 +8,16 @@ import { openSession } from "../session.js";
 export const chainsApply = () =>
   new Command("apply")
     .description("check a chain and store it; new runs use it from then on")
-    .argument("<file>", "YAML or JSON; - reads stdin")
+    .argument(
+      "<file>",
+      "YAML or JSON, - reads stdin; or a TypeScript or JavaScript module, chain.ts or chain.ts#export",
+    )
     .option("--require-live-workers", "refuse a chain with steps that no live worker can serve, instead of warning")
     .action(async (path, options, command) => {
       const { api, out } = openSession(command);
-      const { readChainFile } = await import("../chain-file.js");
+      const { readChain } = await import("../chain-module.js");
       const { chainError, describeProblem, placeProblems, problemsOf } = await import("../chain-problems.js");
-      const file = readChainFile(path);
+      const file = await readChain(path);
       const query = { requireLiveWorkers: options.requireLiveWorkers ? true : undefined };
       const answer = await api.call("POST", "/api/v1/chains", { body: file.spec, query }).catch((error: unknown) => {
         const problems = error instanceof CliError ? problemsOf(error) : undefined;

@@ -8,12 +8,15 @@ import { openSession } from "../session.js";
 export const chainsValidate = () =>
   new Command("validate")
     .description("check a chain against the registered actions, without storing it")
-    .argument("<file>", "YAML or JSON; - reads stdin")
+    .argument(
+      "<file>",
+      "YAML or JSON, - reads stdin; or a TypeScript or JavaScript module, chain.ts or chain.ts#export",
+    )
     .action(async (path, _options, command) => {
       const { api, out } = openSession(command);
-      const { readChainFile } = await import("../chain-file.js");
+      const { readChain } = await import("../chain-module.js");
       const { chainError, describeProblem, placeProblems, problemsOf } = await import("../chain-problems.js");
-      const file = readChainFile(path);
+      const file = await readChain(path);
       const answer = await api.call("POST", "/api/v1/chains/validate", { body: file.spec }).catch((error: unknown) => {
         const problems = error instanceof CliError ? problemsOf(error) : undefined;
         throw problems ? chainError(file, problems) : error;

@@ -1,0 +1,220 @@
+import { ChainSpec } from "@taskmesh/proto";
+import { parseChainDocument } from "@taskmesh/runtime";
+import { describe, expect, it } from "vitest";
+import { PageActionsService } from "../../../test/fixtures/page-actions.js";
+import type { MethodEntry } from "../define.js";
+import { cel, chain, type GivenFields, isChain, type Ref } from "./index.js";
+
+/** A contract with every kind of field, as ts-proto would generate it. */
+interface Rich {
+  maxSize: number;
+  total: bigint;
+  data: Uint8Array;
+  tags: string[];
+  labels: { [key: string]: string };
+  link?: { url: string; weight: number } | undefined;
+  took?: { seconds: bigint; nanos: number } | undefined;
+  body?: { $case: "text"; value: string } | { $case: "form"; value: { fields: string[] } } | undefined;
+}
+const rich = { path: "/acme.rich.v1.RichActions/Do" } as MethodEntry<Rich, Rich>;
+
+const built = (input: GivenFields<Rich>) =>
+  (
+    chain("a.v1.C/D", { input: { text: "string" }, output: {} }, ({ step }) => {
+      step("do", rich, input);
+      return {};
+    }).json as { steps: { input: object }[] }
+  ).steps[0]!.input;
+
+describe("a chain in TypeScript", () => {
+  it("is the same ChainSpec as in YAML", () => {
+    const scored = chain(
+      "acme.pages.v1.Pages/Check",
+      {
+        description: "Counts words.",
+        input: { page_text: "string", limit: "int64" },
+        output: { words: "int32", many: "bool" },
+        runTimeout: "90s",
+        onUnhandled: "FAIL",
+      },
+      ({ input, run, step }) => {
+        const first = step("first", PageActionsService.score, { text: input.page_text });
+        const second = step(
+          "second",
+          PageActionsService.score,
+          { text: cel`${input.page_text} + ${run.acceptedAt}.getHours() + ${"x\n"}` },
+          {
+            when: cel`${first.output.words} > ${3}`,
+            needs: [first],
+            retry: { linear: { initial: "1s", increment: "500ms", cap: "1m" }, jitter: 0.5, nonRetryable: ["GONE"] },
+            scheduleToStart: "1h",
+            startToClose: "20s",
+            heartbeat: "5s",
+            scheduleToClose: "2h30m",
+            taskQueue: "slow",
+            priority: -5,
+          },
+        );
+        return { words: first.output.words, many: cel`has(${second.output})` };
+      },
+    );
+    const { spec, problems } = parseChainDocument(`
+description: Counts words.
+contract:
+  name: acme.pages.v1.Pages/Check
+  input: { page_text: string, limit: int64 }
+  output: { words: int32, many: bool }
+run_timeout: 90s
+on_unhandled: FAIL
+steps:
+  - { id: first, call: acme.pages.v1.PageActions/Score, input: { text: input.page_text } }
+  - id: second
+    call: acme.pages.v1.PageActions/Score
+    input: { text: 'input.page_text + run.accepted_at.getHours() + "x\\n"' }
+    when: steps.first.output.words > 3
+    needs: [first]
+    retry: { linear: { initial: 1s, increment: 500ms, cap: 1m }, jitter: 0.5, non_retryable: [GONE] }
+    schedule_to_start: 1h
+    start_to_close: 20s
+    heartbeat: 5s
+    schedule_to_close: 2h30m
+    task_queue: slow
+    priority: -5
+output: { words: steps.first.output.words, many: has(steps.second.output) }
+`);
+    expect(problems).toEqual([]);
+    expect(ChainSpec.toJSON(scored.spec)).toEqual(ChainSpec.toJSON(spec!));
+    expect(scored.name).toBe("acme.pages.v1.Pages/Check");
+    expect(isChain(scored)).toBe(true);
+    expect(isChain({ name: "x" })).toBe(false);
+  });
+
+  it("implements a registered rpc, and can be a step of another", () => {
+    const inner = chain(PageActionsService.score, {}, ({ input, step }) => ({
+      words: step("again", PageActionsService.score, { text: input.text }).output.words,
+    }));
+    const outer = chain("a.v1.C/Outer", { input: { text: "string" }, output: { n: "int32" } }, ({ input, step }) => ({
+      n: step("inner", inner, { text: input.text }).output.words,
+    }));
+    expect(inner.json["contract"]).toEqual({ name: "acme.pages.v1.PageActions/Score" });
+    expect(outer.json["steps"]).toEqual([
+      { id: "inner", call: "acme.pages.v1.PageActions/Score", input: { text: { cel: "input.text" } } },
+    ]);
+  });
+
+  it("writes literals of every kind, and lists and maps with expressions in them as CEL", () => {
+    expect(
+      built({
+        maxSize: 1.5,
+        total: 2n ** 60n,
+        data: Buffer.from("ab"),
+        tags: ["a", cel`input.text`],
+        labels: { a: "b" },
+        link: { url: "u" },
+        form: { fields: ["f"] },
+      }),
+    ).toEqual({
+      max_size: { literal: 1.5 },
+      total: { literal: "1152921504606846976" },
+      data: { literal: "YWI=" },
+      tags: { cel: '["a", (input.text)]' },
+      labels: { literal: { a: "b" } },
+      link: { literal: { url: "u" } },
+      form: { literal: { fields: ["f"] } },
+    });
+  });
+
+  it("reads nested fields, items, entries and members of oneofs by the names of the .proto file", () => {
+    const { json } = chain("a.v1.C/D", { input: {}, output: { o: "string" }, names: { weight: "w_8" } }, ({ step }) => {
+      const { output } = step("do", rich, {});
+      step("more", rich, {
+        maxSize: output.maxSize,
+        tags: cel`[${output.tags[0]}, ${output.labels["x y"]}, ${output.labels["z"]}, ${output.text}]`,
+        text: output.form.fields[2],
+        link: output.link,
+      });
+      return { o: cel`string(${output.link.weight})` };
+    });
+    expect((json["steps"] as { input: object }[])[1]!.input).toEqual({
+      max_size: { cel: "steps.do.output.max_size" },
+      tags: {
+        cel: '[steps.do.output.tags[0], steps.do.output.labels["x y"], steps.do.output.labels.z, steps.do.output.text]',
+      },
+      text: { cel: "steps.do.output.form.fields[2]" },
+      link: { cel: "steps.do.output.link" },
+    });
+    expect(json["output"]).toEqual({ o: { cel: "string(steps.do.output.link.w_8)" } });
+  });
+
+  it("takes steps of any kind as the JSON of a StepSpec", () => {
+    const { json } = chain("a.v1.C/D", { input: { n: "int32" }, output: { n: "int32" } }, ({ input, add }) => {
+      const one = add<{ words: number }>({
+        id: "one",
+        call: "x.v1.Y/Z",
+        input: { n: input.n, m: { literal: 1 } },
+        when: cel`${input.n} > 1`,
+      });
+      return { n: one.output.words };
+    });
+    expect(json["steps"]).toEqual([
+      { id: "one", call: "x.v1.Y/Z", input: { n: { cel: "input.n" }, m: { literal: 1 } }, when: "input.n > 1" },
+    ]);
+  });
+
+  it.each([
+    ["an id twice", () => many("one", "one"), "step one: there is a step of this id already"],
+    ["a bad id", () => many("1 one"), 'step "1 one": an id has letters'],
+    ["a time without a unit", () => many("one", "two", "20"), 'step two.startToClose: "20" is no time'],
+    [
+      "a reference taken for a value",
+      () => chain("a.v1.C/D", { input: { n: "int32" }, output: { s: "string" } }, ({ input }) => ({ s: `${input.n}` })),
+      "input.n has no value while the chain is being built",
+    ],
+    [
+      "a setting that a step does not have",
+      () => chain("a.v1.C/D", { input: {}, output: {} }, ({ add }) => ({ ...(add({ id: "x", cal: "y" }) && {}) })),
+      "chain a.v1.C/D:",
+    ],
+  ])("refuses %s, by its place", (_, build, message) => {
+    expect(build).toThrow(TypeError);
+    expect(build).toThrow(message);
+  });
+
+  it("does not compile with a wrong name or type", () => {
+    chain("a.v1.C/D", { input: { text: "string", n: "int32" }, output: { words: "int32" } }, ({ input, step }) => {
+      const score = step("score", PageActionsService.score, { text: input.text });
+      // @ts-expect-error the contract has no such field
+      step("a", PageActionsService.score, { txt: input.text });
+      // @ts-expect-error a number is no text
+      step("b", PageActionsService.score, { text: input.n });
+      // @ts-expect-error a literal of the wrong type
+      step("c", PageActionsService.score, { text: 5 });
+      // @ts-expect-error the output has no such field
+      const wrong: Ref<number> = score.output.word;
+      // @ts-expect-error a condition is bool
+      step("d", PageActionsService.score, { text: "x" }, { when: score.output.words });
+      // @ts-expect-error no input of that name
+      step("e", PageActionsService.score, { text: input.txt });
+      // @ts-expect-error a oneof is given by its member's name
+      step("f", rich, { body: { $case: "text", value: "x" } });
+      // @ts-expect-error what cel was said to be is checked
+      step("g", PageActionsService.score, { text: cel<number>`1` });
+      return { words: score.output.words, ...(wrong && {}) };
+    });
+    const types = { input: { text: "string" }, output: { words: "int32" } } as const;
+    // @ts-expect-error the result is of the wrong type
+    chain("a.v1.C/D", types, ({ input }) => ({ words: input.text }));
+    // @ts-expect-error the result has no such field
+    chain("a.v1.C/D", types, () => ({ word: 1 }));
+    expect(true).toBe(true);
+  });
+});
+
+/** A chain of steps with these ids, the last two of which may be no ids: `startToClose` of the second. */
+function many(first: string, second = "two", startToClose = "20s") {
+  return chain("a.v1.C/D", { input: { text: "string" }, output: {} }, ({ input, step }) => {
+    step(first, PageActionsService.score, { text: input.text });
+    step(second, PageActionsService.score, { text: input.text }, { startToClose });
+    return {};
+  });
+}
