@@ -1,0 +1,288 @@
+/**
+ * Planted bugs: each is one small change that compiles and that a test must catch. docs/faults.md lists them with the test that kills each.
+ *
+ * `find` stands in the file exactly once, or the mutant is out of date. A mutant is killed by a test file of vitest (`name` narrows it down), or by so
+ * many seeds of the simulator.
+ */
+export type Kill = { test: string; name?: string } | { seeds: number };
+
+export interface Mutant {
+  /** What the bug does. */
+  name: string;
+  part: "engine" | "pipeline" | "store" | "transport" | "sdk";
+  file: string;
+  find: string;
+  replace: string;
+  kill: Kill;
+  /** Runs with the other tests, in CI. */
+  quick?: true;
+}
+
+const engine: readonly Mutant[] = [
+  {
+    name: "hears a report under a superseded lease",
+    part: "engine",
+    file: "coordinator/src/engine/attempts.ts",
+    find: "if (event.report.lease !== step.lease || !inFlight(step.status)) {",
+    replace: "if (!inFlight(step.status)) {",
+    kill: { seeds: 300 },
+  },
+  {
+    name: "starts a join when the last of its needs is over",
+    part: "engine",
+    file: "coordinator/src/engine/step-start.ts",
+    find: "if (!plan.needs.every((need)",
+    replace: "if (!plan.needs.slice(-1).every((need)",
+    kill: { seeds: 100 },
+    quick: true,
+  },
+  {
+    name: "gives a step one attempt more than it may have",
+    part: "engine",
+    file: "coordinator/src/engine/retry.ts",
+    find: "at.failures >= plan.attemptsMax",
+    replace: "at.failures > plan.attemptsMax",
+    kill: { test: "coordinator/src/engine/retry.test.ts" },
+    quick: true,
+  },
+  {
+    name: "retries and times steps out though the run is being cancelled",
+    part: "engine",
+    file: "coordinator/src/engine/control.ts",
+    find: "} else if (!run.cancel) for (const step of plan.steps)",
+    replace: "} else for (const step of plan.steps)",
+    kill: { test: "coordinator/src/engine" },
+  },
+  {
+    name: "keeps the place in the window of a start that is sent again",
+    part: "engine",
+    file: "coordinator/src/engine/control.ts",
+    find: "    forgetLease(turn, index);\n    touched = true;",
+    replace: "    touched = true;",
+    kill: { test: "coordinator/src/engine/invariants.test.ts" },
+  },
+  {
+    name: "moves a stored wake-up later only, never earlier",
+    part: "engine",
+    file: "coordinator/src/engine/turn.ts",
+    find: "next < turn.run.wakeupAtMs",
+    replace: "next > turn.run.wakeupAtMs",
+    kill: { test: "coordinator/src/engine/invariants.test.ts" },
+  },
+  {
+    name: "records a success after a cancel",
+    part: "engine",
+    file: "coordinator/src/engine/attempts.ts",
+    find: 'if (turn.run.cancel) return completeCancelled(turn, index, about);\n  if (outcome.kind === "cancelled") {',
+    replace: 'if (outcome.kind === "cancelled") {',
+    kill: { seeds: 300 },
+  },
+  {
+    name: "forgets in the stored state how many attempts were lost",
+    part: "engine",
+    file: "coordinator/src/engine/run-codec.ts",
+    find: "    s.lost,\n",
+    replace: "    0,\n",
+    kill: { test: "coordinator/src/engine/invariants.test.ts" },
+  },
+];
+
+const pipeline: readonly Mutant[] = [
+  {
+    name: "drops what a cached run refuses, without a fresh read",
+    part: "pipeline",
+    file: "coordinator/src/pipeline/fold.ts",
+    find: "else if (item.fresh || context.freshIds.has(item.runId)) item.settle(settled);",
+    replace: "else if (item.fresh || context.runs.has(item.runId)) item.settle(settled);",
+    kill: { test: "coordinator/src/pipeline/pipeline.test.ts", name: "decides on a fresh read" },
+  },
+  {
+    name: "takes any stored state for its own after a commit of unknown outcome",
+    part: "pipeline",
+    file: "coordinator/src/pipeline/pipeline.ts",
+    find: "if (found?.version === expectedVersion + 1 && found.state === encodeRunState(run)) happened.push(draft);",
+    replace: 'if (found && found.state !== "" && run) happened.push(draft);',
+    kill: { seeds: 600 },
+  },
+  {
+    name: "performs the effects of a run that lost its compare-and-set",
+    part: "pipeline",
+    file: "coordinator/src/pipeline/pipeline.ts",
+    find: "      if (!written.has(run.id)) {\n",
+    replace: "      if (!written.has(run.id)) {\n        deps.perform(draft, open.more());\n",
+    kill: { seeds: 300 },
+  },
+  {
+    name: "sends a start under a lease that its own batch superseded",
+    part: "pipeline",
+    file: "coordinator/src/pipeline/effects.ts",
+    find: "return run.steps[effect.step.index]?.lease === effect.lease && run.endedAtMs === 0;",
+    replace: 'return run.steps[effect.step.index] !== undefined && effect.lease !== "";',
+    kill: { seeds: 1500 },
+  },
+  {
+    name: "lets newcomers past the steps that wait in the ready queue",
+    part: "pipeline",
+    file: "coordinator/src/pipeline/windows.ts",
+    find: "taken >= state.window || (!fromQueue && this.#waiting.has(key))",
+    replace: "taken >= state.window",
+    kill: { test: "coordinator/src/pipeline/windows.test.ts" },
+  },
+  {
+    name: "never confirms a batch whose idle confirmation failed once",
+    part: "pipeline",
+    file: "coordinator/src/pipeline/pipeline.ts",
+    find: "if (confirmed.length > 0 && !draining) idleTimer",
+    replace: "if (confirmed.length < 0 && !draining) idleTimer",
+    kill: { seeds: 400 },
+  },
+  {
+    name: "does not send again what a lapsed coordinator had not sent",
+    part: "pipeline",
+    file: "coordinator/src/pipeline/recovery.ts",
+    find: "const settled = await Promise.all(batch.runIds.map((runId) => submit(runId, event)));",
+    replace: "const settled = await Promise.all(batch.runIds.slice(1).map((runId) => submit(runId, event)));",
+    kill: { test: "coordinator/src/pipeline/pipeline.test.ts", name: "takes over what a lapsed coordinator" },
+  },
+];
+
+const store: readonly Mutant[] = [
+  {
+    name: "writes a run whatever version is stored",
+    part: "store",
+    file: "coordinator/src/store/commit.ts",
+    find: "where l.id = u.id and l.version = u.version and r.id = u.id and r.version = u.version returning r.id)",
+    replace: "where l.id = u.id and r.id = u.id returning r.id)",
+    kill: { test: "coordinator/src/store/commit.test.ts", name: "pglite" },
+  },
+  {
+    name: "keeps the history of a run that lost its compare-and-set",
+    part: "store",
+    file: "coordinator/src/store/commit.ts",
+    find: "  where e.run_id in (select id from ok))`,",
+    replace: "  )`,",
+    kill: { test: "coordinator/src/store/commit.test.ts", name: "pglite" },
+  },
+  {
+    name: "gives an idempotency key to whoever comes last",
+    part: "store",
+    file: "coordinator/src/store/commit.ts",
+    find: "expires_at = excluded.expires_at where i.expires_at < now()",
+    replace: "expires_at = excluded.expires_at",
+    kill: { test: "coordinator/src/store/commit.test.ts", name: "pglite" },
+  },
+  {
+    name: "leaves in the ready queue what a later event of the batch took out",
+    part: "store",
+    file: "coordinator/src/store/commit.ts",
+    find: "(e.kind === kind || e.kind === opposite) &&",
+    replace: "(e.kind === kind || e.kind !== opposite) && e.kind === kind &&",
+    kill: { test: "coordinator/src/store/commit.test.ts", name: "pglite" },
+  },
+  {
+    name: "gives one step of the ready queue to two coordinators",
+    part: "store",
+    file: "coordinator/src/store/ready.ts",
+    find: "        and (claimed_until is null or claimed_until < now())\n",
+    replace: "",
+    kill: { test: "coordinator/src/store/run-reads.test.ts" },
+  },
+  {
+    name: "wakes a due run again and again",
+    part: "store",
+    file: "coordinator/src/store/runs.ts",
+    find: "`update runs set wakeup_at = now() + $2::float8 * interval '1 millisecond' where id in (",
+    replace: "`update runs set wakeup_at = now() - $2::float8 * interval '1 millisecond' where id in (",
+    kill: { test: "coordinator/src/store/commit.test.ts", name: "sweeper" },
+  },
+];
+
+const transport: readonly Mutant[] = [
+  {
+    name: "takes two publishes of one id for two messages",
+    part: "transport",
+    file: "runtime/src/transport/memory.ts",
+    find: "now - before < this.#dedupeWindowMs) return;",
+    replace: "now - before < 0) return;",
+    kill: { test: "runtime/src/transport/contract.test.ts", name: "memory" },
+  },
+  {
+    name: "does not say that a start may have been delivered before",
+    part: "transport",
+    file: "runtime/src/transport/memory-work.ts",
+    find: "message.deliveries > 1",
+    replace: "message.deliveries > 2",
+    kill: { test: "runtime/src/transport/contract.test.ts", name: "memory" },
+  },
+  {
+    name: "counts a slot as free while its start is held",
+    part: "transport",
+    file: "runtime/src/transport/lane-hand.ts",
+    find: "    this.#taken += 1;\n",
+    replace: "",
+    kill: { test: "runtime/src/transport/parts.test.ts", name: "lane hand" },
+    quick: true,
+  },
+  {
+    name: "acks a repeated start under its oldest delivery",
+    part: "transport",
+    file: "runtime/src/transport/lane-hand.ts",
+    find: "      known.ack = arrived.ack;\n",
+    replace: "",
+    kill: { test: "runtime/src/transport/parts.test.ts", name: "lane hand" },
+  },
+  {
+    name: "settles only the first completion of a pack",
+    part: "transport",
+    file: "runtime/src/transport/completion-packer.ts",
+    find: "for (const { stored } of pack) stored(error);",
+    replace: "for (const { stored } of pack.slice(0, 1)) stored(error);",
+    kill: { test: "runtime/src/transport/parts.test.ts", name: "completion packer" },
+  },
+];
+
+const sdk: readonly Mutant[] = [
+  {
+    name: "runs a start that may be a repetition without claiming it",
+    part: "sdk",
+    file: "action-sdk/src/attempt.ts",
+    find: "if (delivery.redelivered || start.exclusive) this.#claim(delivery);",
+    replace: "if (start.exclusive) this.#claim(delivery);",
+    kill: { test: "test/integration/sdk-worker.test.ts", name: "a start that may be a repetition" },
+  },
+  {
+    name: "lets an output pass that breaks the contract",
+    part: "sdk",
+    file: "action-sdk/src/perform.ts",
+    find: 'if (fault === undefined) return { kind: "output", bytes };',
+    replace: 'if (fault === undefined || bytes) return { kind: "output", bytes };',
+    kill: { test: "action-sdk/src/testing.test.ts" },
+  },
+  {
+    name: "sends a completion that failed no second time",
+    part: "sdk",
+    file: "action-sdk/src/completions.ts",
+    find: "for (const one of again) this.#send(one);",
+    replace: "for (const one of again) this.#failed.add(one);",
+    kill: { test: "action-sdk/src/completions.test.ts" },
+  },
+  {
+    name: "reports an error that a handler threw as final",
+    part: "sdk",
+    file: "action-sdk/src/errors.ts",
+    find: 'return failureOf("HANDLER_ERROR", describe(thrown), true);',
+    replace: 'return failureOf("HANDLER_ERROR", describe(thrown), false);',
+    kill: { test: "action-sdk/src/errors.test.ts" },
+  },
+  {
+    name: "lets a first abort hide that the lease was lost",
+    part: "sdk",
+    file: "action-sdk/src/context.ts",
+    find: 'if (this.#aborted && code !== "LEASE_LOST") return;',
+    replace: "if (this.#aborted) return;",
+    kill: { test: "action-sdk/src/context.test.ts" },
+  },
+];
+
+/** Every planted bug. */
+export const mutants: readonly Mutant[] = [...engine, ...pipeline, ...store, ...transport, ...sdk];
