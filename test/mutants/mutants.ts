@@ -113,12 +113,12 @@ const pipeline: readonly Mutant[] = [
     kill: { seeds: 300 },
   },
   {
-    name: "sends a start under a lease that its own batch superseded",
+    name: "forgets the history of an event that shares a batch with another of its run",
     part: "pipeline",
-    file: "coordinator/src/pipeline/effects.ts",
-    find: "return run.steps[effect.step.index]?.lease === effect.lease && run.endedAtMs === 0;",
-    replace: 'return run.steps[effect.step.index] !== undefined && effect.lease !== "";',
-    kill: { seeds: 1500 },
+    file: "coordinator/src/pipeline/fold.ts",
+    find: "  write.records.push(...result.records);\n",
+    replace: "",
+    kill: { seeds: 300 },
   },
   {
     name: "lets newcomers past the steps that wait in the ready queue",
@@ -199,11 +199,11 @@ const store: readonly Mutant[] = [
 
 const transport: readonly Mutant[] = [
   {
-    name: "takes two publishes of one id for two messages",
+    name: "never delivers a start again that nobody acked",
     part: "transport",
     file: "runtime/src/transport/memory.ts",
-    find: "now - before < this.#dedupeWindowMs) return;",
-    replace: "now - before < 0) return;",
+    find: "dueAtMs <= nowMs).map",
+    replace: "dueAtMs < 0 && nowMs > 0).map",
     kill: { test: "runtime/src/transport/contract.test.ts", name: "memory" },
   },
   {
@@ -221,7 +221,6 @@ const transport: readonly Mutant[] = [
     find: "    this.#taken += 1;\n",
     replace: "",
     kill: { test: "runtime/src/transport/parts.test.ts", name: "lane hand" },
-    quick: true,
   },
   {
     name: "acks a repeated start under its oldest delivery",
@@ -248,7 +247,8 @@ const sdk: readonly Mutant[] = [
     file: "action-sdk/src/attempt.ts",
     find: "if (delivery.redelivered || start.exclusive) this.#claim(delivery);",
     replace: "if (start.exclusive) this.#claim(delivery);",
-    kill: { test: "test/integration/sdk-worker.test.ts", name: "a start that may be a repetition" },
+    kill: { test: "action-sdk/src/attempt.test.ts" },
+    quick: true,
   },
   {
     name: "lets an output pass that breaks the contract",
@@ -256,7 +256,7 @@ const sdk: readonly Mutant[] = [
     file: "action-sdk/src/perform.ts",
     find: 'if (fault === undefined) return { kind: "output", bytes };',
     replace: 'if (fault === undefined || bytes) return { kind: "output", bytes };',
-    kill: { test: "action-sdk/src/testing.test.ts" },
+    kill: { test: "action-sdk/src/attempt.test.ts" },
   },
   {
     name: "sends a completion that failed no second time",

@@ -100,6 +100,19 @@ async function signalRun(mesh: Mesh): Promise<void> {
   }
 }
 
+/** Every signal that an open run may wait for is sent, again and again: in a calm mesh nobody is kept waiting. */
+export function signalAll(mesh: Mesh): void {
+  for (const { id: runId, method, status } of mesh.store.runs.values()) {
+    if (isFinal(status)) continue;
+    for (const { id, wait } of mesh.planOf(method).steps) {
+      if (wait?.kind !== "signal") continue;
+      const message = { mailbox: id, name: id, key: `${id}-calm`, value: value(signalText(id)) };
+      void mesh.ask((room) => room.intake.send(1, runId, message).catch(() => undefined));
+    }
+  }
+  mesh.world.after(5_000, () => signalAll(mesh));
+}
+
 function killCoordinator(mesh: Mesh): void {
   const live = mesh.live();
   if (live.length === 0) return;

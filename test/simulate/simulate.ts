@@ -3,7 +3,7 @@
 import { EventKind } from "@taskmesh/proto";
 import { isFinal, RunStatus } from "../../coordinator/src/engine/run-state.js";
 import { decode } from "./chains.js";
-import { happenings, startRun } from "./happenings.js";
+import { happenings, signalAll, startRun } from "./happenings.js";
 import { Mesh } from "./mesh.js";
 import { World } from "./world.js";
 
@@ -81,6 +81,7 @@ function calm(mesh: Mesh): void {
   mesh.trouble.calm = true;
   if (mesh.live().length === 0) mesh.addCoordinator();
   if (!mesh.workers.some(({ alive }) => alive)) mesh.addWorker();
+  signalAll(mesh);
 }
 
 function judge(mesh: Mesh, calmAtMs: number): void {

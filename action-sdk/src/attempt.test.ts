@@ -1,0 +1,96 @@
+import { type CompleteStep, Payload, StartStep } from "@taskmesh/proto";
+import { createLogger, type StartDelivery, sha256 } from "@taskmesh/runtime";
+import { describe, expect, it } from "vitest";
+import { PageActionsService } from "../../test/fixtures/page-actions.js";
+import { Attempts } from "./attempt.js";
+import { Completions } from "./completions.js";
+import { AttemptContext } from "./context.js";
+import { defineAction } from "./define.js";
+import { type Outcome, perform } from "./perform.js";
+
+const score = defineAction(PageActionsService.score, ({ text }) => ({ words: text.length }));
+const bytes = PageActionsService.score.requestSerialize({ text: "abc" });
+const pass = { input: () => undefined, output: () => undefined };
+
+function attemptsFor(claim: (start: StartStep) => Promise<{ start: StartStep } | { drop: string } | undefined>) {
+  const completions = new Completions(() => {});
+  const reported: CompleteStep[] = [];
+  completions.use({ complete: (_reportTo, completion) => void reported.push(completion) });
+  const none = () => Promise.reject(new Error("nothing is stored elsewhere"));
+  const attempts = new Attempts({
+    namespace: "default",
+    attemptsMax: 10,
+    actions: new Map([[score.method, { action: score, checks: pass, taskQueue: "q" } as never]]),
+    sessionId: () => "s1",
+    claim,
+    fetch: none,
+    store: none,
+    completions,
+    log: createLogger("test", { level: "silent" }),
+  });
+  return { attempts, reported };
+}
+
+const startOf = (lease: string): StartStep => {
+  const data = { $case: "inline" as const, value: bytes };
+  const input = Payload.fromPartial({ contract: "c", sizeBytes: BigInt(bytes.length), sha256: sha256(bytes), data });
+  return StartStep.fromPartial({ runId: "r1", stepId: "call", attempt: 1, lease, method: score.method, input });
+};
+
+function deliver(attempts: Attempts, redelivered: boolean): { acked: boolean } {
+  const state = { acked: false };
+  const delivery: StartDelivery = {
+    taskQueue: "q",
+    start: startOf("L1"),
+    redelivered,
+    ack: () => {
+      state.acked = true;
+    },
+    release: () => {},
+  };
+  attempts.onStart(delivery);
+  return state;
+}
+
+const tick = () => new Promise((resolve) => setImmediate(resolve));
+
+describe("a start that may have been delivered before", () => {
+  it("runs under the lease that its claim gave, and under no other", async () => {
+    const { attempts, reported } = attemptsFor(async (start) => ({ start: { ...start, attempt: 2, lease: "L2" } }));
+    deliver(attempts, true);
+    await tick();
+    expect(reported.map(({ lease, attempt }) => [lease, attempt])).toEqual([["L2", 2]]);
+    attempts.close();
+  });
+
+  it("is acked when it means nothing any more, and left to the carrier when nobody answered", async () => {
+    const dropped = attemptsFor(async () => ({ drop: "the run has ended" }));
+    expect(deliver(dropped.attempts, true)).toEqual({ acked: false });
+    await tick();
+    const state = deliver(dropped.attempts, true);
+    await tick();
+    expect([state.acked, dropped.reported]).toEqual([true, []]);
+    const unanswered = attemptsFor(async () => undefined);
+    const left = deliver(unanswered.attempts, true);
+    await tick();
+    expect([left.acked, unanswered.reported, unanswered.attempts.size]).toEqual([false, [], 0]);
+  });
+
+  it("is not claimed at its first delivery", async () => {
+    const { attempts, reported } = attemptsFor(() => Promise.reject(new Error("nobody asked")));
+    deliver(attempts, false);
+    await tick();
+    expect(reported.map(({ lease }) => lease)).toEqual(["L1"]);
+    attempts.close();
+  });
+});
+
+describe("an output that its contract refuses", () => {
+  it("is reported as OUTPUT_INVALID, for good, and never leaves", () => {
+    const facts = { attempt: 1, lease: "L", runId: "r", stepId: "s", item: 0, method: score.method, namespace: "n" };
+    const context = new AttemptContext({ ...facts, deadlineAtMs: Number.POSITIVE_INFINITY }, {});
+    const outcomes: Outcome[] = [];
+    perform(score, { ...pass, output: () => "words: too few" }, bytes, context, (outcome) => outcomes.push(outcome));
+    expect(outcomes).toMatchObject([{ kind: "failure", failure: { reason: "OUTPUT_INVALID", retryable: false } }]);
+  });
+});
