@@ -106,6 +106,19 @@ describe("a rehearsal", () => {
     expect(await rehearse(text, { descriptors })).toMatchObject({ status: "FAILED", elapsedMs: 31 * day });
   });
 
+  it("rehearses the chains that the chain calls with the same stubs, or takes a stub for them", async () => {
+    const inner = scoring().replaceAll("Pages/Check", "Pages/Inner");
+    const outer = chain("  - { id: score, call: acme.pages.v1.Pages/Inner, input: { text: input.text } }");
+    const options = { descriptors, chains: [inner], input: { text: "a" } };
+    const run = await rehearse(outer, { ...options, actions: [score(() => takes(7_000, words(4)))] });
+    expect(run).toMatchObject({ output: words(4), elapsedMs: 7_000, path: ["score"] });
+    expect(run.steps["score"]?.children).toMatchObject([{ status: "SUCCEEDED", path: ["score"], output: words(4) }]);
+    const failed = await rehearse(outer, { ...options, actions: [score(() => failsForGood("GONE"))] });
+    expect(failed).toMatchObject({ status: "FAILED", failure: { reason: "GONE" } });
+    const stubbed = await rehearse(outer, { ...options, actions: [stub("acme.pages.v1.Pages/Inner", () => words(9))] });
+    expect(stubbed).toMatchObject({ output: words(9), steps: { score: { children: [] } } });
+  });
+
   it("cancels when it is told to, and gives handlers the time to stop", async () => {
     const run = await rehearse(scoring(), {
       descriptors,
@@ -122,7 +135,7 @@ describe("a rehearsal", () => {
     await expect(rehearse(scoring(), { descriptors, input: { txt: "a" } })).rejects.toThrow("the input breaks");
     await expect(rehearse(scoring(), { descriptors })).rejects.toThrow("PageActions/Score, which has no stub");
     const unknown = rehearse(scoring(), { descriptors, signals: [{ name: "x" }] });
-    await expect(unknown).rejects.toThrow(/no stub|no step of the chain waits/);
+    await expect(unknown).rejects.toThrow(/no stub|no step of the chain waits for/);
   });
 
   it("says what the example of the guide says", () => {

@@ -14,6 +14,7 @@ import { accept, advance } from "../engine/advance.js";
 import type { Evaluated, Scope, Value } from "../engine/plan.js";
 import type { Advance, Context, Effect, Evaluation, Outcome, RunEvent, RunRecord } from "../engine/run-event.js";
 import { isFinal, type RunState, RunStatus, StepStatus } from "../engine/run-state.js";
+import { mailboxOf } from "../engine/waits.js";
 import { decodeSide, encodeSide, type Prepared, prepare, type Rehearsed } from "./setup.js";
 import { readAnswer, type Stub, StubFailure } from "./stub.js";
 
@@ -27,9 +28,11 @@ export interface RehearseOptions {
   descriptors: readonly Uint8Array[];
   /** Stubs of the actions that the chain calls; a call without one fails the rehearsal. */
   actions?: readonly Stub[];
+  /** Chains that the chain calls, each after those that it calls itself. A stub of the same name stands for one. */
+  chains?: readonly Rehearsed[];
   /** The chain's input as canonical protobuf JSON; default: an empty message. */
   input?: unknown;
-  /** Messages from outside. `afterMs`: since the start; default 0, before the first step ends. */
+  /** Messages from outside: signals by their name, callbacks by their step's id. `afterMs`: since the start; default 0. */
   signals?: readonly { name: string; message?: unknown; afterMs?: number }[];
   /** Asks to cancel the run, so many milliseconds after its start. */
   cancelAfterMs?: number;
@@ -49,6 +52,8 @@ export interface RehearsedStep {
   output?: JsonValue;
   /** Of the last attempt that failed. */
   failure?: { reason: string; message: string };
+  /** What became of the chains that it called, one an attempt. */
+  children: Rehearsal[];
   /** Milliseconds from the start of the run to the step's first attempt or wait, and to its end. */
   startedMs: number;
   endedMs: number;
@@ -69,7 +74,7 @@ export interface Rehearsal {
 
 /** Runs a chain with stubs. Rejects if the chain, its input or a stub's answer breaks a contract, or a stub is missing. */
 export async function rehearse(chain: Rehearsed, options: RehearseOptions): Promise<Rehearsal> {
-  const stage = new Stage(prepare(chain, options.descriptors), options);
+  const stage = new Stage(prepare(chain, options.descriptors, options.chains), options);
   return stage.play();
 }
 
@@ -138,7 +143,13 @@ class Stage {
   }
 
   #context(): Context {
-    return { nowMs: this.#nowMs, lease: () => `lease-${++this.#leases}`, random: () => 0.5, admit: () => true };
+    return {
+      nowMs: this.#nowMs,
+      lease: () => `lease-${++this.#leases}`,
+      random: () => 0.5,
+      admit: () => true,
+      childId,
+    };
   }
 
   async #take({ run, records, effects }: Advance): Promise<RunState> {
@@ -201,6 +212,8 @@ class Stage {
     bytes: Uint8Array,
   ): Promise<{ ms: number; outcome: Outcome }> {
     const stub = this.#stubs.get(method);
+    const chain = this.#prepared.chains.get(method);
+    if (!stub && chain) return this.#callChain(stepId, method, chain, bytes);
     if (!stub) throw new Error(`step ${stepId} calls ${method}, which has no stub`);
     const contract = this.#prepared.contractOf(method);
     const call = (this.#calls.get(method) ?? 0) + 1;
@@ -222,10 +235,32 @@ class Stage {
     return { ms, outcome: { kind: "output", value: toValue(contract.fingerprint, encoded) } };
   }
 
+  /** A chain that is called is rehearsed too, with the same stubs. */
+  async #callChain(stepId: string, method: string, chain: Rehearsed, bytes: Uint8Array) {
+    const contract = this.#prepared.contractOf(method);
+    const { descriptors, actions = [], chains = [] } = this.#options;
+    const run = await rehearse(chain, {
+      ...{ descriptors, actions, chains },
+      input: decodeSide(contract, "input", bytes),
+      startAt: new Date(this.#nowMs),
+    });
+    this.#stepOf(stepId).children.push(run);
+    const { status, output, failure = { reason: status, message: `the chain ended ${status}` }, elapsedMs } = run;
+    if (status !== "SUCCEEDED") {
+      const failed = failureOf(failure.reason, failure.message, false);
+      return { ms: elapsedMs, outcome: { kind: "failure" as const, failure: failed } };
+    }
+    const encoded = encodeSide(contract, "output", output, `the output of ${method}`);
+    return { ms: elapsedMs, outcome: { kind: "output" as const, value: toValue(contract.fingerprint, encoded) } };
+  }
+
   #signal({ name, message }: { name: string; message?: unknown }): RunEvent {
-    const mailbox = signalMailbox(name);
-    const taker = this.#prepared.plan.steps.find(({ wait }) => wait?.kind === "signal" && wait.mailbox === mailbox);
-    if (!taker) throw new Error(`no step of the chain waits for the signal ${JSON.stringify(name)}`);
+    const taker = this.#prepared.plan.steps.find(
+      ({ id, wait }) =>
+        (wait?.kind === "signal" && wait.mailbox === signalMailbox(name)) || (wait?.kind === "callback" && id === name),
+    );
+    const mailbox = taker && mailboxOf(taker);
+    if (!taker || mailbox === undefined) throw new Error(`no step of the chain waits for ${JSON.stringify(name)}`);
     const contract = this.#prepared.contractOf(taker.method);
     const bytes = encodeSide(contract, "output", message ?? {}, `the signal ${name}`);
     return { kind: "message", mailbox, name, key: "", value: toValue(contract.fingerprint, bytes) };
@@ -239,6 +274,7 @@ class Stage {
       status: "PENDING",
       attempts: 0,
       inputs: [],
+      children: [],
       startedMs: this.#nowMs - this.#startMs,
       endedMs: 0,
     };
@@ -263,7 +299,7 @@ class Stage {
     plan.steps.forEach(({ id, method }, index) => {
       const state = run.steps[index]!;
       const output = run.outputs[index]?.bytes;
-      const begun = this.#steps.get(id) ?? { attempts: 0, inputs: [], startedMs: 0 };
+      const begun = this.#steps.get(id) ?? { attempts: 0, inputs: [], children: [], startedMs: 0 };
       steps[id] = {
         ...begun,
         status: statusName(StepStatus[state.status]!),
@@ -282,6 +318,11 @@ class Stage {
     };
   }
 }
+
+/** Chains that are called are rehearsed by themselves: the engine is not asked to start them. */
+const childId = (): string => {
+  throw new Error("a rehearsed chain starts no runs");
+};
 
 const statusName = <T extends string>(name: string): T => name.replace(/^(RUN|STEP)_STATUS_/, "") as T;
 

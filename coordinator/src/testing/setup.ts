@@ -19,10 +19,16 @@ export interface Prepared {
   contract: Contract;
   /** The contract of a step's callee, or of what the step waits for. */
   contractOf(method: string): Contract;
+  /** The chains that it may call, by their names. */
+  chains: ReadonlyMap<string, Rehearsed>;
 }
 
 /** Compiles the chain. Throws an Error that names every problem. */
-export function prepare(chain: Rehearsed, descriptors: readonly Uint8Array[]): Prepared {
+export function prepare(
+  chain: Rehearsed,
+  descriptors: readonly Uint8Array[],
+  others: readonly Rehearsed[] = [],
+): Prepared {
   const spec = specOf(chain);
   const contracts = new Map<string, Contract>();
   for (const bytes of descriptors)
@@ -30,18 +36,25 @@ export function prepare(chain: Rehearsed, descriptors: readonly Uint8Array[]): P
       contracts.set(contract.method, contract);
   const environment: ChainEnvironment = {
     contractFor: (method) => contracts.get(method),
-    chainContract: contracts.get(spec.contract?.name ?? ""),
     resolveType: (name) => findType(contracts.values(), name),
     methods: () => contracts.keys(),
     version: 1,
   };
-  const { plan, contract, problems } = compileChain(spec, environment);
-  const { plan: forced } = compileChain(spec, { ...environment, force: true });
+  const chains = new Map<string, Rehearsed>();
+  for (const other of others) {
+    const { contract } = compileChain(specOf(other), environment);
+    if (contract) contracts.set(contract.method, contract);
+    if (contract) chains.set(contract.method, other);
+  }
+  const own = { ...environment, chainContract: contracts.get(spec.contract?.name ?? "") };
+  const { plan, contract, problems } = compileChain(spec, own);
+  const { plan: forced } = compileChain(spec, { ...own, force: true });
   if (!plan || !contract || !forced)
     throw new Error(
       `the chain has problems:\n${problems.map((problem) => `  ${describeChainProblem(problem)}`).join("\n")}`,
     );
   return {
+    chains,
     plan,
     forced,
     contract,
