@@ -31,4 +31,6 @@ const statusByReason: Readonly<Record<FailureReason, number>> = {
   HANDLER_ERROR: 500,
   DRAINED: 503,
   DEPTH_EXCEEDED: 500,
+  BRANCHES_FAILED: 500,
+  ROUNDS_EXHAUSTED: 504,
 };

@@ -3,6 +3,7 @@ import {
   type ChainSpec,
   type Duration,
   type Expression,
+  Join,
   OnUnhandled,
   ParentClose,
   type RetryPolicy,
@@ -56,6 +57,18 @@ function formatStep(step: StepSpec): Record<string, unknown> {
     },
     callback: step.callback && present({ output: filled(step.callback.output) }),
     wait: step.wait && formatExpressions(present({ ...step.wait }) as Record<string, Expression>),
+    join: choice(Join[step.join], "JOIN_"),
+    switch: step.switch && {
+      cases: step.switch.cases.map(({ when, steps }) => present({ when, steps: listed(steps) })),
+      ...present({ otherwise: listed(step.switch.otherwise) }),
+    },
+    repeat:
+      step.repeat &&
+      present({
+        until: step.repeat.until,
+        delay: time(step.repeat.delay),
+        max_rounds: step.repeat.maxRounds || undefined,
+      }),
     parent_close: choice(ParentClose[step.parentClose], "PARENT_CLOSE_"),
   });
 }
@@ -86,6 +99,8 @@ function formatExpressions(fields: Record<string, Expression>): Record<string, u
     ),
   );
 }
+
+const listed = (names: readonly string[]) => (names.length > 0 ? names : undefined);
 
 /** The name of an enum's value as people write it, "" for the one that says nothing. */
 const choice = (name: string | undefined, prefix: string): string => {

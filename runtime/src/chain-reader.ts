@@ -69,6 +69,18 @@ const stepKeys: Keys = {
   callback: { kind: "record", keys: { output: { kind: "map", item: text } } },
   signal: { kind: "record", keys: { name: text, output: { kind: "map", item: text } } },
   wait: { kind: "record", keys: { duration: { kind: "span" }, until: { kind: "expression" } } },
+  join: { kind: "choice", prefix: "JOIN_", names: ["ALL", "ANY", "FIRST_SUCCESS"] },
+  switch: {
+    kind: "record",
+    keys: {
+      cases: { kind: "list", item: { kind: "record", keys: { when: { kind: "condition" }, steps: texts } } },
+      otherwise: texts,
+    },
+  },
+  repeat: {
+    kind: "record",
+    keys: { until: { kind: "condition" }, delay: duration, max_rounds: { kind: "whole" } },
+  },
   parent_close: { kind: "choice", prefix: "PARENT_CLOSE_", names: ["CANCEL", "ABANDON", "WAIT"] },
 };
 

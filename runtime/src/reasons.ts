@@ -325,6 +325,11 @@ export const failureReasons = {
     retryable: false,
     meaning: "The run has 16 runs above it, as many as may be: a chain that calls itself must come to an end.",
   },
+  BRANCHES_FAILED: { retryable: false, meaning: "No branch of a join that takes the first success succeeded." },
+  ROUNDS_EXHAUSTED: {
+    retryable: false,
+    meaning: "The step has called as often as it may, and the condition that ends it does not hold.",
+  },
   DRAINED: { retryable: true, meaning: "The worker was shut down before the handler ended." },
 } as const satisfies Record<string, FailureReasonEntry>;
 

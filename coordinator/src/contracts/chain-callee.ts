@@ -1,5 +1,6 @@
 /** Steps that call a chain: what its runs as children of a step are bound by. */
 import { ParentClose, type StepSpec } from "@taskmesh/proto";
+import { nearestName } from "@taskmesh/runtime";
 import type { ChildPlan } from "../engine/plan.js";
 import type { ChainEnvironment } from "./compile-chain.js";
 import type { Report } from "./compile-message.js";
@@ -61,4 +62,15 @@ export function calleesOf(environment: ChainEnvironment, own: Contract | undefin
     contractFor: (method) => (isOwn(method) ? own : contractFor(method)),
     ...(isChain ? { isChain: (method: string) => isOwn(method) || isChain(method) } : {}),
   };
+}
+
+/** The method that was meant: nearest as a whole, or the only one with this service or this rpc name. */
+export function nearestMethod(name: string, environment: ChainEnvironment): string | undefined {
+  if (name === "" || name.length > 255) return undefined;
+  const methods = [...(environment.methods?.() ?? [])];
+  const near = nearestName(name, methods);
+  if (near !== undefined) return near;
+  const rpc = name.slice(name.lastIndexOf("/") + 1);
+  const same = methods.filter((method) => method.slice(method.lastIndexOf("/") + 1) === rpc);
+  return same.length === 1 ? same[0] : undefined;
 }

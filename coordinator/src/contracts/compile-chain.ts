@@ -11,14 +11,17 @@ import { createRegistry, type DescEnum, type DescMessage } from "@bufbuild/proto
 import { EmptySchema } from "@bufbuild/protobuf/wkt";
 import { type ChainEdge, type ChainProblem, ChainSpec, type StepSpec } from "@taskmesh/proto";
 import { nearestName } from "@taskmesh/runtime";
-import type { ChainPlan, PlanSource, StepPlan } from "../engine/plan.js";
+import type { ChainPlan, PlanSource, RacePlan, StepPlan } from "../engine/plan.js";
 import { compileBinding, compileCondition } from "./cel/bind.js";
 import type { CheckedExpression } from "./cel/check.js";
 import { guardsOf } from "./cel/paths.js";
 import { createScopeTypes, type ScopeTypes, type StepOutput } from "./cel/scope-types.js";
-import { calleesOf, checkCallee, childPlan, childSettings } from "./chain-callee.js";
+import { calleesOf, checkCallee, childPlan, childSettings, nearestMethod } from "./chain-callee.js";
 import { findCycle, neededBy } from "./chain-graph.js";
-import { type CheckedMessage, checkCel, checkMapping, type Report } from "./compile-message.js";
+import { checkJoin, inOrderOfJoins, joinPlan, missedBy, racesOf, typesWithout } from "./compile-join.js";
+import { type CheckedMessage, checkMapping, type Report } from "./compile-message.js";
+import { checkRepeat, type Repeat, repeatPlan } from "./compile-repeat.js";
+import { type Branch, branchCondition, checkBool, checkCases, fellowsOf, linkBranches } from "./compile-switch.js";
 import { isWaiting, readWait, refuseDifferentSignals, type WaitingStep } from "./compile-wait.js";
 import { type Contract, splitMethod } from "./contract.js";
 import { declareContract } from "./declare.js";
@@ -92,18 +95,21 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
   refuseDuplicateIds(steps, report);
   refuseDifferentSignals(steps, report);
   result.declared = steps.flatMap((step) => (step.waiting === undefined ? [] : [step.waiting.contract]));
+  linkBranches(steps, report);
   for (const step of steps) {
     if (step.contract !== undefined) result.pins[step.contract.method] = step.contract.fingerprint;
   }
   const types = scopeTypes(steps, contract, environment);
-  for (const step of steps) checkStep(step, steps, types, report);
-  const output = contract === undefined ? undefined : checkOutput(spec, contract, types, report);
+  for (const step of inOrderOfJoins(steps)) checkStep(step, steps, types, report);
+  const races = racesOf(steps);
+  const ended = typesWithout(types, new Set(races.keys()));
+  const output = contract === undefined ? undefined : checkOutput(spec, contract, ended, report);
   const needs = steps.map((step) => step.needs);
   result.edges = edgesOf(steps);
   reportCycle(steps, needs, report);
   if (result.problems.length > 0 || contract === undefined || output === undefined) return result;
   const options = { force: environment.force ?? false };
-  const users = neededBy(needs);
+  const shape = { steps, users: neededBy(needs), races };
   result.plan = {
     method: contract.method,
     version: environment.version ?? 0,
@@ -111,7 +117,7 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
     outputContract: contract.fingerprint,
     runTimeoutMs,
     source: { ...sourceOf(spec, contract, steps), publicUrl: environment.publicUrl ?? "" },
-    steps: steps.map((step) => planStep(step, users[step.index]!, types, options)),
+    steps: steps.map((step) => planStep(step, shape, types, options)),
     bindOutput: checkedBinding(
       compileBinding(contract.output, output.sources, types, { ...options, label: "output" }),
       contract,
@@ -140,6 +146,8 @@ interface StepDraft {
   /** The callee is a chain. */
   isChild: boolean;
   needs: Set<number>;
+  branch?: Branch;
+  repeat?: Repeat | undefined;
   condition?: CheckedExpression;
   input?: CheckedMessage;
 }
@@ -229,17 +237,6 @@ function readStep(
   return { spec, index, path, contract, settings, waiting, isChild, needs: new Set() };
 }
 
-/** The method that was meant: nearest as a whole, or the only one with this service or this rpc name. */
-function nearestMethod(name: string, environment: ChainEnvironment): string | undefined {
-  if (name === "" || name.length > 255) return undefined;
-  const methods = [...(environment.methods?.() ?? [])];
-  const near = nearestName(name, methods);
-  if (near !== undefined) return near;
-  const rpc = name.slice(name.lastIndexOf("/") + 1);
-  const same = methods.filter((method) => method.slice(method.lastIndexOf("/") + 1) === rpc);
-  return same.length === 1 ? same[0] : undefined;
-}
-
 function refuseDuplicateIds(steps: readonly StepDraft[], report: Report): void {
   const first = new Map<string, number>();
   for (const { spec, index, path } of steps) {
@@ -259,11 +256,17 @@ function scopeTypes(
 ): ScopeTypes {
   const outputs = new Map<string, StepOutput>();
   const opaque = new Set<string>();
-  for (const { spec, index, contract: callee } of steps) {
+  for (const { spec, index, contract: callee, branch } of steps) {
     if (callee === undefined || !stepIds.test(spec.id)) opaque.add(`steps.${spec.id}`);
     else if (!outputs.has(spec.id)) {
       const { output, registry } = callee;
-      outputs.set(spec.id, { id: spec.id, index, output, registry, skippable: spec.when !== "" });
+      outputs.set(spec.id, {
+        id: spec.id,
+        index,
+        output,
+        registry,
+        skippable: spec.when !== "" || branch !== undefined,
+      });
     }
   }
   if (contract === undefined) opaque.add("input");
@@ -278,21 +281,16 @@ function scopeTypes(
   return createScopeTypes(input, [...outputs.values()], opaque, { ids, publicUrl });
 }
 
-function checkStep(step: StepDraft, steps: readonly StepDraft[], types: ScopeTypes, report: Report): void {
+function checkStep(step: StepDraft, steps: readonly StepDraft[], all: ScopeTypes, report: Report): void {
   const { spec, path } = step;
-  let guarded: ReadonlySet<string> = new Set();
+  const types = typesWithout(all, missedBy(step, steps));
+  let guarded: ReadonlySet<string> = fellowsOf(step, steps, ({ spec: other }) => other.when !== "");
   if (spec.when !== "") {
     const place = { path: `${path}.when`, stepId: spec.id, field: "when" };
-    const condition = checkCel({ types, guarded, self: spec.id }, spec.when, place, report, false);
+    const condition = checkBool({ types, guarded, self: spec.id }, spec.when, place, report);
     if (condition !== undefined) {
-      if (condition.type !== "bool") {
-        const found = types.display(condition.type);
-        const message = `the condition is ${found}, and must be true or false`;
-        const whole = { expression: spec.when, start: 0, end: spec.when.length };
-        report({ ...place, ...whole, reason: "WRONG_TYPE", message, expected: "bool", found });
-      }
       step.condition = condition;
-      guarded = guardsOf(condition.ast, true);
+      guarded = new Set([...guarded, ...guardsOf(condition.ast, true)]);
       for (const read of condition.reading.steps) step.needs.add(read);
     }
   }
@@ -317,7 +315,11 @@ function checkStep(step: StepDraft, steps: readonly StepDraft[], types: ScopeTyp
       });
     }
   }
+  checkJoin(step, report);
   if (step.contract === undefined) return;
+  step.repeat = checkRepeat(step, types, guarded, report);
+  for (const read of step.repeat?.until.reading.steps ?? []) if (read !== step.index) step.needs.add(read);
+  if (spec.switch !== undefined && !checkCases(step, types, guarded, report)) return;
   const mapping = {
     target: step.contract.input,
     fields: step.waiting?.fields ?? spec.input,
@@ -356,19 +358,35 @@ function reportCycle(steps: readonly StepDraft[], needs: readonly ReadonlySet<nu
   report({ reason: "CYCLE", path, stepId: spec.id, message });
 }
 
-function planStep(step: StepDraft, users: readonly number[], types: ScopeTypes, options: { force: boolean }): StepPlan {
+/** How the steps hang together. */
+interface Shape {
+  steps: readonly StepDraft[];
+  users: readonly (readonly number[])[];
+  races: ReadonlyMap<number, RacePlan>;
+}
+
+function planStep(step: StepDraft, shape: Shape, types: ScopeTypes, options: { force: boolean }): StepPlan {
   const contract = step.contract!;
   const label = `step "${step.spec.id}"`;
   const { id } = step.spec;
-  const place = { index: step.index, id, needs: [...step.needs].sort((a, b) => a - b), neededBy: users };
+  const place = {
+    index: step.index,
+    id,
+    needs: [...step.needs].sort((a, b) => a - b),
+    neededBy: shape.users[step.index]!,
+  };
   const bind = compileBinding(contract.input, step.input!.sources, types, { ...options, label });
-  const { condition } = step;
+  const when = step.condition && compileCondition(step.condition, types, { ...options, label: `${label}, when` });
+  const condition = step.branch ? branchCondition(step.branch, shape.steps[step.branch.of]!.contract!, when) : when;
+  const join = joinPlan(step, shape.steps);
+  const race = shape.races.get(step.index);
   return {
     ...stepBase(contract, step.isChild ? childSettings(step.spec, step.settings) : step.settings, place),
     ...(step.isChild ? { child: childPlan(step.spec) } : {}),
-    ...(condition === undefined
-      ? {}
-      : { condition: compileCondition(condition, types, { ...options, label: `${label}, when` }) }),
+    ...(condition ? { condition } : {}),
+    ...(join ? { join } : {}),
+    ...(race ? { race } : {}),
+    ...(step.repeat ? { repeat: repeatPlan(step.repeat, types, label, options.force) } : {}),
     bindInput: checkedBinding(bind, contract, "input"),
     ...(step.waiting ? { wait: step.waiting.plan } : {}),
   };

@@ -11,6 +11,7 @@ import type { Expression, StepSpec } from "@taskmesh/proto";
 import type { WaitPlan } from "../engine/plan.js";
 import type { ChainEnvironment } from "./compile-chain.js";
 import type { Report } from "./compile-message.js";
+import { choiceOf } from "./compile-switch.js";
 import type { Contract } from "./contract.js";
 import { declareContract } from "./declare.js";
 
@@ -51,7 +52,7 @@ const attemptSettings = ["retry", "scheduleToStart", "startToClose", "heartbeat"
 
 /** Whether the step does something else than to call. */
 export const isWaiting = (spec: StepSpec): boolean =>
-  spec.wait !== undefined || spec.signal !== undefined || spec.callback !== undefined;
+  spec.wait !== undefined || spec.signal !== undefined || spec.callback !== undefined || spec.switch !== undefined;
 
 /** The package of the contracts that steps of a chain declare: that of the chain's own service, which nobody else may declare. */
 const packageOf = (chain: string): string => `${chain.replace("/", ".")}.`;
@@ -86,12 +87,12 @@ export function readWait(
 }
 
 function kindOf(spec: StepSpec, path: string, report: Report): Kind | undefined {
-  const kinds = [timerOf(spec, path, report), signalOf(spec, path, report), callbackOf(spec)];
+  const kinds = [timerOf(spec, path, report), signalOf(spec, path, report), callbackOf(spec), switchOf(spec)];
   const kind = kinds.find((one) => one !== undefined);
   if (kind === undefined) return undefined;
   const wrong = (field: string, message: string): void =>
     report({ reason: "CONFLICT", path: `${path}.${field}`, stepId: spec.id, field, message });
-  const others = ["call", "wait", "signal", "callback"] as const;
+  const others = ["call", "wait", "signal", "callback", "switch"] as const;
   for (const other of others.filter((name) => name !== kind.setting && spec[name]))
     wrong(other, `the step has "${kind.setting}" and "${other}"; it does one thing only`);
   const set: string[] = kind.refused.filter((name) => spec[name] !== undefined).map((name) => settingNames[name]);
@@ -118,6 +119,18 @@ function timerOf({ id, wait }: StepSpec, path: string, report: Report): Kind | u
     output: {},
     fields: { ...(duration ? { duration } : {}), ...(until ? { until } : {}) },
     plan: (contract) => ({ kind: "timer", endsAtMs: (input, readyAtMs) => timerEndsAtMs(contract, input, readyAtMs) }),
+  };
+}
+
+function switchOf(spec: StepSpec): Kind | undefined {
+  if (spec.switch === undefined) return undefined;
+  return {
+    setting: "switch",
+    refused: [...attemptSettings, "scheduleToClose"],
+    input: { case: "int32" },
+    output: { case: "int32" },
+    fields: choiceOf(spec),
+    plan: () => ({ kind: "choice" }),
   };
 }
 

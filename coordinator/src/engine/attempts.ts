@@ -2,6 +2,7 @@
 import { EventKind, type Failure } from "@taskmesh/proto";
 import type { ChainPlan, Value } from "./plan.js";
 import { nextRetryAtMs } from "./retry.js";
+import { endRound } from "./rounds.js";
 import { failStep, finishIfOver, forgetLease, releaseLease, stopStep } from "./run-end.js";
 import type { Advance, Context, Report, RunEvent } from "./run-event.js";
 import { inFlight, lateMax, lostMax, type RunState, StepStatus } from "./run-state.js";
@@ -68,6 +69,10 @@ type About = { session?: string; executionMs?: number };
 
 /** The attempt's output is the step's; the steps that need it start. */
 export function attemptSucceeded(turn: Turn, index: number, output: Value, about: About): Advance {
+  const { repeat } = turn.plan.steps[index]!;
+  const round = repeat ? endRound(turn, index, repeat, output, about) : "over";
+  if (round === "again") return changed(turn);
+  if (round !== "over") return attemptFailed(turn, index, round, about);
   releaseLease(turn, index);
   const step = editStep(turn, index);
   step.status = StepStatus.STEP_STATUS_SUCCEEDED;

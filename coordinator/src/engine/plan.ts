@@ -75,8 +75,36 @@ export interface StepPlan {
   checkOutput: (bytes: Uint8Array) => string | undefined;
   /** The callee is a chain: each attempt is a run of its own. */
   child?: ChildPlan;
+  /** The step does not wait for all that it needs. */
+  join?: JoinPlan;
+  /** The step is on a branch of a join that takes the first success. */
+  race?: RacePlan;
+  /** The step calls again until a condition holds. */
+  repeat?: RepeatPlan;
   /** The step waits instead of calling: it has no attempts, and its input says what it waits for. */
   wait?: WaitPlan;
+}
+
+/** A step that begins when one of these steps has succeeded, or all are over; of the rest of its needs all must be over. */
+export interface JoinPlan {
+  of: readonly number[];
+  /** The others are not wanted any more then, and their failures are no one's. */
+  cancelsOthers: boolean;
+}
+
+/** Where a step stands in a race. */
+export interface RacePlan {
+  /** The step that takes the first success. */
+  join: number;
+  /** The step that the join waits for at the end of this branch. */
+  end: number;
+}
+
+export interface RepeatPlan {
+  /** Whether the rounds are over; the scope holds the newest output. */
+  until: (scope: Scope) => Evaluated<boolean>;
+  delayMs: number;
+  roundsMax: number;
 }
 
 /** How a step keeps the run that it starts. */
@@ -95,7 +123,9 @@ export type WaitPlan =
   /** Ended by a message that is sent to `mailbox`, which several steps may share: each takes one. */
   | { kind: "signal"; mailbox: string }
   /** Likewise, once: by whoever was given the step's token. */
-  | { kind: "callback"; mailbox: string };
+  | { kind: "callback"; mailbox: string }
+  /** Over at once, with its input as its output: what its expressions say is all that it does. */
+  | { kind: "choice" };
 
 /** What a plan was compiled from, so that another thread can compile it too. */
 export interface PlanSource {

@@ -28,7 +28,10 @@ type StoredStep =
       input?: StoredValue | 0,
       checkpointed?: 0 | 1,
       wait?: StoredWait | 0,
+      flow?: StoredFlow | 0,
     ];
+/** `via`: 1 + the index, 0: none. */
+type StoredFlow = [via: number, rounds: number];
 type StoredWait = [endsAt: number];
 
 interface StoredState {
@@ -71,7 +74,7 @@ function storeStep(s: StepState, originMs: number): StoredStep {
   if (s.status === StepStatus.STEP_STATUS_PENDING) return 0;
   const at = (ms: number): number => (ms === 0 ? 0 : ms - originMs + 1);
   const input = s.input ? storeValue(s.input) : 0;
-  const row: (number | string | StoredValue | StoredWait)[] = [
+  const row: (number | string | StoredValue | StoredWait | StoredFlow)[] = [
     s.status,
     s.attempt,
     s.lease,
@@ -87,6 +90,7 @@ function storeStep(s: StepState, originMs: number): StoredStep {
     input,
     s.checkpointed ? 1 : 0,
     s.wait ? [at(s.wait.endsAtMs)] : 0,
+    s.via === undefined && s.rounds === undefined ? 0 : [(s.via ?? -1) + 1, s.rounds ?? 0],
   ];
   let length = row.length;
   while (length > 1 && (row[length - 1] === 0 || row[length - 1] === "")) length -= 1;
@@ -156,6 +160,7 @@ function loadStep(row: StoredStep, originMs: number): StepState {
     input,
     checkpointed,
     wait,
+    flow,
   ] = row;
   const step: StepState = {
     status,
@@ -177,5 +182,7 @@ function loadStep(row: StoredStep, originMs: number): StepState {
   }
   if (checkpointed) step.checkpointed = true;
   if (wait) step.wait = { endsAtMs: at(wait[0]) };
+  if (flow && flow[0] > 0) step.via = flow[0] - 1;
+  if (flow && flow[1] > 0) step.rounds = flow[1];
   return step;
 }

@@ -1,5 +1,6 @@
 /** How steps fail and runs end. A run ends once; what was under way is told to stop by the loss of its lease. */
 import { EventKind, type Failure } from "@taskmesh/proto";
+import { failInRace } from "./joins.js";
 import type { Value } from "./plan.js";
 import { inFlight, isFinal, isOver, RunStatus, StepStatus } from "./run-state.js";
 import { editStep, meshFailure, move, record, scopeOf, type Turn } from "./turn.js";
@@ -14,6 +15,7 @@ export function failStep(
   failure: Failure,
   status: StepStatus.STEP_STATUS_FAILED | StepStatus.STEP_STATUS_EXPIRED = StepStatus.STEP_STATUS_FAILED,
 ): void {
+  if (failInRace(turn, index, failure, status)) return;
   const step = stopStep(turn, index, status);
   const kind =
     status === StepStatus.STEP_STATUS_FAILED ? EventKind.EVENT_KIND_STEP_FAILED : EventKind.EVENT_KIND_STEP_EXPIRED;

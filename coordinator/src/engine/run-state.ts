@@ -47,6 +47,10 @@ export interface StepState {
   input?: Value;
   /** An attempt has reported a checkpoint: the next one is given it. */
   checkpointed?: true;
+  /** Of a step that begins with the first of several: the one that it began with. */
+  via?: number;
+  /** Of a step that repeats: rounds that are over. */
+  rounds?: number;
   /** While the step WAITs for what ends it; absent while its input is being evaluated. */
   wait?: WaitState;
 }

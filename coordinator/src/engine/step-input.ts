@@ -10,7 +10,7 @@ export const inlineInputBytesMax = 128 * 1024;
 export function inputOf(turn: Turn, plan: StepPlan): Value | "deferred" | "failed" {
   const stored = turn.run.steps[plan.index]!.input;
   if (stored) return stored;
-  const bound = plan.bindInput(scopeOf(turn));
+  const bound = plan.bindInput(scopeOf(turn, plan.index));
   if (bound.kind === "failed") {
     failStep(turn, plan.index, evaluationFailure(bound.error));
     return "failed";

@@ -5,9 +5,10 @@
  */
 import { EventKind } from "@taskmesh/proto";
 import { startChild } from "./children.js";
+import { beginJoin, mayBegin } from "./joins.js";
 import type { StepPlan, Value } from "./plan.js";
 import { failStep, finishIfOver } from "./run-end.js";
-import { isFinal, isOver, type StepState, StepStatus } from "./run-state.js";
+import { isFinal, type StepState, StepStatus } from "./run-state.js";
 import { evaluationFailure, inputOf } from "./step-input.js";
 import { editStep, move, record, scopeOf, type Turn } from "./turn.js";
 import { beginWait } from "./waits.js";
@@ -19,14 +20,19 @@ export function startReady(turn: Turn, candidates: Iterable<number>): void {
     const index = queue[at]!;
     const plan = turn.plan.steps[index]!;
     if (turn.run.steps[index]!.status !== StepStatus.STEP_STATUS_PENDING) continue;
-    if (!plan.needs.every((need) => isOver(turn.run.steps[need]!.status))) continue;
+    if (!mayBegin(turn.run, plan)) continue;
     if (beginStep(turn, plan) === "over") queue.push(...plan.neededBy);
   }
   finishIfOver(turn);
 }
 
 function beginStep(turn: Turn, plan: StepPlan): "begun" | "over" {
-  const condition = plan.condition?.(scopeOf(turn));
+  const failed = beginJoin(turn, plan);
+  if (failed) {
+    failStep(turn, plan.index, failed);
+    return "begun";
+  }
+  const condition = plan.condition?.(scopeOf(turn, plan.index));
   if (condition?.kind === "failed") {
     failStep(turn, plan.index, evaluationFailure(condition.error));
     return "begun";

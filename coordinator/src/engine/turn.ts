@@ -1,6 +1,7 @@
 /** A draft of one run while one event is applied to it. The run that came in is never written to. */
 import type { EventKind, Failure } from "@taskmesh/proto";
 import { nextWakeupAtMs } from "./deadlines.js";
+import { seenBy } from "./joins.js";
 import type { ChainPlan, Scope } from "./plan.js";
 import type { Advance, Context, Effect, Move, RunRecord, Unchanged } from "./run-event.js";
 import type { RunState, StepState, StepStatus } from "./run-state.js";
@@ -48,13 +49,14 @@ export function move(turn: Turn, step: number, status: StepStatus, attempt: numb
   moves.push({ step, status, attempt, ...(retryAtMs === undefined ? {} : { retryAtMs }) });
 }
 
-/** What the expressions of the run read now. */
-export function scopeOf(turn: Turn): Scope {
+/** What the expressions of the run, or of one of its steps, read now. */
+export function scopeOf(turn: Turn, index = -1): Scope {
   const { run, plan } = turn;
+  const step = plan.steps[index];
   return {
     run: aboutRun(run, plan.method),
     input: run.input,
-    outputs: run.outputs,
+    outputs: step ? seenBy(step, run.steps[index]!, run.outputs) : run.outputs,
   };
 }
 

@@ -24,6 +24,10 @@ export function beginWait(turn: Turn, plan: StepPlan, wait: WaitPlan, input: Val
   const endsAtMs = wait.kind === "timer" ? wait.endsAtMs(input.bytes ?? nothing, step.readyAtMs) : 0;
   step.status = StepStatus.STEP_STATUS_WAITING;
   step.wait = { endsAtMs };
+  if (wait.kind === "choice") {
+    endWait(turn, plan, input);
+    return "over";
+  }
   const kept = takeKept(turn, plan);
   if (kept !== undefined || (wait.kind === "timer" && endsAtMs <= turn.nowMs)) {
     endWait(turn, plan, kept);

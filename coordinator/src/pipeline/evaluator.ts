@@ -4,6 +4,7 @@
  */
 import { type Logger, payloadBytesMax, sha256, sleep } from "@taskmesh/runtime";
 import { createEvaluationThread } from "../contracts/evaluation.js";
+import { seenBy } from "../engine/joins.js";
 import type { ChainPlan, Evaluated, Scope, StepPlan, Value } from "../engine/plan.js";
 import type { Evaluation } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
@@ -53,9 +54,9 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
     return { ...value, bytes };
   };
 
-  const scopeFor = async (run: RunState, plan: ChainPlan, needs: Iterable<number>): Promise<Scope> => {
-    const outputs = run.outputs.slice();
-    for (const index of needs) {
+  const scopeFor = async (run: RunState, plan: ChainPlan, step: StepPlan | undefined): Promise<Scope> => {
+    const outputs = (step ? seenBy(step, run.steps[step.index]!, run.outputs) : run.outputs).slice();
+    for (const index of step ? step.needs : plan.steps.keys()) {
       const output = outputs[index];
       if (output) outputs[index] = await load(run, output);
     }
@@ -68,7 +69,7 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
     if (whole?.reference !== undefined) return { kind: "value", value: whole };
     const index = stepId === "" ? undefined : stepIndex(plan, stepId);
     const step = index === undefined ? undefined : plan.steps[index]!;
-    const scope = await scopeFor(run, plan, step ? step.needs : plan.steps.keys());
+    const scope = await scopeFor(run, plan, step);
     const condition = step && (await decide(plan, step, scope));
     if (condition?.kind === "failed") return failed(condition.error);
     if (condition?.kind === "value" && !condition.value) return { kind: "skip" };

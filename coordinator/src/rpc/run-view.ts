@@ -11,6 +11,7 @@ import {
   StepStatus,
   type Timestamp,
 } from "@taskmesh/proto";
+import { seenBy } from "../engine/joins.js";
 import type { ChainPlan, Scope, StepPlan, Value } from "../engine/plan.js";
 import type { RunState, StepState } from "../engine/run-state.js";
 import { aboutRun } from "../engine/turn.js";
@@ -108,7 +109,7 @@ function inputOf(run: RunState, plan: ChainPlan, stepPlan: StepPlan, step: StepS
   const scope: Scope = {
     run: aboutRun(run, plan.method),
     input: run.input,
-    outputs: run.outputs,
+    outputs: seenBy(stepPlan, step, run.outputs),
   };
   const bound = stepPlan.bindInput(scope);
   if (bound.kind !== "value") return undefined;
@@ -166,6 +167,7 @@ function attemptOf(history: History, attempt: number, atMs: number): Attempt {
 
 const attemptEnds: Partial<Record<EventKind, StepStatus>> = {
   [EventKind.EVENT_KIND_STEP_SUCCEEDED]: StepStatus.STEP_STATUS_SUCCEEDED,
+  [EventKind.EVENT_KIND_STEP_ROUND]: StepStatus.STEP_STATUS_SUCCEEDED,
   [EventKind.EVENT_KIND_ATTEMPT_FAILED]: StepStatus.STEP_STATUS_FAILED,
   [EventKind.EVENT_KIND_ATTEMPT_LOST]: StepStatus.STEP_STATUS_FAILED,
   [EventKind.EVENT_KIND_ATTEMPT_TIMED_OUT]: StepStatus.STEP_STATUS_EXPIRED,

@@ -62,6 +62,51 @@ export function onUnhandledToJSON(object: OnUnhandled): string {
   }
 }
 
+/** Join says what a step with several `needs` waits for. Steps that only its expressions read must be over in any case. */
+export enum Join {
+  JOIN_UNSPECIFIED = 0,
+  /** JOIN_ALL - All of them are over: ended or skipped. */
+  JOIN_ALL = 1,
+  /** JOIN_ANY - One of them succeeded, or all are over. The step sees the output of the first one; the others go on. */
+  JOIN_ANY = 2,
+  /** JOIN_FIRST_SUCCESS - Likewise, and what only the others are for is cancelled; a branch that fails fails nothing while another one may succeed. */
+  JOIN_FIRST_SUCCESS = 3,
+}
+
+export function joinFromJSON(object: any): Join {
+  switch (object) {
+    case 0:
+    case "JOIN_UNSPECIFIED":
+      return Join.JOIN_UNSPECIFIED;
+    case 1:
+    case "JOIN_ALL":
+      return Join.JOIN_ALL;
+    case 2:
+    case "JOIN_ANY":
+      return Join.JOIN_ANY;
+    case 3:
+    case "JOIN_FIRST_SUCCESS":
+      return Join.JOIN_FIRST_SUCCESS;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum Join");
+  }
+}
+
+export function joinToJSON(object: Join): string {
+  switch (object) {
+    case Join.JOIN_UNSPECIFIED:
+      return "JOIN_UNSPECIFIED";
+    case Join.JOIN_ALL:
+      return "JOIN_ALL";
+    case Join.JOIN_ANY:
+      return "JOIN_ANY";
+    case Join.JOIN_FIRST_SUCCESS:
+      return "JOIN_FIRST_SUCCESS";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum Join");
+  }
+}
+
 /** ParentClose says what becomes of a run that a step started, once the step or its own run ends first. */
 export enum ParentClose {
   PARENT_CLOSE_UNSPECIFIED = 0,
@@ -206,11 +251,46 @@ export interface StepSpec {
     | undefined;
   /** Of a step that calls a chain: what becomes of the chain's run when the step lets go of it before its end; default CANCEL. */
   parentClose: ParentClose;
+  /** What must have happened to the steps in `needs` before this one begins; default ALL. */
+  join: Join;
+  /** Chooses one of several branches instead of calling. */
+  switch?:
+    | SwitchSpec
+    | undefined;
+  /** Calls again and again until a condition holds. */
+  repeat?: RepeatSpec | undefined;
 }
 
 export interface StepSpec_InputEntry {
   key: string;
   value?: Expression | undefined;
+}
+
+/** SwitchSpec is a step that takes the first case whose condition holds. Its output is the number of that case, `case`, from 1; 0 if none held. */
+export interface SwitchSpec {
+  /** In this order; 1 to 100. */
+  cases: SwitchCase[];
+  /** Steps that run if no case holds. */
+  otherwise: string[];
+}
+
+export interface SwitchCase {
+  /** A CEL expression that is true or false. */
+  when: string;
+  /** Steps of the branch: they run only if the case is taken, and are skipped else. They wait for the switch. */
+  steps: string[];
+}
+
+/** RepeatSpec makes a step call again while its condition does not hold: each call is a round, with a retry policy of its own. */
+export interface RepeatSpec {
+  /** A CEL expression over the step's own output and what its input may read. The output for which it holds is the step's. */
+  until: string;
+  /** Time between two rounds; default 1 s. */
+  delay?:
+    | Duration
+    | undefined;
+  /** Rounds after which the step fails; 1 to 1,000, default 100. */
+  maxRounds: number;
 }
 
 /** WaitSpec is a step that ends at an instant. It needs no worker, and while it waits nothing of it is in memory. One of both is set. */
@@ -1075,6 +1155,9 @@ function createBaseStepSpec(): StepSpec {
     signal: undefined,
     callback: undefined,
     parentClose: 0,
+    join: 0,
+    switch: undefined,
+    repeat: undefined,
   };
 }
 
@@ -1127,6 +1210,15 @@ export const StepSpec: MessageFns<StepSpec> = {
     }
     if (message.parentClose !== 0) {
       writer.uint32(144).int32(message.parentClose);
+    }
+    if (message.join !== 0) {
+      writer.uint32(152).int32(message.join);
+    }
+    if (message.switch !== undefined) {
+      SwitchSpec.encode(message.switch, writer.uint32(162).fork()).join();
+    }
+    if (message.repeat !== undefined) {
+      RepeatSpec.encode(message.repeat, writer.uint32(178).fork()).join();
     }
     return writer;
   },
@@ -1275,6 +1367,30 @@ export const StepSpec: MessageFns<StepSpec> = {
             message.parentClose = reader.int32() as any;
             continue;
           }
+          case 19: {
+            if (tag !== 152) {
+              break;
+            }
+
+            message.join = reader.int32() as any;
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.switch = SwitchSpec.decode(reader, reader.uint32());
+            continue;
+          }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.repeat = RepeatSpec.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1338,6 +1454,9 @@ export const StepSpec: MessageFns<StepSpec> = {
         : isSet(object.parent_close)
         ? parentCloseFromJSON(object.parent_close)
         : 0,
+      join: isSet(object.join) ? joinFromJSON(object.join) : 0,
+      switch: isSet(object.switch) ? SwitchSpec.fromJSON(object.switch) : undefined,
+      repeat: isSet(object.repeat) ? RepeatSpec.fromJSON(object.repeat) : undefined,
     };
   },
 
@@ -1397,6 +1516,15 @@ export const StepSpec: MessageFns<StepSpec> = {
     if (message.parentClose !== 0) {
       obj.parentClose = parentCloseToJSON(message.parentClose);
     }
+    if (message.join !== 0) {
+      obj.join = joinToJSON(message.join);
+    }
+    if (message.switch !== undefined) {
+      obj.switch = SwitchSpec.toJSON(message.switch);
+    }
+    if (message.repeat !== undefined) {
+      obj.repeat = RepeatSpec.toJSON(message.repeat);
+    }
     return obj;
   },
 
@@ -1443,6 +1571,13 @@ export const StepSpec: MessageFns<StepSpec> = {
       ? CallbackSpec.fromPartial(object.callback)
       : undefined;
     message.parentClose = object.parentClose ?? 0;
+    message.join = object.join ?? 0;
+    message.switch = (object.switch !== undefined && object.switch !== null)
+      ? SwitchSpec.fromPartial(object.switch)
+      : undefined;
+    message.repeat = (object.repeat !== undefined && object.repeat !== null)
+      ? RepeatSpec.fromPartial(object.repeat)
+      : undefined;
     return message;
   },
 };
@@ -1530,6 +1665,285 @@ export const StepSpec_InputEntry: MessageFns<StepSpec_InputEntry> = {
     message.value = (object.value !== undefined && object.value !== null)
       ? Expression.fromPartial(object.value)
       : undefined;
+    return message;
+  },
+};
+
+function createBaseSwitchSpec(): SwitchSpec {
+  return { cases: [], otherwise: [] };
+}
+
+export const SwitchSpec: MessageFns<SwitchSpec> = {
+  encode(message: SwitchSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.cases) {
+      SwitchCase.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.otherwise) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SwitchSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSwitchSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.cases.push(SwitchCase.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.otherwise.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SwitchSpec {
+    return {
+      cases: globalThis.Array.isArray(object?.cases) ? object.cases.map((e: any) => SwitchCase.fromJSON(e)) : [],
+      otherwise: globalThis.Array.isArray(object?.otherwise)
+        ? object.otherwise.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: SwitchSpec): unknown {
+    const obj: any = {};
+    if (message.cases?.length) {
+      obj.cases = message.cases.map((e) => SwitchCase.toJSON(e));
+    }
+    if (message.otherwise?.length) {
+      obj.otherwise = message.otherwise;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SwitchSpec>, I>>(base?: I): SwitchSpec {
+    return SwitchSpec.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SwitchSpec>, I>>(object: I): SwitchSpec {
+    const message = createBaseSwitchSpec();
+    message.cases = object.cases?.map((e) => SwitchCase.fromPartial(e)) || [];
+    message.otherwise = object.otherwise?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseSwitchCase(): SwitchCase {
+  return { when: "", steps: [] };
+}
+
+export const SwitchCase: MessageFns<SwitchCase> = {
+  encode(message: SwitchCase, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.when !== "") {
+      writer.uint32(10).string(message.when);
+    }
+    for (const v of message.steps) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SwitchCase {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSwitchCase();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.when = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.steps.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SwitchCase {
+    return {
+      when: isSet(object.when) ? globalThis.String(object.when) : "",
+      steps: globalThis.Array.isArray(object?.steps) ? object.steps.map((e: any) => globalThis.String(e)) : [],
+    };
+  },
+
+  toJSON(message: SwitchCase): unknown {
+    const obj: any = {};
+    if (message.when !== "") {
+      obj.when = message.when;
+    }
+    if (message.steps?.length) {
+      obj.steps = message.steps;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SwitchCase>, I>>(base?: I): SwitchCase {
+    return SwitchCase.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SwitchCase>, I>>(object: I): SwitchCase {
+    const message = createBaseSwitchCase();
+    message.when = object.when ?? "";
+    message.steps = object.steps?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseRepeatSpec(): RepeatSpec {
+  return { until: "", delay: undefined, maxRounds: 0 };
+}
+
+export const RepeatSpec: MessageFns<RepeatSpec> = {
+  encode(message: RepeatSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.until !== "") {
+      writer.uint32(10).string(message.until);
+    }
+    if (message.delay !== undefined) {
+      Duration.encode(message.delay, writer.uint32(18).fork()).join();
+    }
+    if (message.maxRounds !== 0) {
+      writer.uint32(24).uint32(message.maxRounds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RepeatSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRepeatSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.until = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.delay = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.maxRounds = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RepeatSpec {
+    return {
+      until: isSet(object.until) ? globalThis.String(object.until) : "",
+      delay: isSet(object.delay) ? Duration.fromJSON(object.delay) : undefined,
+      maxRounds: isSet(object.maxRounds)
+        ? globalThis.Number(object.maxRounds)
+        : isSet(object.max_rounds)
+        ? globalThis.Number(object.max_rounds)
+        : 0,
+    };
+  },
+
+  toJSON(message: RepeatSpec): unknown {
+    const obj: any = {};
+    if (message.until !== "") {
+      obj.until = message.until;
+    }
+    if (message.delay !== undefined) {
+      obj.delay = Duration.toJSON(message.delay);
+    }
+    if (message.maxRounds !== 0) {
+      obj.maxRounds = Math.round(message.maxRounds);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RepeatSpec>, I>>(base?: I): RepeatSpec {
+    return RepeatSpec.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RepeatSpec>, I>>(object: I): RepeatSpec {
+    const message = createBaseRepeatSpec();
+    message.until = object.until ?? "";
+    message.delay = (object.delay !== undefined && object.delay !== null)
+      ? Duration.fromPartial(object.delay)
+      : undefined;
+    message.maxRounds = object.maxRounds ?? 0;
     return message;
   },
 };

@@ -210,6 +210,8 @@ export enum EventKind {
   EVENT_KIND_CHILD_STARTED = 60,
   /** EVENT_KIND_RUN_CLOSING - How the run ends is decided; it waits for children that are to end before it. */
   EVENT_KIND_RUN_CLOSING = 61,
+  /** EVENT_KIND_STEP_ROUND - A call of a step that repeats succeeded, and the condition that ends it does not hold yet. */
+  EVENT_KIND_STEP_ROUND = 62,
 }
 
 export function eventKindFromJSON(object: any): EventKind {
@@ -277,6 +279,9 @@ export function eventKindFromJSON(object: any): EventKind {
     case 61:
     case "EVENT_KIND_RUN_CLOSING":
       return EventKind.EVENT_KIND_RUN_CLOSING;
+    case 62:
+    case "EVENT_KIND_STEP_ROUND":
+      return EventKind.EVENT_KIND_STEP_ROUND;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum EventKind");
   }
@@ -326,6 +331,8 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_CHILD_STARTED";
     case EventKind.EVENT_KIND_RUN_CLOSING:
       return "EVENT_KIND_RUN_CLOSING";
+    case EventKind.EVENT_KIND_STEP_ROUND:
+      return "EVENT_KIND_STEP_ROUND";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum EventKind");
   }
