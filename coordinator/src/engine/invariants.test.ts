@@ -42,6 +42,9 @@ const stepSpec = fc.record({
   /** A step that waits for a message in one of two mailboxes. */
   mailbox: fc.option(fc.constantFrom("m0", "m1"), { nil: undefined, freq: 4 }),
   child: fc.option(fc.constantFrom("cancel", "abandon", "wait"), { nil: undefined, freq: 4 }),
+  join: fc.option(fc.constantFrom("any", "first"), { nil: undefined, freq: 4 }),
+  /** Whether a call's output ends a step that repeats. */
+  until: fc.option(answer, { nil: undefined, freq: 5 }),
 });
 
 const timer = (ms: number): WaitPlan => ({ kind: "timer", endsAtMs: (_input, readyAtMs) => readyAtMs + ms });
@@ -66,12 +69,16 @@ const planArbitrary = fc
         waitMs,
         mailbox,
         child,
+        join,
+        until,
         ...limits
       } = drawn;
+      const needed = Array.from({ length: index }, (_, at) => at).filter((at) => (needs >> at) & 1);
+      const ending = until && (() => toEvaluated(until, until === "yes"));
       steps[`s${index}`] = {
-        needs: Array.from({ length: index }, (_, at) => at)
-          .filter((at) => (needs >> at) & 1)
-          .map((at) => `s${at}`),
+        needs: needed.map((at) => `s${at}`),
+        ...(join && needed.length > 1 ? { join: { of: needed, cancelsOthers: join === "first" } } : {}),
+        ...(ending ? { repeat: { until: ending, delayMs, roundsMax: 3 } } : {}),
         ...(condition === null ? {} : { condition: () => toEvaluated(condition, condition === "yes") }),
         bindInput: () => toEvaluated(input, new Uint8Array([index])),
         retry: { attemptsMax, initialMs: delayMs, jitter: 0.5 },
@@ -83,8 +90,21 @@ const planArbitrary = fc
         ...(Object.fromEntries(Object.entries(limits).filter(([, ms]) => ms !== undefined)) as StepSpec),
       };
     });
+    placeRaces(steps);
     return planOf(steps, { runTimeoutMs, bindOutput: () => toEvaluated(output, new Uint8Array([9])) });
   });
+
+/** Steps that only a race needs are its branches. */
+function placeRaces(steps: Record<string, StepSpec>): void {
+  const specs = Object.values(steps);
+  for (const [join, spec] of specs.entries()) {
+    if (!spec.join?.cancelsOthers) continue;
+    for (const end of spec.join.of) {
+      const users = specs.filter(({ needs }) => needs?.includes(`s${end}`)).length;
+      if (users === 1) Object.assign(specs[end]!, { race: { join, end } });
+    }
+  }
+}
 
 /** One thing that happens: to the step of that number; `pick` chooses among what it may be about. */
 const happening = fc.record({
