@@ -17,7 +17,8 @@ import type { CheckedExpression } from "./cel/check.js";
 import { guardsOf } from "./cel/paths.js";
 import { createScopeTypes, type ScopeTypes, type StepOutput } from "./cel/scope-types.js";
 import { calleesOf, checkCallee, childPlan, childSettings, nearestMethod } from "./chain-callee.js";
-import { findCycle, neededBy } from "./chain-graph.js";
+import { edgesOf, reportCycle } from "./chain-edges.js";
+import { neededBy } from "./chain-graph.js";
 import { checkJoin, inOrderOfJoins, joinPlan, missedBy, racesOf, typesWithout } from "./compile-join.js";
 import { type CheckedMessage, checkMapping, type Report } from "./compile-message.js";
 import { checkRepeat, type Repeat, repeatPlan } from "./compile-repeat.js";
@@ -336,26 +337,6 @@ function checkStep(step: StepDraft, steps: readonly StepDraft[], all: ScopeTypes
 function checkOutput(spec: ChainSpec, contract: Contract, types: ScopeTypes, report: Report): CheckedMessage {
   const mapping = { target: contract.output, fields: spec.output, path: "output", stepId: "", types };
   return checkMapping({ ...mapping, guarded: new Set() }, report);
-}
-
-function edgesOf(steps: readonly StepDraft[]): ChainEdge[] {
-  return steps.flatMap((step) =>
-    [...step.needs].sort((a, b) => a - b).map((index) => ({ from: steps[index]!.spec.id, to: step.spec.id })),
-  );
-}
-
-function reportCycle(steps: readonly StepDraft[], needs: readonly ReadonlySet<number>[], report: Report): void {
-  const cycle = findCycle(needs);
-  if (cycle === undefined) return;
-  const [first] = cycle;
-  const { spec, path } = steps[first!]!;
-  const ids = [...cycle, first!].map((index) => steps[index]!.spec.id);
-  const shown = ids.length > 12 ? [...ids.slice(0, 10), "…", ids.at(-1)] : ids;
-  const message =
-    cycle.length === 1
-      ? `step "${spec.id}" waits for itself`
-      : `the steps wait for each other in a circle: ${shown.join(" needs ")}`;
-  report({ reason: "CYCLE", path, stepId: spec.id, message });
 }
 
 /** How the steps hang together. */
