@@ -99,7 +99,12 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     parts.database ?? openPostgres({ url: required(config.databaseUrl), connectionsMax: 1, settings: commitSettings });
   const carrier =
     parts.carrier?.(id) ??
-    createJetStreamCarrier({ coordinatorId: id, ...config.nats, servers: config.nats?.servers ?? [] });
+    createJetStreamCarrier({
+      coordinatorId: id,
+      ...config.nats,
+      servers: config.nats?.servers ?? [],
+      onWaiting: eachOnce((err) => log.warn({ err }, "NATS can't carry work yet; it is tried until it does")),
+    });
   const clock = new DbClock();
   const partitions = new Partitions();
   const meters = createMeters();
@@ -293,4 +298,14 @@ function facade(service: Service): Service {
 function required(url: string | undefined): string {
   if (url === undefined) throw new Error("a coordinator needs DATABASE_URL, or a database of its own");
   return url;
+}
+
+/** Passes an error on if its message is not the last one's: what is tried again and again says a thing once. */
+function eachOnce(tell: (error: unknown) => void): (error: unknown) => void {
+  let last: string | undefined;
+  return (error) => {
+    const message = error instanceof Error ? error.message : String(error);
+    if (message !== last) tell(error);
+    last = message;
+  };
 }

@@ -74,6 +74,8 @@ export interface JetStreamOptions {
   ackWaitMs?: number;
   /** Life of workers' users; default and maximum an hour. */
   userLifeMs?: number;
+  /** Told why `start` has to try again: the server is away, refuses the credentials, or has no JetStream. */
+  onWaiting?: (error: unknown) => void;
 }
 
 /** What happened to this carrier since it started. */
@@ -125,11 +127,12 @@ export class JetStreamCarrier implements Carrier {
   }
 
   async start(listener: CarrierListener, signal?: AbortSignal): Promise<void> {
-    const { servers, credentials, coordinatorId } = this.#options;
+    const { servers, credentials, coordinatorId, onWaiting } = this.#options;
     this.#listener = listener;
     this.#stopping = undefined;
     const authenticator = credentials ? credentialsAuthenticator(credentials) : undefined;
-    const link = await NatsLink.open({ servers, name: `taskmesh-coordinator-${coordinatorId}`, authenticator }, signal);
+    const name = `taskmesh-coordinator-${coordinatorId}`;
+    const link = await NatsLink.open({ servers, name, authenticator, onWaiting }, signal);
     try {
       const provision = await this.#provision(link, signal);
       const publisher = new AckedPublisher(link, {
@@ -249,6 +252,7 @@ export class JetStreamCarrier implements Carrier {
           onConsumerMade: (stream, consumer) => this.#onConsumerMade(stream, consumer),
         });
       } catch (error) {
+        this.#options.onWaiting?.(error);
         if (!signal?.aborted) await sleep(fullJitter(attempt, { initialMs: 200, capMs: 2_000 }), signal);
         const message = error instanceof Error ? error.message : String(error);
         // A wrong stream does not mend itself; anything else may.

@@ -43,7 +43,8 @@ export function assertLoopback(servers: readonly string[]): void {
 
 /** Reads the text of a .creds file, as `nsc` writes it, at each connect. */
 export function credentialsAuthenticator(text: string): Authenticator {
-  return credsAuthenticator(new TextEncoder().encode(text));
+  // The client finds no key in a text without an end of its last line, and secrets are read without theirs.
+  return credsAuthenticator(new TextEncoder().encode(`${text.trim()}\n`));
 }
 
 /** Public key of the account that a .creds file's user belongs to; undefined if the text is no .creds file. */

@@ -37,6 +37,8 @@ export interface NatsLinkOptions {
   /** Default "_INBOX". */
   inboxPrefix?: string | undefined;
   authenticator?: Authenticator | undefined;
+  /** Told why a dial failed; there is another one. */
+  onWaiting?: ((error: unknown) => void) | undefined;
 }
 
 /** What a user of the link wants to hear. Callbacks may not throw (L3 catches, and drops). */
@@ -90,6 +92,7 @@ export class NatsLink {
       try {
         return new NatsLink(await dial(options), options.inboxPrefix ?? "_INBOX");
       } catch (error) {
+        options.onWaiting?.(error);
         if (!signal?.aborted) await sleep(fullJitter(attempt, { initialMs: 200, capMs: 2_000 }), signal);
         if (signal?.aborted) {
           throw new Error(`NATS can't be reached: ${error instanceof Error ? error.message : error}`, { cause: error });
