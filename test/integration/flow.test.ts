@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { defineAction } from "@taskmesh/action-sdk";
-import { EventKind, RunStatus, StepStatus } from "@taskmesh/proto";
+import { EventKind, RunStatus, SignalRunRequest, StepStatus } from "@taskmesh/proto";
 import { parseChainDocument, unaryCall } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { countOf, type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
@@ -73,6 +73,25 @@ describe.each(["embedded", "servers"] as const)("the flow of runs on %s", (on) =
     expect(status).toMatchObject({ one: STEP_STATUS_FAILED, two: STEP_STATUS_SUCCEEDED });
     const lost = await run("acme.pages.v1.Flows/Race", { first: "fail", second: "fail too" });
     expect(lost.result).toMatchObject({ status: RUN_STATUS_FAILED, failure: { reason: "HANDLER_ERROR" } });
+  });
+
+  it.each([
+    [true, "patience", 2],
+    [false, "approval", 3],
+  ])("goes on with an event or after a time, whichever is first: %s", async (answered, loser, words) => {
+    const method = "acme.pages.v1.Flows/EventOrTime";
+    const runId = await mesh.start({ method, input: { $case: "json", value: "{}" } });
+    if (answered) {
+      const input = { $case: "json" as const, value: '{"approved": true}' };
+      const signal = { name: "approval", id: "", value: input };
+      const request = SignalRunRequest.fromPartial({ namespace: "default", runId, signal } as never);
+      await unaryCall(mesh.runs, mesh.runs.signalRun, request);
+    }
+    expect((await mesh.result(runId)).status).toBe(RUN_STATUS_SUCCEEDED);
+    const shown = await unaryCall(mesh.runs, mesh.runs.getRun, { namespace: "default", runId, omitPayloads: false });
+    expect(shown.steps.find(({ stepId }) => stepId === loser)?.status).toBe(STEP_STATUS_CANCELLED);
+    const output = shown.steps.find(({ stepId }) => stepId === "report")?.output;
+    expect(output?.data).toEqual({ $case: "inline", value: Buffer.from([8, words]) });
   });
 
   it("asks again until it is ready", async () => {
