@@ -3,6 +3,14 @@ import { readFileSync } from "node:fs";
 import { Command } from "@commander-js/extra-typings";
 import { actionsDescribe } from "./commands/actions-describe.js";
 import { actionsList } from "./commands/actions-list.js";
+import {
+  assignmentsClaim,
+  assignmentsComment,
+  assignmentsComplete,
+  assignmentsList,
+  assignmentsRelease,
+  assignmentsShow,
+} from "./commands/assignments.js";
 import { chainsApply } from "./commands/chains-apply.js";
 import { chainsList } from "./commands/chains-list.js";
 import { chainsShow } from "./commands/chains-show.js";
@@ -75,6 +83,13 @@ export function createProgram() {
     .addCommand(runsResult())
     .addCommand(runsLogs())
     .addCommand(runsSignal());
+  group("assignments", "what waiting steps ask of people")
+    .addCommand(assignmentsList())
+    .addCommand(assignmentsShow())
+    .addCommand(assignmentsClaim())
+    .addCommand(assignmentsRelease())
+    .addCommand(assignmentsComment())
+    .addCommand(assignmentsComplete());
   program.addCommand(init()).addCommand(gen()).addCommand(dev()).addCommand(mesh()).addCommand(completion());
   // Errors leave by exceptions everywhere, so that main.ts alone decides the exit code.
   const quiet = (command: { exitOverride(): unknown; commands: readonly unknown[] }) => {

@@ -6,6 +6,7 @@
  */
 import { hostname } from "node:os";
 import {
+  AssignmentServiceService,
   ChainServiceService,
   PayloadServiceService,
   RegistryServiceService,
@@ -30,6 +31,7 @@ import type { Contract } from "./contracts/contract.js";
 import { createMeters } from "./meters.js";
 import { createEngineRoom, type EngineRoom } from "./pipeline/engine-room.js";
 import { createRegistry, type Registry } from "./registry/registry.js";
+import { createAssignmentService } from "./rpc/assignment-service.js";
 import { createChainService } from "./rpc/chain-service.js";
 import { createDurableCalls } from "./rpc/durable-call.js";
 import { createHealth } from "./rpc/health.js";
@@ -83,6 +85,7 @@ const drainMs = 5_000;
 const services = [
   "taskmesh.v1.RunService",
   "taskmesh.v1.ChainService",
+  "taskmesh.v1.AssignmentService",
   "taskmesh.v1.RegistryService",
   "taskmesh.v1.PayloadService",
 ];
@@ -164,6 +167,10 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       server.addService(
         RelayServiceService,
         createRelayService({ db, namespaces, carrier, draining: () => server.draining }),
+      );
+      server.addService(
+        AssignmentServiceService,
+        createAssignmentService({ db, intake: engine.intake, namespaces, contractOf: runDeps.contractOf }),
       );
       server.addService(SeenServiceService, createSeenService({ db, namespaces }));
       durable.serve(server);

@@ -24,6 +24,7 @@ import { BodyBudget } from "./body-budget.js";
 import type { GatewayContext } from "./context.js";
 import { fromFastifyError, problemOf, sendProblem } from "./problem.js";
 import { actionRoutes } from "./routes/actions.js";
+import { assignmentRoutes } from "./routes/assignments.js";
 import { callableRoutes } from "./routes/callables.js";
 import { callbackRoutes } from "./routes/callbacks.js";
 import { chainRoutes } from "./routes/chains.js";
@@ -72,6 +73,7 @@ export function createServer(context: GatewayContext): FastifyInstance {
   runRoutes(app, context);
   eventRoutes(app, context);
   callbackRoutes(app, context);
+  assignmentRoutes(app, context);
   callableRoutes(app, context);
   return app;
 }

@@ -3,6 +3,7 @@ import {
   type ChainSpec,
   type Duration,
   type Expression,
+  type HumanSpec,
   Join,
   OnUnhandled,
   ParentClose,
@@ -55,6 +56,7 @@ function formatStep(step: StepSpec): Record<string, unknown> {
       ...present({ name: step.signal.name }),
       ...present({ output: filled(step.signal.output) }),
     },
+    human: step.human && formatHuman(step.human),
     callback: step.callback && present({ output: filled(step.callback.output) }),
     wait: step.wait && formatExpressions(present({ ...step.wait }) as Record<string, Expression>),
     join: choice(Join[step.join], "JOIN_"),
@@ -71,6 +73,10 @@ function formatStep(step: StepSpec): Record<string, unknown> {
       }),
     parent_close: choice(ParentClose[step.parentClose], "PARENT_CLOSE_"),
   });
+}
+
+function formatHuman({ output, ...texts }: HumanSpec): Record<string, unknown> {
+  return { ...formatExpressions(present(texts) as Record<string, Expression>), ...present({ output: filled(output) }) };
 }
 
 function formatRetry(retry: RetryPolicy): Record<string, unknown> {

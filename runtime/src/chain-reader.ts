@@ -66,6 +66,16 @@ const stepKeys: Keys = {
   schedule_to_close: duration,
   task_queue: text,
   priority: { kind: "whole" },
+  human: {
+    kind: "record",
+    keys: {
+      title: { kind: "expression" },
+      instructions: { kind: "expression" },
+      assignees: { kind: "expression" },
+      groups: { kind: "expression" },
+      output: { kind: "map", item: text },
+    },
+  },
   callback: { kind: "record", keys: { output: { kind: "map", item: text } } },
   signal: { kind: "record", keys: { name: text, output: { kind: "map", item: text } } },
   wait: { kind: "record", keys: { duration: { kind: "span" }, until: { kind: "expression" } } },

@@ -190,6 +190,22 @@ export const reasons = {
     meaning: "The callback's step waits no more: its time was over, or its run has ended.",
     fix: "Nothing: the run goes on, or ended, without the answer.",
   },
+  ASSIGNMENT_NOT_FOUND: {
+    code: NOT_FOUND,
+    meaning:
+      "The run has no such step that waits for a person: it was completed, its time was over, or its run has ended.",
+    fix: "List what is open: `taskmesh assignments list`.",
+  },
+  ASSIGNMENT_CLAIMED: {
+    code: FAILED_PRECONDITION,
+    meaning: "Another person has claimed the assignment.",
+    fix: "Ask them to release it, or take another.",
+  },
+  ASSIGNMENT_DENIED: {
+    code: PERMISSION_DENIED,
+    meaning: "The assignment is for other people or groups.",
+    fix: "Name the person and the groups that they are in; the chain says who may do it.",
+  },
   LEASE_LOST: {
     code: FAILED_PRECONDITION,
     meaning: "The attempt was superseded by another one, or its step has ended.",

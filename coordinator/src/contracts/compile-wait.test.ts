@@ -188,3 +188,36 @@ describe("a step that waits for a callback", () => {
     expect(shown[0]).toContain(message);
   });
 });
+
+describe("a step that waits for a person", () => {
+  it("asks what its expressions say, and its form is its output", () => {
+    const { plan, shown, declared, contract } = compile(`  - id: decide
+    human:
+      title: "'Approve ' + input.text"
+      assignees: "[input.text, 'b']"
+      output: { approved: bool }
+    schedule_to_close: 1h`);
+    expect(shown).toEqual([]);
+    expect(declared[0]!.output.fields.map(({ name }) => name)).toEqual(["approved"]);
+    const read = jsonToBytes(contract!, "input", { value: { text: "a\u0000" } });
+    const bytes = read.ok ? read.bytes : new Uint8Array();
+    const input = { contract: "c", sizeBytes: bytes.length, sha256: new Uint8Array(32), bytes };
+    const { bindInput, wait, scheduleToCloseMs } = plan!.steps[0]!;
+    const bound = bindInput({ run: { id: "r", namespace: "n", method: "m", acceptedAtMs: 0 }, input, outputs: [] });
+    if (bound.kind !== "value" || wait?.kind !== "human") throw new Error(JSON.stringify(bound));
+    // NUL can't be stored, and nobody could see it.
+    expect(wait.read(bound.value)).toEqual({ title: "Approve a", instructions: "", assignees: ["a", "b"], groups: [] });
+    expect(scheduleToCloseMs).toBe(3_600_000);
+  });
+
+  it.each([
+    ["human: { title: input.seconds }", "title is string, and the expression gives int"],
+    ["human: { assignees: input.text }", "assignees is repeated string, and the expression gives string"],
+    ["human: { output: { a: strin } }", 'human.output.a: "strin" is no type'],
+    ["human: {}, signal: {}", "it does one thing only"],
+  ])("refuses %s", (setting, message) => {
+    const { shown } = compile(`  - { id: pause, ${setting} }`);
+    expect(shown).toHaveLength(1);
+    expect(shown[0]).toContain(message);
+  });
+});

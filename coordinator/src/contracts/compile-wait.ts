@@ -8,7 +8,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Expression, StepSpec } from "@taskmesh/proto";
-import type { WaitPlan } from "../engine/plan.js";
+import type { AssignmentTerms, WaitPlan } from "../engine/plan.js";
 import type { ChainEnvironment } from "./compile-chain.js";
 import type { Report } from "./compile-message.js";
 import { choiceOf } from "./compile-switch.js";
@@ -52,7 +52,11 @@ const attemptSettings = ["retry", "scheduleToStart", "startToClose", "heartbeat"
 
 /** Whether the step does something else than to call. */
 export const isWaiting = (spec: StepSpec): boolean =>
-  spec.wait !== undefined || spec.signal !== undefined || spec.callback !== undefined || spec.switch !== undefined;
+  spec.wait !== undefined ||
+  spec.signal !== undefined ||
+  spec.callback !== undefined ||
+  spec.switch !== undefined ||
+  spec.human !== undefined;
 
 /** The package of the contracts that steps of a chain declare: that of the chain's own service, which nobody else may declare. */
 const packageOf = (chain: string): string => `${chain.replace("/", ".")}.`;
@@ -87,12 +91,13 @@ export function readWait(
 }
 
 function kindOf(spec: StepSpec, path: string, report: Report): Kind | undefined {
-  const kinds = [timerOf(spec, path, report), signalOf(spec, path, report), callbackOf(spec), switchOf(spec)];
+  const timed = [timerOf(spec, path, report), signalOf(spec, path, report), callbackOf(spec)];
+  const kinds = [...timed, switchOf(spec), humanOf(spec)];
   const kind = kinds.find((one) => one !== undefined);
   if (kind === undefined) return undefined;
   const wrong = (field: string, message: string): void =>
     report({ reason: "CONFLICT", path: `${path}.${field}`, stepId: spec.id, field, message });
-  const others = ["call", "wait", "signal", "callback", "switch"] as const;
+  const others = ["call", "wait", "signal", "callback", "switch", "human"] as const;
   for (const other of others.filter((name) => name !== kind.setting && spec[name]))
     wrong(other, `the step has "${kind.setting}" and "${other}"; it does one thing only`);
   const set: string[] = kind.refused.filter((name) => spec[name] !== undefined).map((name) => settingNames[name]);
@@ -166,6 +171,38 @@ function callbackOf({ id, callback }: StepSpec): Kind | undefined {
     output: inOrder(callback.output),
     fields: {},
     plan: () => ({ kind: "callback", mailbox: `callback:${id}` }),
+  };
+}
+
+function humanOf({ human }: StepSpec): Kind | undefined {
+  if (human === undefined) return undefined;
+  const { title, instructions, assignees, groups } = human;
+  const given = Object.entries({ title, instructions, assignees, groups });
+  return {
+    setting: "human",
+    refused: attemptSettings,
+    input: { title: "string", instructions: "string", assignees: "repeated string", groups: "repeated string" },
+    output: inOrder(human.output),
+    fields: Object.fromEntries(given.filter((entry): entry is [string, Expression] => entry[1] !== undefined)),
+    plan: (contract) => ({ kind: "human", read: (input) => readTerms(contract, input) }),
+  };
+}
+
+/** Bounds of what an inbox shows; what is longer is cut, since a person still has to see it. */
+const termsMax = { title: 500, instructions: 20_000, names: 200, nameChars: 128 };
+
+function readTerms(contract: Contract, input: Uint8Array): AssignmentTerms {
+  const message = fromBinary(contract.input, input) as unknown as Record<keyof AssignmentTerms, unknown>;
+  // NUL can't be stored.
+  const text = (value: unknown, max: number): string =>
+    Array.from(String(value).replaceAll("\u0000", "")).slice(0, max).join("");
+  const names = (value: unknown): string[] =>
+    (value as unknown[]).slice(0, termsMax.names).map((name) => text(name, termsMax.nameChars));
+  return {
+    title: text(message.title, termsMax.title),
+    instructions: text(message.instructions, termsMax.instructions),
+    assignees: names(message.assignees),
+    groups: names(message.groups),
   };
 }
 

@@ -4,6 +4,7 @@
  * The caller stores the changed run with its records in one transaction, and only then performs the effects.
  */
 import { EventKind } from "@taskmesh/proto";
+import { assignment } from "./assignments.js";
 import { onReport } from "./attempts.js";
 import { onChildEnded } from "./child-end.js";
 import { admit, cancel, evaluated, redispatch, wake } from "./control.js";
@@ -72,6 +73,8 @@ export function advance(run: RunState, plan: ChainPlan, event: RunEvent, context
       return evaluated(beginTurn(run, plan, context), event.stepId, event.evaluation);
     case "cancel":
       return cancel(run, plan, event.reason, context);
+    case "assignment":
+      return assignment(run, plan, event, context);
     case "message":
       return receive(run, plan, event, context);
     case "wake":

@@ -40,12 +40,17 @@ const stepSpec = fc.record({
   /** A step that waits so long instead of calling. */
   waitMs: fc.option(fc.constantFrom(0, 1, 200, 20_000, 10 * runTimeoutMs), { nil: undefined, freq: 4 }),
   /** A step that waits for a message in one of two mailboxes. */
-  mailbox: fc.option(fc.constantFrom("m0", "m1"), { nil: undefined, freq: 4 }),
+  mailbox: fc.option(fc.constantFrom("m0", "m1", "person"), { nil: undefined, freq: 4 }),
   child: fc.option(fc.constantFrom("cancel", "abandon", "wait"), { nil: undefined, freq: 4 }),
   join: fc.option(fc.constantFrom("any", "first"), { nil: undefined, freq: 4 }),
   /** Whether a call's output ends a step that repeats. */
   until: fc.option(answer, { nil: undefined, freq: 5 }),
 });
+
+const human: WaitPlan = {
+  kind: "human",
+  read: () => ({ title: "", instructions: "", assignees: [], groups: [] }),
+};
 
 const timer = (ms: number): WaitPlan => ({ kind: "timer", endsAtMs: (_input, readyAtMs) => readyAtMs + ms });
 
@@ -85,7 +90,7 @@ const planArbitrary = fc
         exclusive,
         startToCloseMs,
         ...(waitMs === undefined ? {} : { wait: timer(waitMs) }),
-        ...(mailbox === undefined ? {} : { wait: { kind: "signal" as const, mailbox } }),
+        ...(mailbox === undefined ? {} : { wait: mailbox === "person" ? human : { kind: "signal" as const, mailbox } }),
         ...(child && waitMs === undefined && mailbox === undefined ? { child: { onParentClose: child } } : {}),
         ...(Object.fromEntries(Object.entries(limits).filter(([, ms]) => ms !== undefined)) as StepSpec),
       };
@@ -135,6 +140,8 @@ const happening = fc.record({
       "wake",
       "message",
       "message",
+      "person",
+      "person",
     ] as const),
     ...(["child-succeeded", "child-succeeded", "child-failed"] as const),
   ),
@@ -199,9 +206,17 @@ function eventOf(bench: RunBench, drawn: Happening): RunEvent {
       return { kind: "cancel", reason: "enough" };
     case "wake":
       return { kind: "wake" };
+    case "person":
+      return personDoes(drawn);
     case "message":
       return messageOf(bench, drawn);
   }
+}
+
+function personDoes({ step, pick }: Pick<Happening, "step" | "pick">): RunEvent {
+  const kind = (["claim", "claim", "release", "complete"] as const)[pick % 4]!;
+  const act = kind === "complete" ? { kind, value: value("form") } : { kind };
+  return { kind: "assignment", stepId: `s${step}`, person: `person-${pick % 2}`, act };
 }
 
 /** A message with a value of its own; some repeat the key of an earlier one. */
@@ -241,7 +256,10 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     const { wait } = plan.steps[index]!;
     if (wait) expect(step.lease, "W1").toBe("");
     if (step.wait) expect([step.status, wait !== undefined], "W3").toEqual([StepStatus.STEP_STATUS_WAITING, true]);
-    if (step.wait && was.wait) expect(step.wait, "W2").toEqual(was.wait);
+    if (step.wait && was.wait) expect(step.wait.endsAtMs, "W2").toEqual(was.wait.endsAtMs);
+    const { claimedBy } = was.wait ?? {};
+    if (claimedBy !== undefined && step.wait?.claimedBy !== undefined)
+      expect(step.wait.claimedBy, "H1: it is released before another has it").toBe(claimedBy);
   });
   const held = run.steps.filter(({ status }) => inFlight(status)).map(({ lease }) => lease);
   expect(new Set(held).size, "E1: a lease is one step's").toBe(held.length);
@@ -322,6 +340,8 @@ function checkHistory(bench: RunBench): void {
   for (const [made, undone] of [
     ["enqueue", "dequeue"],
     ["bind", "unbind"],
+    ["assign", "unassign"],
+    ["take", "give-back"],
   ] as const) {
     const rows = new Set<number>();
     for (const effect of effects) {
@@ -383,6 +403,9 @@ function settle(bench: RunBench): number {
       } else if (inFlight(step.status) && bench.plan.steps[index]!.child) {
         const ended = { kind: "child-ended" as const, stepId, childId: step.lease, output: stored };
         apply({ ...ended, status: RunStatus.RUN_STATUS_SUCCEEDED });
+      } else if (step.wait && bench.plan.steps[index]!.wait?.kind === "human") {
+        const act = { kind: "complete" as const, value: stored };
+        apply({ kind: "assignment", stepId, person: step.wait.claimedBy ?? "somebody", act });
       } else if (inFlight(step.status)) {
         const outcome = { kind: "output" as const, value: { ...stored, reference: "out" } };
         apply({ kind: "complete", report: bench.report(stepId), outcome, executionMs: 1, session: "s" });

@@ -113,6 +113,14 @@ export interface ChildPlan {
   onParentClose: "cancel" | "abandon" | "wait";
 }
 
+/** What a step asks of people. */
+export interface AssignmentTerms {
+  title: string;
+  instructions: string;
+  assignees: readonly string[];
+  groups: readonly string[];
+}
+
 /** What ends a step that calls nothing. */
 export type WaitPlan =
   | {
@@ -125,7 +133,9 @@ export type WaitPlan =
   /** Likewise, once: by whoever was given the step's token. */
   | { kind: "callback"; mailbox: string }
   /** Over at once, with its input as its output: what its expressions say is all that it does. */
-  | { kind: "choice" };
+  | { kind: "choice" }
+  /** Ended by a person. */
+  | { kind: "human"; read: (input: Uint8Array) => AssignmentTerms };
 
 /** What a plan was compiled from, so that another thread can compile it too. */
 export interface PlanSource {

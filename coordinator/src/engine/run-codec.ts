@@ -6,7 +6,7 @@
  */
 import { Failure } from "@taskmesh/proto";
 import type { Value } from "./plan.js";
-import { type Messages, pendingStep, type RunState, type StepState, StepStatus } from "./run-state.js";
+import { type Messages, pendingStep, type RunState, type StepState, StepStatus, type WaitState } from "./run-state.js";
 
 type StoredValue = [contract: string, sizeBytes: number, sha256: string, reference: string];
 /** 0: pending. Instants are 0 where there is none, else 1 + the milliseconds since acceptance. */
@@ -32,7 +32,7 @@ type StoredStep =
     ];
 /** `via`: 1 + the index, 0: none. */
 type StoredFlow = [via: number, rounds: number];
-type StoredWait = [endsAt: number];
+type StoredWait = [endsAt: number] | [endsAt: number, claimedBy: string];
 
 interface StoredState {
   now: number;
@@ -89,7 +89,7 @@ function storeStep(s: StepState, originMs: number): StoredStep {
     s.late,
     input,
     s.checkpointed ? 1 : 0,
-    s.wait ? [at(s.wait.endsAtMs)] : 0,
+    s.wait ? storeWait(s.wait, at) : 0,
     s.via === undefined && s.rounds === undefined ? 0 : [(s.via ?? -1) + 1, s.rounds ?? 0],
   ];
   let length = row.length;
@@ -97,6 +97,9 @@ function storeStep(s: StepState, originMs: number): StoredStep {
   row.length = length;
   return row as StoredStep;
 }
+
+const storeWait = ({ endsAtMs, claimedBy }: WaitState, at: (ms: number) => number): StoredWait =>
+  claimedBy === undefined ? [at(endsAtMs)] : [at(endsAtMs), claimedBy];
 
 /** Inputs that were evaluated off the engine are stored before, so a reference says all. */
 function storeValue(value: Value): StoredValue {
@@ -181,7 +184,7 @@ function loadStep(row: StoredStep, originMs: number): StepState {
     step.input = { contract, sizeBytes, sha256: Buffer.from(sha256, "base64"), reference };
   }
   if (checkpointed) step.checkpointed = true;
-  if (wait) step.wait = { endsAtMs: at(wait[0]) };
+  if (wait) step.wait = { endsAtMs: at(wait[0]), ...(wait[1] === undefined ? {} : { claimedBy: wait[1] }) };
   if (flow && flow[0] > 0) step.via = flow[0] - 1;
   if (flow && flow[1] > 0) step.rounds = flow[1];
   return step;

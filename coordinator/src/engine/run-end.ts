@@ -4,6 +4,7 @@ import { failInRace } from "./joins.js";
 import type { Value } from "./plan.js";
 import { inFlight, isFinal, isOver, RunStatus, StepStatus } from "./run-state.js";
 import { editStep, meshFailure, move, record, scopeOf, type Turn } from "./turn.js";
+import { closeWait } from "./waits.js";
 
 /** Largest result that is kept in the history row itself; equals the transport's inline bound. */
 const inlineResultBytesMax = 128 * 1024;
@@ -37,7 +38,7 @@ export function stopStep(turn: Turn, index: number, status: StepStatus) {
   askChild(turn, index);
   releaseLease(turn, index);
   if (step.status === StepStatus.STEP_STATUS_READY) turn.effects.push({ kind: "dequeue", step: plan });
-  delete step.wait;
+  closeWait(turn, plan, step);
   step.status = status;
   step.endedAtMs = turn.nowMs;
   return step;

@@ -1,6 +1,6 @@
 /** What happens to a run (events), what `advance` answers (records and effects), and what it may ask for (context). */
 import type { EventKind, Failure } from "@taskmesh/proto";
-import type { StepPlan, Value } from "./plan.js";
+import type { AssignmentTerms, StepPlan, Value } from "./plan.js";
 import type { RunState, RunStatus, StepStatus } from "./run-state.js";
 
 /** Names the attempt that a report is about. */
@@ -56,12 +56,19 @@ export type RunEvent =
   | { kind: "admit"; step: number }
   | { kind: "evaluated"; stepId: string; evaluation: Evaluation }
   | { kind: "cancel"; reason: string }
+  /** A person does something with an assignment. */
+  | { kind: "assignment"; stepId: string; person: string; act: AssignmentAct }
   /** Somebody sends a message; `key` tells a repetition, "" asks for no such thing. */
   | { kind: "message"; mailbox: string; name: string; key: string; value: Value }
   /** The run that an attempt is has ended. */
   | { kind: "child-ended"; stepId: string; childId: string; status: RunStatus; output?: Value; failure?: Failure }
   /** Something may be due. */
   | { kind: "wake" };
+
+export type AssignmentAct =
+  | { kind: "claim" | "release" }
+  | { kind: "comment"; text: string }
+  | { kind: "complete"; value: Value };
 
 /** A change of a step that goes along with an event. */
 export interface Move {
@@ -108,6 +115,11 @@ export type Effect =
   | { kind: "unbind"; step: StepPlan }
   /** The lease is no longer current: its place in the lane's window is free. */
   | { kind: "free"; lease: string }
+  /** Rows for the inbox; see store/assignments.ts. */
+  | { kind: "assign"; step: StepPlan; terms: AssignmentTerms; openedAtMs: number; dueAtMs: number }
+  | { kind: "unassign"; step: StepPlan }
+  | { kind: "take"; step: StepPlan; person: string }
+  | { kind: "give-back"; step: StepPlan }
   | { kind: "ended" }
   /** A run is to begin as an attempt of the step; `again`: it may have begun. */
   | {
@@ -147,6 +159,7 @@ export type Unchanged =
   | "not-ready"
   | "no-room"
   | "not-awaited"
+  | "claimed"
   | "mailbox-full"
   | "not-due";
 

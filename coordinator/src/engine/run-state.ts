@@ -59,6 +59,8 @@ export interface StepState {
 export interface WaitState {
   /** When it ends by itself; 0: it does not. */
   endsAtMs: number;
+  /** The person who has claimed the assignment. */
+  claimedBy?: string;
 }
 
 export interface RunState {

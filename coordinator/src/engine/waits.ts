@@ -5,13 +5,13 @@
  *                 ├─► EXPIRED                  schedule_to_close is over
  *                 └─► CANCELLED                the run ended or was cancelled
  *
- * W1. A waiting step has no lease and no place in a lane: the run's wake-up is all that it costs.
+ * W1. A waiting step has no lease and no place in a lane: the run's wake-up is all that it costs. An assignment has rows for people's inboxes.
  * W2. What a wait is about is decided once, when it begins; `wait.endsAtMs` is kept, so a change of the clock's answer moves nothing.
  * W3. A step's `wait` is there from its beginning to its end, and only then.
  */
 import { EventKind } from "@taskmesh/proto";
-import type { StepPlan, Value, WaitPlan } from "./plan.js";
-import { StepStatus } from "./run-state.js";
+import type { AssignmentTerms, StepPlan, Value, WaitPlan } from "./plan.js";
+import { type StepState, StepStatus } from "./run-state.js";
 import { editStep, move, record, type Turn } from "./turn.js";
 
 /** Where messages for the step go; undefined: it waits for none. */
@@ -28,6 +28,7 @@ export function beginWait(turn: Turn, plan: StepPlan, wait: WaitPlan, input: Val
     endWait(turn, plan, input);
     return "over";
   }
+  if (wait.kind === "human") openAssignment(turn, plan, wait.read(input.bytes ?? nothing));
   const kept = takeKept(turn, plan);
   if (kept !== undefined || (wait.kind === "timer" && endsAtMs <= turn.nowMs)) {
     endWait(turn, plan, kept);
@@ -36,6 +37,20 @@ export function beginWait(turn: Turn, plan: StepPlan, wait: WaitPlan, input: Val
   if (turn.records.length === 0) record(turn, EventKind.EVENT_KIND_STEP_READY, { step: plan.index });
   move(turn, plan.index, step.status, step.attempt);
   return "begun";
+}
+
+function openAssignment(turn: Turn, plan: StepPlan, terms: AssignmentTerms): void {
+  const dueAtMs = plan.scheduleToCloseMs === undefined ? 0 : turn.nowMs + plan.scheduleToCloseMs;
+  turn.effects.push({ kind: "assign", step: plan, terms, openedAtMs: turn.nowMs, dueAtMs });
+}
+
+/** Whatever ends a wait takes its rows away; the state of the step is the caller's. */
+export function closeWait(turn: Turn, plan: StepPlan, step: StepState): void {
+  if (step.wait && plan.wait?.kind === "human") {
+    turn.effects.push({ kind: "unassign", step: plan });
+    if (step.wait.claimedBy !== undefined) turn.effects.push({ kind: "give-back", step: plan });
+  }
+  delete step.wait;
 }
 
 /** The oldest message that came for the step before it waited. */
@@ -51,7 +66,7 @@ function takeKept(turn: Turn, plan: StepPlan): Value | undefined {
 /** What the step waited for has come. The caller starts the steps that need it. */
 export function endWait(turn: Turn, plan: StepPlan, output: Value = emptyOutput(plan)): void {
   const step = editStep(turn, plan.index);
-  delete step.wait;
+  closeWait(turn, plan, step);
   step.status = StepStatus.STEP_STATUS_SUCCEEDED;
   step.endedAtMs = turn.nowMs;
   turn.run.outputs[plan.index] = output;

@@ -9,7 +9,7 @@ import { toStartStep } from "./effects.js";
 import type { Pipeline } from "./pipeline.js";
 import type { AttemptRef, BindVerdict, Intake, StartCommand } from "./ports.js";
 import type { Reports } from "./reports.js";
-import { sendAnswer } from "./send-answer.js";
+import { assignmentAnswer, sendAnswer } from "./send-answer.js";
 import type { Settled } from "./work.js";
 
 export interface IntakeDeps {
@@ -85,6 +85,12 @@ export function createIntake(deps: IntakeDeps): Intake {
     },
 
     send,
+
+    async assignment(namespaceId, runId, about) {
+      const bytes = about.act.kind === "complete" ? about.act.value.bytes?.length : 0;
+      const settled = await event(runId, { kind: "assignment", ...about }, namespaceId, bytes);
+      return assignmentAnswer(settled, runId, about.stepId);
+    },
 
     async bind(ref, sessionId, startedAtMs, sinceReportMs, report): Promise<BindVerdict> {
       const verdict = await bind(ref, sessionId, startedAtMs, sinceReportMs, report?.checkpoint !== undefined);

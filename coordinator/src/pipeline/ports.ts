@@ -5,6 +5,7 @@
 import type { StartStep } from "@taskmesh/proto";
 import type { Lane } from "@taskmesh/runtime";
 import type { ChainPlan, Value } from "../engine/plan.js";
+import type { AssignmentAct } from "../engine/run-event.js";
 import type { ParentRef } from "../engine/run-state.js";
 
 /** Names one attempt; `lease` fences it. */
@@ -70,6 +71,15 @@ export interface Intake {
    * RESOURCE_EXHAUSTED / SIGNALS_FULL; for a callback ALREADY_EXISTS / CALLBACK_USED, FAILED_PRECONDITION / CALLBACK_CLOSED.
    */
   send(namespaceId: number, runId: string, message: Message): Promise<{ delivered: boolean; existing: boolean }>;
+  /**
+   * Does something with the assignment of a step. Rejects: NOT_FOUND / RUN_NOT_FOUND, ASSIGNMENT_NOT_FOUND, FAILED_PRECONDITION /
+   * ASSIGNMENT_CLAIMED.
+   */
+  assignment(
+    namespaceId: number,
+    runId: string,
+    about: { stepId: string; person: string; act: AssignmentAct },
+  ): Promise<void>;
   /** A beat lists this attempt: record that the session runs it, and what its handler reported anew. Rejects if that can't be stored now. */
   bind(
     ref: AttemptRef,

@@ -1,4 +1,4 @@
-/** What the sender of a message hears. */
+/** What the sender of a message hears, and who does something with an assignment. */
 import { type StatusError, statusError } from "@taskmesh/runtime";
 import type { Unchanged } from "../engine/run-event.js";
 import { keptMax, type StepState, StepStatus } from "../engine/run-state.js";
@@ -56,3 +56,19 @@ export function messageRefused(why: Unchanged, name: string): StatusError {
       });
   }
 }
+
+/** Throws where nothing could be done with the assignment. */
+export function assignmentAnswer(settled: Settled, runId: string, stepId: string): void {
+  if (settled.verdict === "unknown-run") throw runNotFound(runId);
+  if (settled.verdict === "changed" || settled.why === "duplicate") return;
+  if (settled.why !== "claimed") throw assignmentNotFound(stepId);
+  const message = `another person has claimed the assignment of step "${stepId}"; they must release it first`;
+  throw statusError({ reason: "ASSIGNMENT_CLAIMED", message });
+}
+
+/** NOT_FOUND for an assignment that is not open. */
+export const assignmentNotFound = (stepId: string): StatusError =>
+  statusError({
+    reason: "ASSIGNMENT_NOT_FOUND",
+    message: `step ${JSON.stringify(stepId.slice(0, 64))} of the run waits for nobody: it was completed, has expired, or does not exist`,
+  });

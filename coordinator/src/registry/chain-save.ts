@@ -156,7 +156,11 @@ async function findTypes(
   sources: readonly Contract[],
   methods: ReadonlyMap<string, string>,
 ): Promise<Map<string, DescMessage | DescEnum>> {
-  const declared = spec.steps.flatMap((step) => [step.signal?.output ?? {}, step.callback?.output ?? {}]);
+  const declared = spec.steps.flatMap((step) => [
+    step.signal?.output ?? {},
+    step.callback?.output ?? {},
+    step.human?.output ?? {},
+  ]);
   const maps = [spec.contract?.input ?? {}, spec.contract?.output ?? {}, ...declared];
   const texts = maps.flatMap((map) => Object.values(map));
   const names = new Set(texts.flatMap((text) => text.match(/[A-Za-z_][\w]*(?:\.[A-Za-z_]\w*)+/g) ?? []));
@@ -220,6 +224,7 @@ function inOrder(spec: ChainSpec): ChainSpec {
     ...step,
     input: sortedMap<Expression>(step.input),
     signal: step.signal && { ...step.signal, output: sortedMap(step.signal.output) },
+    human: step.human && { ...step.human, output: sortedMap(step.human.output) },
     callback: step.callback && { ...step.callback, output: sortedMap(step.callback.output) },
   });
   return {

@@ -16,3 +16,10 @@ export function readPageToken(token: string): string {
     fieldViolations: [{ field: "page_token", description: "is not a token of an earlier answer" }],
   });
 }
+
+/** The run and step that a token holds. Throws INVALID_ARGUMENT, PAGE_TOKEN_INVALID. */
+export function readStepPageToken(token: string): { runId: string; step: number } {
+  const [run = "", step = ""] = Buffer.from(token.slice(0, 128), "base64url").toString("utf8").split("/");
+  if (!/^\d{1,4}$/.test(step)) return { runId: readPageToken(""), step: 0 };
+  return { runId: readPageToken(Buffer.from(run).toString("base64url")), step: Number(step) };
+}

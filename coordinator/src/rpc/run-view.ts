@@ -224,4 +224,11 @@ export function toRunEvent(event: StoredEvent, plan: ChainPlan): RunEvent {
 }
 
 /** Other notes are for operators who read the table: they are no promise to callers. */
-const notedKinds = new Set([EventKind.EVENT_KIND_SIGNAL_RECEIVED, EventKind.EVENT_KIND_CALLBACK_RECEIVED]);
+const notedKinds = new Set([
+  EventKind.EVENT_KIND_SIGNAL_RECEIVED,
+  EventKind.EVENT_KIND_CALLBACK_RECEIVED,
+  EventKind.EVENT_KIND_ASSIGNMENT_CLAIMED,
+  EventKind.EVENT_KIND_ASSIGNMENT_RELEASED,
+  EventKind.EVENT_KIND_ASSIGNMENT_COMMENTED,
+  EventKind.EVENT_KIND_ASSIGNMENT_COMPLETED,
+]);

@@ -10,13 +10,13 @@
  * arrays, one a column. The text is put together from the sections that a batch has and kept per combination, so that the server
  * plans each once.
  */
-
 import type { Value } from "../engine/plan.js";
 import { encodeRunState } from "../engine/run-codec.js";
 import type { Effect, RunRecord } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { Blob } from "./blob.js";
 import { wantedChildren } from "./children.js";
+import { assignmentSections } from "./commit-assignments.js";
 import { arrayOf, type Db, textArray } from "./db.js";
 import { encodeEventBody } from "./event-body.js";
 import { partitionedTables, type RunTables } from "./partitions.js";
@@ -83,6 +83,7 @@ export async function commitBatch(db: Db, commit: Commit): Promise<CommitResult>
   add(binds(byId));
   add(unbinds(byId));
   add(logs(byId, blob));
+  for (const section of assignmentSections(byId)) add(section);
   add(pendingEffects(commit));
   add(confirmedEffects(commit));
   const params: unknown[] = [Buffer.from(blob.done()).toString("base64")];
@@ -93,7 +94,7 @@ export async function commitBatch(db: Db, commit: Commit): Promise<CommitResult>
 }
 
 /** A part of the statement: CTEs that use its parameters, numbered from `first`. */
-interface Section {
+export interface Section {
   name: string;
   params: unknown[];
   sql(first: number): string;
@@ -243,13 +244,15 @@ function events(writes: RunWrite[], blob: Blob): Section | undefined {
 
 type EffectOf<K extends Effect["kind"]> = Extract<Effect, { kind: K }>;
 
-type Placed = "enqueue" | "dequeue" | "bind" | "unbind";
-
 /** The opposite of each effect that writes or deletes a row of a step. */
-const opposites = { enqueue: "dequeue", dequeue: "enqueue", bind: "unbind", unbind: "bind" } as const;
+const opposites = {
+  ...({ enqueue: "dequeue", dequeue: "enqueue", bind: "unbind", unbind: "bind" } as const),
+  ...({ assign: "unassign", unassign: "assign", take: "give-back", "give-back": "take" } as const),
+};
+type Placed = keyof typeof opposites;
 
 /** Effects of one kind that no later effect of the batch on the same row replaces or undoes: rows of one statement can't see each other. */
-function lastEffects<K extends Placed>(writes: RunWrite[], kind: K): { run: RunState; effect: EffectOf<K> }[] {
+export function lastEffects<K extends Placed>(writes: RunWrite[], kind: K): { run: RunState; effect: EffectOf<K> }[] {
   const found: { run: RunState; effect: EffectOf<K> }[] = [];
   const opposite = opposites[kind];
   for (const { run, effects } of writes) {
@@ -288,7 +291,7 @@ function enqueues(writes: RunWrite[]): Section | undefined {
   };
 }
 
-function removal(
+export function removal(
   name: string,
   table: string,
   rows: { run: RunState; effect: { step: { index: number } } }[],

@@ -245,6 +245,10 @@ export interface StepSpec {
   signal?:
     | SignalSpec
     | undefined;
+  /** Waits for a person to fill in a form. */
+  human?:
+    | HumanSpec
+    | undefined;
   /** Waits for an answer that is posted to a URL of its own. */
   callback?:
     | CallbackSpec
@@ -326,6 +330,33 @@ export interface CallbackSpec {
 }
 
 export interface CallbackSpec_OutputEntry {
+  key: string;
+  value: string;
+}
+
+/** HumanSpec is a step that ends when a person has filled in its form: an assignment (assignment.proto). `schedule_to_close` is how long it waits. */
+export interface HumanSpec {
+  /** A string: what is asked, in one line. */
+  title?:
+    | Expression
+    | undefined;
+  /** A string: all that the person needs to know. */
+  instructions?:
+    | Expression
+    | undefined;
+  /** A list of strings: people who may do it. Without assignees and groups everybody may. */
+  assignees?:
+    | Expression
+    | undefined;
+  /** A list of strings: groups whose members may do it. */
+  groups?:
+    | Expression
+    | undefined;
+  /** The form, which is the step's output: field name to type, as in ChainContract. */
+  output: { [key: string]: string };
+}
+
+export interface HumanSpec_OutputEntry {
   key: string;
   value: string;
 }
@@ -1153,6 +1184,7 @@ function createBaseStepSpec(): StepSpec {
     priority: 0,
     wait: undefined,
     signal: undefined,
+    human: undefined,
     callback: undefined,
     parentClose: 0,
     join: 0,
@@ -1204,6 +1236,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     }
     if (message.signal !== undefined) {
       SignalSpec.encode(message.signal, writer.uint32(122).fork()).join();
+    }
+    if (message.human !== undefined) {
+      HumanSpec.encode(message.human, writer.uint32(130).fork()).join();
     }
     if (message.callback !== undefined) {
       CallbackSpec.encode(message.callback, writer.uint32(138).fork()).join();
@@ -1351,6 +1386,14 @@ export const StepSpec: MessageFns<StepSpec> = {
             message.signal = SignalSpec.decode(reader, reader.uint32());
             continue;
           }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.human = HumanSpec.decode(reader, reader.uint32());
+            continue;
+          }
           case 17: {
             if (tag !== 138) {
               break;
@@ -1448,6 +1491,7 @@ export const StepSpec: MessageFns<StepSpec> = {
       priority: isSet(object.priority) ? globalThis.Number(object.priority) : 0,
       wait: isSet(object.wait) ? WaitSpec.fromJSON(object.wait) : undefined,
       signal: isSet(object.signal) ? SignalSpec.fromJSON(object.signal) : undefined,
+      human: isSet(object.human) ? HumanSpec.fromJSON(object.human) : undefined,
       callback: isSet(object.callback) ? CallbackSpec.fromJSON(object.callback) : undefined,
       parentClose: isSet(object.parentClose)
         ? parentCloseFromJSON(object.parentClose)
@@ -1510,6 +1554,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     if (message.signal !== undefined) {
       obj.signal = SignalSpec.toJSON(message.signal);
     }
+    if (message.human !== undefined) {
+      obj.human = HumanSpec.toJSON(message.human);
+    }
     if (message.callback !== undefined) {
       obj.callback = CallbackSpec.toJSON(message.callback);
     }
@@ -1566,6 +1613,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     message.wait = (object.wait !== undefined && object.wait !== null) ? WaitSpec.fromPartial(object.wait) : undefined;
     message.signal = (object.signal !== undefined && object.signal !== null)
       ? SignalSpec.fromPartial(object.signal)
+      : undefined;
+    message.human = (object.human !== undefined && object.human !== null)
+      ? HumanSpec.fromPartial(object.human)
       : undefined;
     message.callback = (object.callback !== undefined && object.callback !== null)
       ? CallbackSpec.fromPartial(object.callback)
@@ -2415,6 +2465,262 @@ export const CallbackSpec_OutputEntry: MessageFns<CallbackSpec_OutputEntry> = {
   },
   fromPartial<I extends Exact<DeepPartial<CallbackSpec_OutputEntry>, I>>(object: I): CallbackSpec_OutputEntry {
     const message = createBaseCallbackSpec_OutputEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseHumanSpec(): HumanSpec {
+  return { title: undefined, instructions: undefined, assignees: undefined, groups: undefined, output: {} };
+}
+
+export const HumanSpec: MessageFns<HumanSpec> = {
+  encode(message: HumanSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.title !== undefined) {
+      Expression.encode(message.title, writer.uint32(10).fork()).join();
+    }
+    if (message.instructions !== undefined) {
+      Expression.encode(message.instructions, writer.uint32(18).fork()).join();
+    }
+    if (message.assignees !== undefined) {
+      Expression.encode(message.assignees, writer.uint32(26).fork()).join();
+    }
+    if (message.groups !== undefined) {
+      Expression.encode(message.groups, writer.uint32(34).fork()).join();
+    }
+    globalThis.Object.entries(message.output).forEach(([key, value]: [string, string]) => {
+      HumanSpec_OutputEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HumanSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHumanSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.title = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.instructions = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.assignees = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.groups = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            const entry5 = HumanSpec_OutputEntry.decode(reader, reader.uint32());
+            if (entry5.value !== undefined) {
+              message.output[entry5.key] = entry5.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HumanSpec {
+    return {
+      title: isSet(object.title) ? Expression.fromJSON(object.title) : undefined,
+      instructions: isSet(object.instructions) ? Expression.fromJSON(object.instructions) : undefined,
+      assignees: isSet(object.assignees) ? Expression.fromJSON(object.assignees) : undefined,
+      groups: isSet(object.groups) ? Expression.fromJSON(object.groups) : undefined,
+      output: isObject(object.output)
+        ? (globalThis.Object.entries(object.output) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+    };
+  },
+
+  toJSON(message: HumanSpec): unknown {
+    const obj: any = {};
+    if (message.title !== undefined) {
+      obj.title = Expression.toJSON(message.title);
+    }
+    if (message.instructions !== undefined) {
+      obj.instructions = Expression.toJSON(message.instructions);
+    }
+    if (message.assignees !== undefined) {
+      obj.assignees = Expression.toJSON(message.assignees);
+    }
+    if (message.groups !== undefined) {
+      obj.groups = Expression.toJSON(message.groups);
+    }
+    if (message.output) {
+      const entries = globalThis.Object.entries(message.output) as [string, string][];
+      if (entries.length > 0) {
+        obj.output = {};
+        entries.forEach(([k, v]) => {
+          obj.output[k] = v;
+        });
+      }
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<HumanSpec>, I>>(base?: I): HumanSpec {
+    return HumanSpec.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<HumanSpec>, I>>(object: I): HumanSpec {
+    const message = createBaseHumanSpec();
+    message.title = (object.title !== undefined && object.title !== null)
+      ? Expression.fromPartial(object.title)
+      : undefined;
+    message.instructions = (object.instructions !== undefined && object.instructions !== null)
+      ? Expression.fromPartial(object.instructions)
+      : undefined;
+    message.assignees = (object.assignees !== undefined && object.assignees !== null)
+      ? Expression.fromPartial(object.assignees)
+      : undefined;
+    message.groups = (object.groups !== undefined && object.groups !== null)
+      ? Expression.fromPartial(object.groups)
+      : undefined;
+    message.output = (globalThis.Object.entries(object.output ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseHumanSpec_OutputEntry(): HumanSpec_OutputEntry {
+  return { key: "", value: "" };
+}
+
+export const HumanSpec_OutputEntry: MessageFns<HumanSpec_OutputEntry> = {
+  encode(message: HumanSpec_OutputEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HumanSpec_OutputEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHumanSpec_OutputEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HumanSpec_OutputEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: HumanSpec_OutputEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<HumanSpec_OutputEntry>, I>>(base?: I): HumanSpec_OutputEntry {
+    return HumanSpec_OutputEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<HumanSpec_OutputEntry>, I>>(object: I): HumanSpec_OutputEntry {
+    const message = createBaseHumanSpec_OutputEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
     return message;

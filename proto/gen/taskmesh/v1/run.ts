@@ -206,6 +206,11 @@ export enum EventKind {
   EVENT_KIND_SIGNAL_RECEIVED = 40,
   /** EVENT_KIND_CALLBACK_RECEIVED - The answer to a callback came; `note` is its step, `payload` as for a signal. */
   EVENT_KIND_CALLBACK_RECEIVED = 41,
+  /** EVENT_KIND_ASSIGNMENT_CLAIMED - What people do with an assignment; `note` is the person, of a comment "person: text". */
+  EVENT_KIND_ASSIGNMENT_CLAIMED = 42,
+  EVENT_KIND_ASSIGNMENT_RELEASED = 43,
+  EVENT_KIND_ASSIGNMENT_COMMENTED = 44,
+  EVENT_KIND_ASSIGNMENT_COMPLETED = 45,
   /** EVENT_KIND_CHILD_STARTED - An attempt of a step that calls a chain: its run was started. */
   EVENT_KIND_CHILD_STARTED = 60,
   /** EVENT_KIND_RUN_CLOSING - How the run ends is decided; it waits for children that are to end before it. */
@@ -273,6 +278,18 @@ export function eventKindFromJSON(object: any): EventKind {
     case 41:
     case "EVENT_KIND_CALLBACK_RECEIVED":
       return EventKind.EVENT_KIND_CALLBACK_RECEIVED;
+    case 42:
+    case "EVENT_KIND_ASSIGNMENT_CLAIMED":
+      return EventKind.EVENT_KIND_ASSIGNMENT_CLAIMED;
+    case 43:
+    case "EVENT_KIND_ASSIGNMENT_RELEASED":
+      return EventKind.EVENT_KIND_ASSIGNMENT_RELEASED;
+    case 44:
+    case "EVENT_KIND_ASSIGNMENT_COMMENTED":
+      return EventKind.EVENT_KIND_ASSIGNMENT_COMMENTED;
+    case 45:
+    case "EVENT_KIND_ASSIGNMENT_COMPLETED":
+      return EventKind.EVENT_KIND_ASSIGNMENT_COMPLETED;
     case 60:
     case "EVENT_KIND_CHILD_STARTED":
       return EventKind.EVENT_KIND_CHILD_STARTED;
@@ -327,6 +344,14 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_SIGNAL_RECEIVED";
     case EventKind.EVENT_KIND_CALLBACK_RECEIVED:
       return "EVENT_KIND_CALLBACK_RECEIVED";
+    case EventKind.EVENT_KIND_ASSIGNMENT_CLAIMED:
+      return "EVENT_KIND_ASSIGNMENT_CLAIMED";
+    case EventKind.EVENT_KIND_ASSIGNMENT_RELEASED:
+      return "EVENT_KIND_ASSIGNMENT_RELEASED";
+    case EventKind.EVENT_KIND_ASSIGNMENT_COMMENTED:
+      return "EVENT_KIND_ASSIGNMENT_COMMENTED";
+    case EventKind.EVENT_KIND_ASSIGNMENT_COMPLETED:
+      return "EVENT_KIND_ASSIGNMENT_COMPLETED";
     case EventKind.EVENT_KIND_CHILD_STARTED:
       return "EVENT_KIND_CHILD_STARTED";
     case EventKind.EVENT_KIND_RUN_CLOSING:
@@ -614,7 +639,7 @@ export interface RunEvent {
   /** What the event set in motion in the same commit: steps that became ready, dispatched, skipped or cancelled. */
   moves: StepMove[];
   executionMs: number;
-  /** What the event was about, where it is no step: the name of a signal. */
+  /** What the event was about beside its step: the name of a signal, a person. */
   note: string;
   /** CHILD_STARTED: the run. */
   childRunId: string;
