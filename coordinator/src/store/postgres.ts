@@ -3,10 +3,14 @@
  *
  * A statement that gets no answer within `statementTimeoutMs` + 5 s is given up with its whole client: the connection may be half open,
  * and postgres.js never settles a query on it (porsager/postgres issue 1089). Its outcome is unknown to the caller.
+ *
+ * A client that can't connect in time is given up too, though the server may be there: a connection that closed with a write waiting never
+ * writes again, so all of its tries to connect run into that limit (driver-guard.ts).
  */
 import { drizzle } from "drizzle-orm/pg-proxy";
 import postgres from "postgres";
 import type { Database, Db } from "./db.js";
+import { guardDriver } from "./driver-guard.js";
 
 export interface PostgresOptions {
   url: string;
@@ -28,6 +32,7 @@ export function openPostgres(options: PostgresOptions): Database {
     client = connect(options, timeoutMs);
     void broken.end({ timeout: 0 }).catch(() => {});
   };
+  const stopGuard = guardDriver(() => replace(client));
   const guarded = async <T>(work: (sql: postgres.Sql) => Promise<T>, limitMs: number): Promise<T> => {
     const used = client;
     let timer: NodeJS.Timeout | undefined;
@@ -39,6 +44,9 @@ export function openPostgres(options: PostgresOptions): Database {
     });
     try {
       return await Promise.race([work(used), limit]);
+    } catch (error) {
+      if ((error as { code?: unknown }).code === "CONNECT_TIMEOUT") replace(used);
+      throw error;
     } finally {
       clearTimeout(timer);
     }
@@ -51,6 +59,7 @@ export function openPostgres(options: PostgresOptions): Database {
     ...base,
     async close() {
       closed = true;
+      stopGuard();
       await client.end({ timeout: 2 });
     },
   };
