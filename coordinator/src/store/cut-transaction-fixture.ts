@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { openPostgres } from "./postgres.js";
 
-const url = process.env["DATABASE_URL"] ?? "";
+const url = process.argv[2] ?? "";
 const db = openPostgres({ url, connectionsMax: 1 });
 const other = openPostgres({ url, connectionsMax: 1 });
 /** A statement that meets the clients' replacement is rejected, like one that meets a cut. */

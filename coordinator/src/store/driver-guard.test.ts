@@ -16,9 +16,9 @@ const program = join(import.meta.dirname, "cut-transaction-fixture.ts");
 
 /** Runs the fixture; its exit code and what it printed. */
 function run(...args: string[]): Promise<{ code: number; output: string }> {
-  const node = ["--import", "tsx", "--conditions=@taskmesh/source", program, ...args];
+  const node = ["--import", "tsx", "--conditions=@taskmesh/source", program, url, ...args];
   return new Promise((resolve) => {
-    execFile(process.execPath, node, { cwd: root, env: { ...process.env, DATABASE_URL: url } }, (error, out, err) =>
+    execFile(process.execPath, node, { cwd: root }, (error, out, err) =>
       resolve({ code: error === null ? 0 : Number(error.code ?? 1), output: out + err }),
     );
   });
