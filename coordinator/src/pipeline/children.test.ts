@@ -2,6 +2,7 @@
 import { EventKind } from "@taskmesh/proto";
 import { MemoryBus, uuidv7 } from "@taskmesh/runtime";
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
+import { waitFor } from "../../../test/fixtures/process.js";
 import { planOf, type RunBench, value } from "../engine/plan-fixture.js";
 import { RunStatus, StepStatus } from "../engine/run-state.js";
 import { stopDatabases, type TestDatabase } from "../registry/registry-fixture.js";
@@ -78,6 +79,17 @@ describe("runs that steps start", () => {
     expect((await stored(database.db, bench.run.id)).run.status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
     expect(await childRuns()).toEqual([{ id: bench.step("sub").lease }]);
     expect(await effectBatchesOf(database.db, "dead")).toEqual([]);
+  });
+
+  it("begin once though one coordinator starts them three times at once", async () => {
+    const bench = newParent();
+    await commit(database.db, [writeOf(bench)]);
+    const again = { kind: "redispatch" as const, why: "three at once" };
+    await Promise.all([1, 2, 3].map(() => room.submit(bench.run.id, again)));
+    await allEnded(database.db, [bench.run.id]);
+    expect(await childRuns()).toHaveLength(1);
+    // Each was confirmed: nothing is left to be taken over.
+    await waitFor("the batches", async () => (await effectBatchesOf(database.db, room.id)).length === 0);
   });
 
   it("are heard though the coordinator died before it told their parent", async () => {

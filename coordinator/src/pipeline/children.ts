@@ -41,6 +41,8 @@ export interface Children {
   tell(run: RunState, output: Value | undefined, done: () => void): void;
   /** What a run that has ended may still owe its parent and its children. Rejects where that can't be read. */
   settleEnded(runId: string): Promise<void>;
+  /** Likewise, until it is done. */
+  settle(runId: string, done: () => void): void;
   /** One round of the audit, over children whose attempt is `oldMs` old. Answers how many needed help. */
   audit(oldMs: number): Promise<number>;
   stop(): void;
@@ -146,6 +148,9 @@ export function createChildren(deps: ChildrenDeps): Children {
       void persist("the report to a parent", run.id, () => tellOnce(run, output), done);
     },
     settleEnded,
+    settle(runId, done) {
+      void persist("what an ended run owes", runId, () => settleEnded(runId), done);
+    },
     async audit(oldMs) {
       const page = await store.readChildren({ oldMs, afterChildId: auditedTo, limit: lookedAtMax });
       auditedTo = page.length < lookedAtMax ? "" : page.at(-1)!.childId;

@@ -142,7 +142,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     partitions: deps.partitions ?? new Partitions(),
     log,
     perform: (draft, confirmed) => performEffects(effects, draft, confirmed),
-    settleEnded: (runId) => children.settleEnded(runId),
+    settleEnded: (runId, done) => children.settle(runId, done),
     observe(batch) {
       meters.batch(batch);
       spans.batch(batch.drafts);

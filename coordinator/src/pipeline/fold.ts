@@ -72,6 +72,12 @@ const internal = (cause: unknown): Error =>
   statusError({ code: status.INTERNAL, reason: "INTERNAL", message: "the run can't go on with this", cause });
 
 function foldStart(item: StartWork, folded: Folded, context: FoldContext, taken: string[]): void {
+  // A child may be started by several at once, under the id that its parent gave it: they are one start.
+  const known = folded.drafts.get(item.runId);
+  if (known) {
+    known.work.push({ item });
+    return;
+  }
   const { command } = item;
   const acceptance = {
     id: item.runId,

@@ -37,8 +37,8 @@ export interface PipelineDeps {
   log: Logger;
   /** Performs what a committed draft set in motion; `confirmed` is called when none of it can be lost any more. */
   perform(draft: Draft, confirmed: () => void): void;
-  /** The run has ended; what it may still owe others is done once more. */
-  settleEnded(runId: string): Promise<void>;
+  /** The run has ended; what it may still owe others is done once more. Calls `done` when it is. */
+  settleEnded(runId: string, done: () => void): void;
   /** After each commit. */
   observe(batch: { work: number; commitMs: number; drafts: readonly Draft[] }): void;
   /** Runs lost their compare-and-set. */
@@ -218,11 +218,8 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     const report = { item: 0, ...placeOf(effect) };
     const event = { kind: "redispatch" as const, report, why: "its commit had an unknown outcome" };
     const settle = (settled: Settled): void => {
-      if (settled.verdict !== "unchanged" || settled.why !== "run-ended") return done();
-      // If it can't be read now, the batch stays pending, and the audit looks too.
-      deps
-        .settleEnded(runId)
-        .then(done, (error: unknown) => deps.log.warn({ err: error, runId }, "a run's end is open"));
+      if (settled.verdict === "unchanged" && settled.why === "run-ended") deps.settleEnded(runId, done);
+      else done();
     };
     requeue({ kind: "event", runId, event, fresh: false, tries: 0, bytes: 64, settle, fail: done });
   };
