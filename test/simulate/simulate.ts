@@ -84,11 +84,17 @@ function calm(mesh: Mesh): void {
   signalAll(mesh);
 }
 
+/** A run waits for the runs that it starts, each of which may have to wait as long; a start that nobody knows to be lost may wait for ever. */
+function settleMsOf({ trouble, chains }: Mesh): number {
+  if (trouble.names.includes("startSilentlyLost")) return Number.POSITIVE_INFINITY;
+  return chains.some(({ kinds }) => kinds.some(({ nested }) => nested)) ? 2 * settleMs : settleMs;
+}
+
 function judge(mesh: Mesh, calmAtMs: number): void {
   const { store, ledger } = mesh;
   const ended = [...store.runs.keys()].map((id) => {
     const { run } = store.load(id)!;
-    const settledAtMs = calmAtMs + (mesh.trouble.names.includes("startSilentlyLost") ? Infinity : settleMs);
+    const settledAtMs = calmAtMs + settleMsOf(mesh);
     ledger.ended(run, Math.max(Math.min(run.deadlineAtMs, settledAtMs), calmAtMs) + graceMs);
     const end = store.history.get(id)!.find(({ kind }) => kind === EventKind.EVENT_KIND_RUN_ENDED)?.payload;
     const succeeded = run.status === RunStatus.RUN_STATUS_SUCCEEDED;

@@ -146,6 +146,41 @@ output: { words: steps.first.output.words, many: has(steps.second.output) }
     expect(json["output"]).toEqual({ o: { cel: "string(steps.do.output.link.w_8)" } });
   });
 
+  it("waits for time, for signals and for callbacks as in YAML", () => {
+    const inner = chain("a.v1.C/Inner", { input: {}, output: {} }, ({ wait }) => {
+      wait("w", { duration: "1s" });
+      return {};
+    });
+    const types = { input: { pause: "google.protobuf.Duration" }, output: { note: "string", stars: "int32" } } as const;
+    const { spec } = chain("a.v1.C/Waits", types, ({ input, run, step, wait, signal, callback }) => {
+      const first = wait("first", { duration: "1h30m" });
+      const second = wait("second", { duration: input.pause }, { needs: [first] });
+      wait("third", { until: cel`${run.acceptedAt} + duration("24h")` }, { when: cel`${first.output} != null` });
+      const rated = signal("rated", { stars: "int32" }, { name: "rating", scheduleToClose: "20h", needs: [second] });
+      const answer = callback("answer", { note: "string" }, { scheduleToClose: "2h" });
+      step("ask", PageActionsService.score, { text: answer.url });
+      step("go", inner, {}, { parentClose: "ABANDON" });
+      return { note: answer.output.note, stars: rated.output.stars };
+    });
+    const yaml = parseChainDocument(`
+contract:
+  name: a.v1.C/Waits
+  input: { pause: google.protobuf.Duration }
+  output: { note: string, stars: int32 }
+steps:
+  - { id: first, wait: { duration: 1h30m } }
+  - { id: second, wait: { duration: input.pause }, needs: [first] }
+  - { id: third, wait: { until: 'run.accepted_at + duration("24h")' }, when: steps.first.output != null }
+  - { id: rated, signal: { name: rating, output: { stars: int32 } }, schedule_to_close: 20h, needs: [second] }
+  - { id: answer, callback: { output: { note: string } }, schedule_to_close: 2h }
+  - { id: ask, call: acme.pages.v1.PageActions/Score, input: { text: callback.answer.url } }
+  - { id: go, call: a.v1.C/Inner, parent_close: ABANDON }
+output: { note: steps.answer.output.note, stars: steps.rated.output.stars }
+`);
+    expect(yaml.problems).toEqual([]);
+    expect(ChainSpec.toJSON(spec)).toEqual(ChainSpec.toJSON(yaml.spec!));
+  });
+
   it("takes steps of any kind as the JSON of a StepSpec", () => {
     const { json } = chain("a.v1.C/D", { input: { n: "int32" }, output: { n: "int32" } }, ({ input, add }) => {
       const one = add<{ words: number }>({

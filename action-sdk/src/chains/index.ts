@@ -12,25 +12,18 @@
  * The function runs once, when the module is loaded. References (`input.url`, `fetch.output.text`) are paths, not values: what is to be computed at run
  * time is written with `cel`.
  */
-import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
+import type { JsonObject } from "@bufbuild/protobuf";
 import type { ChainSpec } from "@taskmesh/proto";
 import { chainSpecFromJson } from "@taskmesh/runtime";
 import type { MethodEntry } from "../define.js";
-import {
-  documentJson,
-  expressionsJson,
-  present,
-  type Retry,
-  refuse,
-  retryJson,
-  type Time,
-  timeJson,
-} from "./document.js";
+import { expressionsJson, present, type Time, timeJson } from "./document.js";
 import { type Expression, knownOf, reference } from "./expression.js";
+import { type CallbackStep, type CallOptions, type Step, type StepOptions, Steps, type WaitOptions } from "./steps.js";
 import type { FieldTypes, GivenFields, MessageOf, Ref } from "./types.js";
 
 export type { Retry, Time } from "./document.js";
 export { cel, type Expression } from "./expression.js";
+export type { CallbackStep, CallOptions, Step, StepOptions, WaitOptions } from "./steps.js";
 export type { FieldTypes, Given, GivenFields, MessageOf, Ref, UntypedRef } from "./types.js";
 
 /** What a step may call: a method of generated code, an action, or another chain. */
@@ -39,28 +32,6 @@ export type Callee<Input, Output> =
   | { readonly entry: MethodEntry<Input, Output> }
   | Chain<Input, Output>;
 
-/** A step that was added; `output` refers to what it puts out. */
-export interface Step<Output> {
-  readonly id: string;
-  readonly output: Ref<Output>;
-}
-
-/** Settings of a step; see the ChainSpec for what each means. */
-export interface StepOptions {
-  /** The step is skipped if this is false. */
-  when?: Expression<boolean>;
-  /** Steps to wait for besides those that the expressions read. */
-  needs?: readonly Pick<Step<unknown>, "id">[];
-  retry?: Retry;
-  scheduleToStart?: Time;
-  startToClose?: Time;
-  heartbeat?: Time;
-  scheduleToClose?: Time;
-  taskQueue?: string;
-  /** Higher is sooner, -100 to 100. */
-  priority?: number;
-}
-
 /** What the function that builds a chain works with. */
 export interface ChainScope<Input> {
   /** The chain's input. */
@@ -68,7 +39,24 @@ export interface ChainScope<Input> {
   /** What is known of the run itself. */
   readonly run: Ref<{ id: string; namespace: string; method: string; acceptedAt: Date }>;
   /** Adds a step that calls something. */
-  step<In, Out>(id: string, callee: Callee<In, Out>, input: GivenFields<In>, options?: StepOptions): Step<Out>;
+  step<In, Out>(id: string, callee: Callee<In, Out>, input: GivenFields<In>, options?: CallOptions): Step<Out>;
+  /** Adds a step that lets time pass: for a length (`{ duration: "90s" }`, or an expression that makes one) or until an instant. */
+  wait(
+    id: string,
+    until: { duration: Time | Expression<unknown> } | { until: Expression<unknown> },
+    options?: StepOptions,
+  ): Step<Record<never, never>>;
+  /** Adds a step that waits for a message from outside with these fields, which is what it puts out. */
+  signal<const F extends FieldTypes>(
+    id: string,
+    fields: F,
+    options?: WaitOptions & {
+      /** Of several steps with one name each takes one message; default: the step's id. */
+      name?: string;
+    },
+  ): Step<MessageOf<F>>;
+  /** Adds a step that waits for what is posted to its URL, once. */
+  callback<const F extends FieldTypes>(id: string, fields: F, options?: WaitOptions): CallbackStep<MessageOf<F>>;
   /**
    * Adds a step of any kind, as the JSON of a StepSpec: `add<Approval>({ id: "approve", human: { … } })`. Expressions may stand wherever it has
    * one; for a step whose setting is CEL text itself (`when`), they become that text.
@@ -124,6 +112,9 @@ export function chain(
     input: reference("input", nameOf) as never,
     run: reference("run", nameOf) as never,
     step: (id, callee, given, options = {}) => steps.call(id, methodOf(callee), given, options) as never,
+    wait: (id, until, options = {}) => steps.wait(id, until, options) as never,
+    signal: (id, fields, options = {}) => steps.signal(id, fields, options) as never,
+    callback: (id, fields, options = {}) => steps.callback(id, fields, options) as never,
     add: (step) => steps.add(step) as never,
   });
   const declared = typeof contract === "string" ? { input: { ...input }, output: { ...output } } : {};
@@ -151,61 +142,6 @@ function specOf(name: string, json: JsonObject): ChainSpec {
   } catch (error) {
     throw new TypeError(`chain ${name}: ${(error as Error).message}`, { cause: error });
   }
-}
-
-class Steps {
-  readonly list: JsonObject[] = [];
-  readonly #ids = new Set<string>();
-
-  constructor(private readonly nameOf: (property: string) => string) {}
-
-  call(id: string, method: string, input: object, options: StepOptions): Step<unknown> {
-    const place = `step ${id}`;
-    const time = (name: string, value: Time | undefined) =>
-      value === undefined ? undefined : timeJson(`${place}.${name}`, value);
-    const { when, needs, retry, taskQueue, priority } = options;
-    const inputs = expressionsJson(`${place}.input`, { ...input }, this.nameOf);
-    return this.#put(
-      id,
-      present({
-        id,
-        call: method,
-        input: Object.keys(inputs).length > 0 ? inputs : undefined,
-        when: when === undefined ? undefined : conditionText(place, when),
-        needs: needs?.map((step) => step.id),
-        retry: retry && retryJson(`${place}.retry`, retry),
-        scheduleToStart: time("scheduleToStart", options.scheduleToStart),
-        startToClose: time("startToClose", options.startToClose),
-        heartbeat: time("heartbeat", options.heartbeat),
-        scheduleToClose: time("scheduleToClose", options.scheduleToClose),
-        taskQueue,
-        priority,
-      }),
-    );
-  }
-
-  add(step: { readonly id: string; readonly [setting: string]: unknown }): Step<unknown> {
-    const settings = Object.entries(step).map(([key, value]): [string, JsonValue] => {
-      const condition = key === "when" ? knownOf(value) : undefined;
-      return [key, condition ? condition.text : documentJson(`step ${step.id}.${key}`, value)];
-    });
-    return this.#put(step.id, Object.fromEntries(settings));
-  }
-
-  #put(id: string, json: JsonObject): Step<unknown> {
-    if (!/^[A-Za-z][A-Za-z0-9_]{0,63}$/.test(id))
-      throw refuse(`step ${JSON.stringify(id)}`, "an id has letters, digits and underscores, and starts with a letter");
-    if (this.#ids.has(id)) throw refuse(`step ${id}`, "there is a step of this id already");
-    this.#ids.add(id);
-    this.list.push(json);
-    return { id, output: reference(`steps.${id}.output`, this.nameOf) as Ref<unknown> };
-  }
-}
-
-function conditionText(place: string, when: Expression<boolean>): string {
-  const known = knownOf(when);
-  if (!known) throw refuse(`${place}.when`, "it is no expression; write it with cel`…`");
-  return known.text;
 }
 
 /** A callee, as far as its name goes. */
