@@ -30,9 +30,9 @@ const engine: readonly Mutant[] = [
   {
     name: "starts a join when the last of its needs is over",
     part: "engine",
-    file: "coordinator/src/engine/step-start.ts",
-    find: "if (!plan.needs.every((need)",
-    replace: "if (!plan.needs.slice(-1).every((need)",
+    file: "coordinator/src/engine/joins.ts",
+    find: "if (!join) return plan.needs.every(",
+    replace: "if (!join) return plan.needs.slice(-1).every(",
     kill: { seeds: 100 },
     quick: true,
   },

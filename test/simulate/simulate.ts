@@ -24,8 +24,8 @@ const calmMsMax = 900_000;
 /** What is under way when the last run ends is over by then. */
 const restMs = 20_000;
 const confirmMsMax = 5_000;
-/** In a calm mesh every run ends in this time: retries, hanging handlers, acks, lapses and two looks of the audit, one after another. */
-const settleMs = 250_000;
+/** In a calm mesh every run ends in this time: retries, hanging handlers, acks, lapses and looks of the audit, one after another. */
+const settleMs = 400_000;
 /** A run ends this long after its deadline at the latest: a sweeper that died with its claim holds it for 10 s. */
 const graceMs = 25_000;
 
