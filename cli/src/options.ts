@@ -26,6 +26,13 @@ export function parseInstant(text: string): string {
   }
 }
 
+/** An instant, RFC 3339, as it is. */
+export function parseFutureInstant(text: string): string {
+  const at = Date.parse(text);
+  if (/^\d{4}-/.test(text) && !Number.isNaN(at)) return new Date(at).toISOString();
+  throw new InvalidArgumentError("Expected an instant such as 2026-01-31T12:00:00Z.");
+}
+
 /** Collects repeated "key=value" options. */
 export function parsePairs(text: string, before: Record<string, string>): Record<string, string> {
   const split = text.indexOf("=");

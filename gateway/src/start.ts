@@ -30,7 +30,7 @@ export interface JsonInput {
 
 export type StartSettings = Pick<
   StartRunRequest,
-  "namespace" | "method" | "idempotencyKey" | "labels" | "priority" | "timeout" | "signal"
+  "namespace" | "method" | "idempotencyKey" | "labels" | "priority" | "timeout" | "signal" | "startAt"
 >;
 
 export interface StartedRun {

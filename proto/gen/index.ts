@@ -44,6 +44,7 @@ export {
   PutChainRequest,
   PutChainResponse,
   RepeatSpec,
+  RunTimeoutFrom,
   SignalSpec,
   SignalSpec_OutputEntry,
   StepSpec,
@@ -59,6 +60,8 @@ export {
   onUnhandledToJSON,
   parentCloseFromJSON,
   parentCloseToJSON,
+  runTimeoutFromFromJSON,
+  runTimeoutFromToJSON,
   type ChainServiceServer,
 } from "./taskmesh/v1/chain.js";
 export {

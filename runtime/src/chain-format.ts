@@ -8,6 +8,7 @@ import {
   OnUnhandled,
   ParentClose,
   type RetryPolicy,
+  RunTimeoutFrom,
   type StepSpec,
 } from "@taskmesh/proto";
 import { stringify } from "yaml";
@@ -25,6 +26,7 @@ export function formatChainDocument(chain: ChainSpec): string {
           output: filled(chain.contract.output),
         }),
       run_timeout: time(chain.runTimeout),
+      run_timeout_from: choice(RunTimeoutFrom[chain.runTimeoutFrom], "RUN_TIMEOUT_FROM_"),
       on_unhandled:
         chain.onUnhandled === OnUnhandled.ON_UNHANDLED_BREAK
           ? "BREAK"

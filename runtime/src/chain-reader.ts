@@ -105,6 +105,7 @@ export const chainKeys: Keys = {
   output: expressions,
   description: text,
   on_unhandled: { kind: "onUnhandled" },
+  run_timeout_from: { kind: "choice", prefix: "RUN_TIMEOUT_FROM_", names: ["ACCEPTANCE", "FIRST_START"] },
 };
 
 const camel = (name: string): string => name.replace(/_(.)/g, (_, c: string) => c.toUpperCase());

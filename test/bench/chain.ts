@@ -14,6 +14,7 @@ const from = (source: string): ChainSpec["steps"][number]["input"] =>
 export const chain5: ChainSpec = {
   contract: { name: chainMethod, input: fields, output: fields },
   runTimeout: undefined,
+  runTimeoutFrom: 0,
   description: "",
   onUnhandled: OnUnhandled.ON_UNHANDLED_UNSPECIFIED,
   steps: Array.from({ length: stepsPerRun }, (_, i) => ({

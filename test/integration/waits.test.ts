@@ -49,6 +49,20 @@ describe.each(["servers", "embedded"] as const)("waiting steps on %s", (on) => {
     expect(kinds.filter((kind) => kind === EventKind.EVENT_KIND_STEP_SUCCEEDED)).toHaveLength(3);
   }, 40_000);
 
+  it("a run starts at the instant that it is told", async () => {
+    await mesh.putChain(chainOf("Remind"));
+    const atMs = Date.now() + 1_500;
+    const startAt = { seconds: BigInt(Math.floor(atMs / 1000)), nanos: (atMs % 1000) * 1_000_000 };
+    const runId = await mesh.start({ method: "acme.reminders.v1.Reminders/Remind", startAt });
+    expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
+    const [accepted, started] = await mesh.history(runId);
+    expect([accepted!.kind, started!.kind]).toEqual([
+      EventKind.EVENT_KIND_RUN_ACCEPTED,
+      EventKind.EVENT_KIND_RUN_STARTED,
+    ]);
+    expect(Number(started!.at!.seconds) * 1_000 + started!.at!.nanos / 1e6).toBeGreaterThanOrEqual(atMs);
+  }, 40_000);
+
   it("the run's view says until when, and a cancel ends the wait", async () => {
     await mesh.putChain(chainOf("Remind"));
     const at = new Date(Date.now() + 3_600_000).toISOString();

@@ -1,6 +1,6 @@
 import { Command } from "@commander-js/extra-typings";
 import { readJsonInput } from "../json-input.js";
-import { parseDuration, parsePairs, parsePriority } from "../options.js";
+import { parseDuration, parseFutureInstant, parsePairs, parsePriority } from "../options.js";
 import { finishRun, waitForResult } from "../result.js";
 import { openSession } from "../session.js";
 import { watchRun } from "../watch.js";
@@ -16,6 +16,7 @@ export const runsStart = () =>
     .option("--idempotency-key <key>", "starting again with one key and equal input gives the first run")
     .option("-l, --label <key=value>", "label of the run; may be repeated", parsePairs, {})
     .option("--timeout <duration>", "time until the run expires, such as 90s, 15m or 2h", parseDuration)
+    .option("--start-at <instant>", "start nothing of it before, 2026-01-31T12:00:00Z", parseFutureInstant)
     .option("--priority <number>", "-100 to 100, higher is sooner", parsePriority)
     .action(async (method, options, command) => {
       const session = openSession(command);
@@ -26,6 +27,7 @@ export const runsStart = () =>
         labels: options.label,
         ...(options.idempotencyKey === undefined ? {} : { idempotencyKey: options.idempotencyKey }),
         ...(options.timeout === undefined ? {} : { timeout: options.timeout }),
+        ...(options.startAt === undefined ? {} : { startAt: options.startAt }),
         ...(options.priority === undefined ? {} : { priority: options.priority }),
       };
       const bodyText = `${JSON.stringify(settings).slice(0, -1)},"input":${input}}`;

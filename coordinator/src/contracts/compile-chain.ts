@@ -9,7 +9,7 @@
  */
 import { createRegistry, type DescEnum, type DescMessage } from "@bufbuild/protobuf";
 import { EmptySchema } from "@bufbuild/protobuf/wkt";
-import { type ChainEdge, type ChainProblem, ChainSpec, type StepSpec } from "@taskmesh/proto";
+import { type ChainEdge, type ChainProblem, ChainSpec, RunTimeoutFrom, type StepSpec } from "@taskmesh/proto";
 import { nearestName } from "@taskmesh/runtime";
 import type { ChainPlan, PlanSource, RacePlan, StepPlan } from "../engine/plan.js";
 import { compileBinding, compileCondition } from "./cel/bind.js";
@@ -117,6 +117,7 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
     contract: contract.fingerprint,
     outputContract: contract.fingerprint,
     runTimeoutMs,
+    ...(spec.runTimeoutFrom === RunTimeoutFrom.RUN_TIMEOUT_FROM_FIRST_START ? { timedFromStart: true as const } : {}),
     source: { ...sourceOf(spec, contract, steps), publicUrl: environment.publicUrl ?? "" },
     steps: steps.map((step) => planStep(step, shape, types, options)),
     bindOutput: checkedBinding(

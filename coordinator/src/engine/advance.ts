@@ -12,6 +12,7 @@ import { receive } from "./messages.js";
 import type { ChainPlan, Value } from "./plan.js";
 import type { Advance, Context, RunEvent } from "./run-event.js";
 import { isFinal, type ParentRef, pendingStep, type RunState, RunStatus } from "./run-state.js";
+import { acceptedTimes } from "./run-time.js";
 import { startReady } from "./step-start.js";
 import { beginTurn, changed, record, unchanged } from "./turn.js";
 
@@ -24,6 +25,8 @@ export interface Acceptance {
   labels: Readonly<Record<string, string>>;
   priority: number;
   timeoutMs?: number;
+  /** Nothing starts before. */
+  startAtMs?: number;
   /** The run ends by then, whatever its time-out. */
   deadlineAtMs?: number;
   /** The step that starts it. */
@@ -33,11 +36,11 @@ export interface Acceptance {
 
 /** Accepts a run: its first steps start in the same turn. */
 export function accept(plan: ChainPlan, acceptance: Acceptance, context: Context): Advance {
-  const { timeoutMs, deadlineAtMs = Infinity, ...given } = acceptance;
+  const { timeoutMs, startAtMs, deadlineAtMs = Infinity, ...given } = acceptance;
   const run: RunState = {
     ...given,
     acceptedAtMs: context.nowMs,
-    deadlineAtMs: Math.min(context.nowMs + (timeoutMs ?? plan.runTimeoutMs), deadlineAtMs),
+    ...acceptedTimes(plan, context.nowMs, { timeoutMs, startAtMs, deadlineAtMs }),
     status: RunStatus.RUN_STATUS_RUNNING,
     version: 0,
     lastSeq: 0,
@@ -52,7 +55,7 @@ export function accept(plan: ChainPlan, acceptance: Acceptance, context: Context
   };
   const turn = beginTurn(run, plan, context);
   record(turn, EventKind.EVENT_KIND_RUN_ACCEPTED, { payload: acceptance.input });
-  startReady(turn, plan.steps.keys());
+  if (run.startAtMs === undefined) startReady(turn, plan.steps.keys());
   return changed(turn, true);
 }
 

@@ -16,6 +16,7 @@ import {
   RunStatus,
   StepStatus,
 } from "./run-state.js";
+import { startHeldBack } from "./run-time.js";
 import { stepIndex } from "./step-index.js";
 import { offerStep, skipStep, startReady, startWait } from "./step-start.js";
 import { beginTurn, changed, editStep, meshFailure, move, record, type Turn, unchanged } from "./turn.js";
@@ -118,7 +119,10 @@ export function wake(turn: Turn): Advance {
   else if (run.deadlineAtMs <= nowMs) {
     const message = `the run did not end within ${run.deadlineAtMs - run.acceptedAtMs} ms`;
     endRun(turn, RunStatus.RUN_STATUS_EXPIRED, meshFailure("RUN_EXPIRED", message, false));
-  } else if (!run.cancel) for (const step of plan.steps) wakeStep(turn, step.index);
+  } else if (!run.cancel) {
+    if (run.startAtMs !== undefined && run.startAtMs <= nowMs) startHeldBack(turn);
+    for (const step of plan.steps) wakeStep(turn, step.index);
+  }
   return changed(turn, true);
 }
 

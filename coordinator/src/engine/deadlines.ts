@@ -38,7 +38,7 @@ export function nextWakeupAtMs(run: RunState, plan: ChainPlan): number {
   if (run.closing) return run.deadlineAtMs;
   // After a cancel no limit of a step counts any more: waking for one would change nothing, again and again.
   if (run.cancel) return Math.min(run.deadlineAtMs, run.cancel.graceUntilMs);
-  let at = run.deadlineAtMs;
+  let at = Math.min(run.deadlineAtMs, run.startAtMs ?? Infinity);
   for (let i = 0; i < run.steps.length; i++) {
     const step = run.steps[i]!;
     if (step.status === StepStatus.STEP_STATUS_PENDING || isOver(step.status)) continue;

@@ -7,7 +7,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { nextWakeupAtMs } from "./deadlines.js";
 import type { Evaluated, WaitPlan } from "./plan.js";
-import { evaluated, failure, planOf, type RunBench, type StepSpec, startRun, value } from "./plan-fixture.js";
+import { evaluated, failure, planOf, type RunBench, type StepSpec, startMs, startRun, value } from "./plan-fixture.js";
 import { decodeRunState, encodeRunState, unread } from "./run-codec.js";
 import type { Report, RunEvent } from "./run-event.js";
 import { inFlight, isEvaluating, isFinal, isOver, type RunState, RunStatus, StepStatus } from "./run-state.js";
@@ -59,8 +59,9 @@ const planArbitrary = fc
   .record({
     specs: fc.array(stepSpec, { minLength: 1, maxLength: stepsMax }),
     output: fc.constantFrom("yes", "yes", "yes", "deferred", "failed"),
+    timed: fc.boolean(),
   })
-  .map(({ specs, output }) => {
+  .map(({ specs, output, timed }) => {
     const steps: Record<string, StepSpec> = {};
     specs.forEach((drawn, index) => {
       const {
@@ -96,7 +97,8 @@ const planArbitrary = fc
       };
     });
     placeRaces(steps);
-    return planOf(steps, { runTimeoutMs, bindOutput: () => toEvaluated(output, new Uint8Array([9])) });
+    const from = timed ? { timedFromStart: true as const } : {};
+    return planOf(steps, { runTimeoutMs, ...from, bindOutput: () => toEvaluated(output, new Uint8Array([9])) });
   });
 
 /** Steps that only a race needs are its branches. */
@@ -279,13 +281,15 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     expect(run.wakeupAtMs, "E5").toBeGreaterThan(0);
     expect(run.wakeupAtMs, "E5").toBeLessThanOrEqual(nextWakeupAtMs(run, plan));
   }
-  const { nowMs, steps, evaluatingOutput, cancel, failure: failed, messages, closing } = run;
+  const { nowMs, steps, evaluatingOutput, cancel, failure: failed, messages, closing, startAtMs, timed } = run;
   const state = {
     nowMs,
     steps,
     evaluatingOutput,
     ...(cancel ? { cancel } : {}),
     ...(closing ? { closing } : {}),
+    ...(startAtMs === undefined ? {} : { startAtMs }),
+    ...(timed ? { timed } : {}),
     ...(failed ? { failure: failed } : {}),
     ...(messages ? { messages: { ...messages, kept: messages.kept.map((one) => ({ ...one, value: unread })) } } : {}),
   };
@@ -437,7 +441,7 @@ describe("whatever happens to a run", () => {
   it("it ends in few turns once workers answer and time passes", { timeout: 120_000 }, () => {
     fc.assert(
       fc.property(planArbitrary, fc.array(happening, { maxLength: 20 }), (plan, happenings) => {
-        const bench = startRun(plan, { room: 4 });
+        const bench = startRun(plan, { room: 4, startAtMs: startMs + 90 });
         play(bench, happenings);
         const turns = settle(bench);
         expect(isFinal(bench.run.status)).toBe(true);

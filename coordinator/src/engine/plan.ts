@@ -153,6 +153,8 @@ export interface ChainPlan {
   contract: string;
   outputContract: string;
   runTimeoutMs: number;
+  /** The time of a run counts from its first start rather than from its acceptance. */
+  timedFromStart?: true;
   steps: readonly StepPlan[];
   /** Absent for a lone action. */
   source?: PlanSource;

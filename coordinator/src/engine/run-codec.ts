@@ -41,6 +41,8 @@ interface StoredState {
   cancel?: { reason: string; graceUntilMs: number };
   failure?: unknown;
   evaluatingOutput?: true;
+  startAt?: number;
+  timed?: [timeoutMs: number, startedAtMs: number];
   secret?: string;
   messages?: { kept: [mailbox: string, key: string, seq: number][]; keys: readonly string[] };
   parent?: [runId: string, stepId: string, depth: number];
@@ -56,6 +58,8 @@ export function encodeRunState(run: RunState): string {
   if (run.cancel) stored.cancel = run.cancel;
   if (run.failure) stored.failure = Failure.toJSON(run.failure);
   if (run.evaluatingOutput) stored.evaluatingOutput = true;
+  if (run.startAtMs !== undefined) stored.startAt = run.startAtMs;
+  if (run.timed) stored.timed = [run.timed.timeoutMs, run.timed.startedAtMs];
   if (run.secret) stored.secret = run.secret;
   if (run.messages) {
     const kept = run.messages.kept.map(({ mailbox, key, seq }): [string, string, number] => [mailbox, key, seq]);
@@ -112,7 +116,12 @@ export function decodeRunState(
   text: string,
   acceptedAtMs: number,
 ): Pick<RunState, "nowMs" | "steps" | "evaluatingOutput"> &
-  Partial<Pick<RunState, "trace" | "cancel" | "failure" | "messages" | "secret" | "parent" | "closing">> {
+  Partial<
+    Pick<
+      RunState,
+      "trace" | "cancel" | "failure" | "messages" | "secret" | "startAtMs" | "timed" | "parent" | "closing"
+    >
+  > {
   const stored = JSON.parse(text) as StoredState;
   return {
     nowMs: stored.now,
@@ -121,6 +130,8 @@ export function decodeRunState(
     ...(stored.trace ? { trace: stored.trace } : {}),
     ...(stored.cancel ? { cancel: stored.cancel } : {}),
     ...(stored.failure === undefined ? {} : { failure: Failure.fromJSON(stored.failure) }),
+    ...(stored.startAt === undefined ? {} : { startAtMs: stored.startAt }),
+    ...(stored.timed ? { timed: { timeoutMs: stored.timed[0], startedAtMs: stored.timed[1] } } : {}),
     ...(stored.secret ? { secret: stored.secret } : {}),
     ...(stored.messages ? { messages: loadMessages(stored.messages) } : {}),
     ...(stored.parent ? { parent: loadParent(stored.parent) } : {}),

@@ -68,7 +68,7 @@ export interface RunState {
   readonly namespaceId: number;
   readonly namespace: string;
   readonly acceptedAtMs: number;
-  readonly deadlineAtMs: number;
+  deadlineAtMs: number;
   readonly priority: number;
   readonly labels: Readonly<Record<string, string>>;
   /** W3C trace context of the caller. */
@@ -90,6 +90,10 @@ export interface RunState {
   failure?: Failure;
   /** Absent until the first one comes. */
   messages?: Messages;
+  /** Nothing of the run starts before; absent once it may. */
+  startAtMs?: number;
+  /** Its time counts from its first start, 0 until there was one; absent where it counts from the acceptance. */
+  timed?: { readonly timeoutMs: number; readonly startedAtMs: number };
   /** What tokens of the run are made with (contracts/callback-token.ts); absent where its chain hands out none. */
   secret?: string;
   readonly input: Value;
@@ -131,6 +135,8 @@ export interface ParentRef {
   depth: number;
 }
 
+/** How long a run whose time counts from its first start may be without one: it must end though no worker ever comes. */
+export const unstartedMsMax = 30 * 24 * 3_600_000;
 /** How long attempts may clean up after a cancel. */
 export const cancelGraceMs = 10_000;
 /** Attempts of one step that may be lost with their worker before it fails: a step that kills workers must end. */

@@ -5,6 +5,7 @@ import { seenBy } from "./joins.js";
 import type { ChainPlan, Scope } from "./plan.js";
 import type { Advance, Context, Effect, Move, RunRecord, Unchanged } from "./run-event.js";
 import type { RunState, StepState, StepStatus } from "./run-state.js";
+import { noteFirstStart } from "./run-time.js";
 
 export interface Turn {
   readonly run: RunState;
@@ -74,6 +75,7 @@ export const aboutRun = (run: RunState, method: string): Scope["run"] => ({
  * fast step would rewrite its index; `exact` (the sweeper looked at it) sets it to what is due next.
  */
 export function changed(turn: Turn, exact = false): Advance {
+  if (turn.run.timed) noteFirstStart(turn.run);
   const next = nextWakeupAtMs(turn.run, turn.plan);
   if (exact || next === 0 || next < turn.run.wakeupAtMs || turn.run.wakeupAtMs === 0) turn.run.wakeupAtMs = next;
   return { verdict: "changed", why: "none", run: turn.run, records: turn.records, effects: turn.effects };

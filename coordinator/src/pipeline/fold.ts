@@ -86,6 +86,7 @@ function foldStart(item: StartWork, folded: Folded, context: FoldContext, taken:
     input: command.input,
     labels: command.labels,
     priority: command.priority,
+    ...(command.startAtMs === undefined ? {} : { startAtMs: command.startAtMs }),
     ...(command.timeoutMs === undefined ? {} : { timeoutMs: command.timeoutMs }),
     ...(command.deadlineAtMs === undefined ? {} : { deadlineAtMs: command.deadlineAtMs }),
     ...(command.parent ? { parent: command.parent } : {}),

@@ -36,6 +36,7 @@ export interface StartCommand {
   labels: Readonly<Record<string, string>>;
   priority: number;
   timeoutMs?: number;
+  startAtMs?: number;
   /** The run ends by then, whatever its time-out. */
   deadlineAtMs?: number;
   /** The step that starts it. */

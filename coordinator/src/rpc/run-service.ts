@@ -99,7 +99,7 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
 /** Checks a request and starts its run. */
 export async function startRun(deps: RunServiceDeps, request: StartRunRequest, context: CallContext) {
   const namespace = await deps.namespaces.resolve(request.namespace);
-  const timeoutMs = checkStart(request);
+  const { timeoutMs, startAtMs } = checkStart(request);
   const plan = await deps.plans.current(namespace.id, request.method);
   if (!plan) {
     const message = `no action or chain ${JSON.stringify(request.method.slice(0, 255))} is registered in namespace ${namespace.name}`;
@@ -118,13 +118,14 @@ export async function startRun(deps: RunServiceDeps, request: StartRunRequest, c
     labels: request.labels,
     priority: request.priority,
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    ...(startAtMs === undefined ? {} : { startAtMs }),
     ...(context.trace ? { trace: context.trace } : {}),
     ...(message ? { message } : {}),
   });
 }
 
 /** Checks all but the input; answers the time-out. */
-function checkStart(request: StartRunRequest): number | undefined {
+function checkStart(request: StartRunRequest): { timeoutMs: number | undefined; startAtMs: number | undefined } {
   const violations: Violation[] = [];
   const bad = (field: string, message: string): void => void violations.push({ field, message });
   if (request.idempotencyKey.length > bounds.keyChars)
@@ -146,8 +147,11 @@ function checkStart(request: StartRunRequest): number | undefined {
   const timeoutMs = timeout ? Number(timeout.seconds) * 1000 + Math.floor(timeout.nanos / 1e6) : undefined;
   if (timeoutMs !== undefined && !(timeoutMs > 0 && timeoutMs <= bounds.timeoutMs))
     bad("timeout", "must be above zero and at most ten years");
+  const { startAt } = request;
+  const startAtMs = startAt ? Number(startAt.seconds) * 1000 + Math.ceil(startAt.nanos / 1e6) : undefined;
+  if (startAtMs !== undefined && startAtMs > Date.now() + bounds.timeoutMs) bad("start_at", "is over ten years ahead");
   if (violations.length > 0) throw invalid("ARGUMENT_INVALID", violations);
-  return timeoutMs;
+  return { timeoutMs, startAtMs };
 }
 
 async function findRun(deps: RunServiceDeps, namespaceId: number, runId: string): Promise<StoredRun> {

@@ -3,6 +3,7 @@ import { EventKind, Payload, type RunStatus } from "@taskmesh/proto";
 import type { Value } from "../engine/plan.js";
 import { decodeRunState, unread } from "../engine/run-codec.js";
 import { type RunState, type StepState, StepStatus } from "../engine/run-state.js";
+import { deadlineOf } from "../engine/run-time.js";
 import { arrayOf, type Db } from "./db.js";
 
 /** A run as stored, with what it is pinned to. */
@@ -126,6 +127,7 @@ export function toStoredRun(row: RunRow): StoredRun {
     input: { contract: "", sizeBytes: 0, sha256: new Uint8Array(0), bytes: new Uint8Array(0) },
     ...state,
   };
+  run.deadlineAtMs = deadlineOf(row.deadline, run.timed);
   return { run, method: row.method, chainVersion: row.chain_version, contract: row.contract };
 }
 

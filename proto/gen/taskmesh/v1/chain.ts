@@ -27,6 +27,44 @@ export const protobufPackage = "taskmesh.v1";
 
 export const protobufFileName = "taskmesh/v1/chain.proto";
 
+/** RunTimeoutFrom says from when the time of a run counts. */
+export enum RunTimeoutFrom {
+  RUN_TIMEOUT_FROM_UNSPECIFIED = 0,
+  /** RUN_TIMEOUT_FROM_ACCEPTANCE - From its acceptance, or from its start_at. */
+  RUN_TIMEOUT_FROM_ACCEPTANCE = 1,
+  /** RUN_TIMEOUT_FROM_FIRST_START - From when the first of its steps is seen to run, or begins to wait; at most 30 days after the acceptance. */
+  RUN_TIMEOUT_FROM_FIRST_START = 2,
+}
+
+export function runTimeoutFromFromJSON(object: any): RunTimeoutFrom {
+  switch (object) {
+    case 0:
+    case "RUN_TIMEOUT_FROM_UNSPECIFIED":
+      return RunTimeoutFrom.RUN_TIMEOUT_FROM_UNSPECIFIED;
+    case 1:
+    case "RUN_TIMEOUT_FROM_ACCEPTANCE":
+      return RunTimeoutFrom.RUN_TIMEOUT_FROM_ACCEPTANCE;
+    case 2:
+    case "RUN_TIMEOUT_FROM_FIRST_START":
+      return RunTimeoutFrom.RUN_TIMEOUT_FROM_FIRST_START;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum RunTimeoutFrom");
+  }
+}
+
+export function runTimeoutFromToJSON(object: RunTimeoutFrom): string {
+  switch (object) {
+    case RunTimeoutFrom.RUN_TIMEOUT_FROM_UNSPECIFIED:
+      return "RUN_TIMEOUT_FROM_UNSPECIFIED";
+    case RunTimeoutFrom.RUN_TIMEOUT_FROM_ACCEPTANCE:
+      return "RUN_TIMEOUT_FROM_ACCEPTANCE";
+    case RunTimeoutFrom.RUN_TIMEOUT_FROM_FIRST_START:
+      return "RUN_TIMEOUT_FROM_FIRST_START";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum RunTimeoutFrom");
+  }
+}
+
 export enum OnUnhandled {
   ON_UNHANDLED_UNSPECIFIED = 0,
   ON_UNHANDLED_FAIL = 1,
@@ -169,6 +207,8 @@ export interface ChainSpec {
   description: string;
   /** What happens when a step fails and nothing catches it; default FAIL. */
   onUnhandled: OnUnhandled;
+  /** From when run_timeout counts; default ACCEPTANCE. */
+  runTimeoutFrom: RunTimeoutFrom;
 }
 
 export interface ChainSpec_OutputEntry {
@@ -459,7 +499,15 @@ export interface ListChainsResponse {
 }
 
 function createBaseChainSpec(): ChainSpec {
-  return { contract: undefined, runTimeout: undefined, steps: [], output: {}, description: "", onUnhandled: 0 };
+  return {
+    contract: undefined,
+    runTimeout: undefined,
+    steps: [],
+    output: {},
+    description: "",
+    onUnhandled: 0,
+    runTimeoutFrom: 0,
+  };
 }
 
 export const ChainSpec: MessageFns<ChainSpec> = {
@@ -481,6 +529,9 @@ export const ChainSpec: MessageFns<ChainSpec> = {
     }
     if (message.onUnhandled !== 0) {
       writer.uint32(48).int32(message.onUnhandled);
+    }
+    if (message.runTimeoutFrom !== 0) {
+      writer.uint32(64).int32(message.runTimeoutFrom);
     }
     return writer;
   },
@@ -549,6 +600,14 @@ export const ChainSpec: MessageFns<ChainSpec> = {
             message.onUnhandled = reader.int32() as any;
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.runTimeoutFrom = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -590,6 +649,11 @@ export const ChainSpec: MessageFns<ChainSpec> = {
         : isSet(object.on_unhandled)
         ? onUnhandledFromJSON(object.on_unhandled)
         : 0,
+      runTimeoutFrom: isSet(object.runTimeoutFrom)
+        ? runTimeoutFromFromJSON(object.runTimeoutFrom)
+        : isSet(object.run_timeout_from)
+        ? runTimeoutFromFromJSON(object.run_timeout_from)
+        : 0,
     };
   },
 
@@ -619,6 +683,9 @@ export const ChainSpec: MessageFns<ChainSpec> = {
     if (message.onUnhandled !== 0) {
       obj.onUnhandled = onUnhandledToJSON(message.onUnhandled);
     }
+    if (message.runTimeoutFrom !== 0) {
+      obj.runTimeoutFrom = runTimeoutFromToJSON(message.runTimeoutFrom);
+    }
     return obj;
   },
 
@@ -645,6 +712,7 @@ export const ChainSpec: MessageFns<ChainSpec> = {
     );
     message.description = object.description ?? "";
     message.onUnhandled = object.onUnhandled ?? 0;
+    message.runTimeoutFrom = object.runTimeoutFrom ?? 0;
     return message;
   },
 };

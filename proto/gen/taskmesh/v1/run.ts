@@ -211,6 +211,8 @@ export enum EventKind {
   EVENT_KIND_ASSIGNMENT_RELEASED = 43,
   EVENT_KIND_ASSIGNMENT_COMMENTED = 44,
   EVENT_KIND_ASSIGNMENT_COMPLETED = 45,
+  /** EVENT_KIND_RUN_STARTED - The instant has come that the run was to start at. */
+  EVENT_KIND_RUN_STARTED = 46,
   /** EVENT_KIND_CHILD_STARTED - An attempt of a step that calls a chain: its run was started. */
   EVENT_KIND_CHILD_STARTED = 60,
   /** EVENT_KIND_RUN_CLOSING - How the run ends is decided; it waits for children that are to end before it. */
@@ -290,6 +292,9 @@ export function eventKindFromJSON(object: any): EventKind {
     case 45:
     case "EVENT_KIND_ASSIGNMENT_COMPLETED":
       return EventKind.EVENT_KIND_ASSIGNMENT_COMPLETED;
+    case 46:
+    case "EVENT_KIND_RUN_STARTED":
+      return EventKind.EVENT_KIND_RUN_STARTED;
     case 60:
     case "EVENT_KIND_CHILD_STARTED":
       return EventKind.EVENT_KIND_CHILD_STARTED;
@@ -352,6 +357,8 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_ASSIGNMENT_COMMENTED";
     case EventKind.EVENT_KIND_ASSIGNMENT_COMPLETED:
       return "EVENT_KIND_ASSIGNMENT_COMPLETED";
+    case EventKind.EVENT_KIND_RUN_STARTED:
+      return "EVENT_KIND_RUN_STARTED";
     case EventKind.EVENT_KIND_CHILD_STARTED:
       return "EVENT_KIND_CHILD_STARTED";
     case EventKind.EVENT_KIND_RUN_CLOSING:
@@ -480,7 +487,11 @@ export interface StartRunRequest {
     | Duration
     | undefined;
   /** A first signal for the run, accepted in the same commit. If the idempotency key had started a run before, that run gets it. */
-  signal?: Signal | undefined;
+  signal?:
+    | Signal
+    | undefined;
+  /** Nothing of the run starts before; its time counts from then. Absent or in the past: at once. */
+  startAt?: Timestamp | undefined;
 }
 
 export interface StartRunRequest_LabelsEntry {
@@ -1893,6 +1904,7 @@ function createBaseStartRunRequest(): StartRunRequest {
     priority: 0,
     timeout: undefined,
     signal: undefined,
+    startAt: undefined,
   };
 }
 
@@ -1926,6 +1938,9 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
     }
     if (message.signal !== undefined) {
       Signal.encode(message.signal, writer.uint32(162).fork()).join();
+    }
+    if (message.startAt !== undefined) {
+      Timestamp.encode(message.startAt, writer.uint32(170).fork()).join();
     }
     return writer;
   },
@@ -2018,6 +2033,14 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
             message.signal = Signal.decode(reader, reader.uint32());
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.startAt = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2061,6 +2084,11 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
       priority: isSet(object.priority) ? globalThis.Number(object.priority) : 0,
       timeout: isSet(object.timeout) ? Duration.fromJSON(object.timeout) : undefined,
       signal: isSet(object.signal) ? Signal.fromJSON(object.signal) : undefined,
+      startAt: isSet(object.startAt)
+        ? fromJsonTimestamp(object.startAt)
+        : isSet(object.start_at)
+        ? fromJsonTimestamp(object.start_at)
+        : undefined,
     };
   },
 
@@ -2097,6 +2125,9 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
     }
     if (message.signal !== undefined) {
       obj.signal = Signal.toJSON(message.signal);
+    }
+    if (message.startAt !== undefined) {
+      obj.startAt = fromTimestamp(message.startAt).toISOString();
     }
     return obj;
   },
@@ -2138,6 +2169,9 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
       : undefined;
     message.signal = (object.signal !== undefined && object.signal !== null)
       ? Signal.fromPartial(object.signal)
+      : undefined;
+    message.startAt = (object.startAt !== undefined && object.startAt !== null)
+      ? Timestamp.fromPartial(object.startAt)
       : undefined;
     return message;
   },
