@@ -129,12 +129,12 @@ const pipeline: readonly Mutant[] = [
     kill: { test: "coordinator/src/pipeline/windows.test.ts" },
   },
   {
-    name: "never confirms a batch whose idle confirmation failed once",
+    name: "answers a start whose key another has won with a run that does not exist",
     part: "pipeline",
     file: "coordinator/src/pipeline/pipeline.ts",
-    find: "if (confirmed.length > 0 && !draining) idleTimer",
-    replace: "if (confirmed.length < 0 && !draining) idleTimer",
-    kill: { seeds: 400 },
+    find: 'why === "taken") item.taken();',
+    replace: 'why === "taken") item.settle(draft.write.run);',
+    kill: { seeds: 200 },
   },
   {
     name: "does not send again what a lapsed coordinator had not sent",
