@@ -56,6 +56,7 @@ describe.each(["pglite", "postgres"] as const)("registration on %s", (kind) => {
         subject: expect.stringMatching(/^start\.1\.\d+\.\d+$/),
         consumer: expect.any(String),
         slots: 7,
+        packMax: 1,
       },
     ]);
     expect(answer.transport).toBe(TransportKind.TRANSPORT_KIND_MEMORY);

@@ -5,12 +5,12 @@
  * and postgres.js never settles a query on it (porsager/postgres issue 1089). Its outcome is unknown to the caller.
  *
  * A client that can't connect in time is given up too, though the server may be there: a connection that closed with a write waiting never
- * writes again, so all of its tries to connect run into that limit (driver-guard.ts).
+ * writes again, so all of its tries to connect run into that limit (porsager/postgres issue 1154).
  */
 import { drizzle } from "drizzle-orm/pg-proxy";
 import postgres from "postgres";
 import type { Database, Db } from "./db.js";
-import { guardDriver } from "./driver-guard.js";
+import { PostgresTransactions, type Statement } from "./postgres-transactions.js";
 
 export interface PostgresOptions {
   url: string;
@@ -22,6 +22,9 @@ export interface PostgresOptions {
   settings?: Record<string, string>;
 }
 
+/** Transactions under way at once, each on a connection beside the pool's. */
+const transactionsMax = 4;
+
 /** Opens a pool; connections are made when needed. */
 export function openPostgres(options: PostgresOptions): Database {
   const timeoutMs = options.statementTimeoutMs ?? 30_000;
@@ -32,7 +35,10 @@ export function openPostgres(options: PostgresOptions): Database {
     client = connect(options, timeoutMs);
     void broken.end({ timeout: 0 }).catch(() => {});
   };
-  const stopGuard = guardDriver(() => replace(client));
+  const transactions = new PostgresTransactions(
+    (onclose) => connect({ ...options, connectionsMax: 1 }, timeoutMs, onclose),
+    transactionsMax,
+  );
   const guarded = async <T>(work: (sql: postgres.Sql) => Promise<T>, limitMs: number): Promise<T> => {
     const used = client;
     let timer: NodeJS.Timeout | undefined;
@@ -52,21 +58,21 @@ export function openPostgres(options: PostgresOptions): Database {
     }
   };
   const base = session(
-    (run) => guarded(run, timeoutMs + 5_000),
-    (work) => guarded((sql) => sql.begin((tx) => work(bound(tx))) as Promise<never>, 2 * timeoutMs),
+    (work) => guarded(async (sql) => await work(statementOf(sql)), timeoutMs + 5_000),
+    (work) => transactions.run((statement) => work(bound(statement)), 2 * timeoutMs),
   );
   return {
     ...base,
     async close() {
       closed = true;
-      stopGuard();
-      await client.end({ timeout: 2 });
+      await Promise.all([client.end({ timeout: 2 }), transactions.close()]);
     },
   };
 }
 
-function connect(options: PostgresOptions, timeoutMs: number): postgres.Sql {
+function connect(options: PostgresOptions, timeoutMs: number, onclose?: () => void): postgres.Sql {
   return postgres(options.url, {
+    ...(onclose ? { onclose } : {}),
     max: options.connectionsMax ?? 8,
     prepare: true,
     connect_timeout: 5,
@@ -86,28 +92,34 @@ function connect(options: PostgresOptions, timeoutMs: number): postgres.Sql {
   });
 }
 
-type Run = <T>(work: (sql: postgres.Sql) => Promise<T>) => Promise<T>;
+const statementOf =
+  (sql: postgres.Sql): Statement =>
+  (text, params = []) =>
+    sql.unsafe(text, params as never[], { prepare: true });
+
+type Run = <T>(work: (statement: Statement) => PromiseLike<T>) => Promise<T>;
 
 function session(run: Run, begin: <T>(work: (tx: Db) => Promise<T>) => Promise<T>): Db {
   return {
     kind: "postgres",
-    query: (text, params = []) => run((sql) => execute(sql, text, params)) as Promise<never>,
+    query: async (text, params = []) => [...(await run((statement) => statement(text, params)))] as never[],
     transaction: begin,
-    orm: drizzle((text, params) => run(async (sql) => ({ rows: await values(sql, text, params) }))),
+    orm: drizzle(async (text, params) => ({ rows: [...(await run((statement) => statement(text, params).values()))] })),
   };
 }
 
-function bound(sql: postgres.TransactionSql): Db {
-  const run: Run = (work) => work(sql as unknown as postgres.Sql);
-  const nested = <T>(work: (tx: Db) => Promise<T>): Promise<T> =>
-    sql.savepoint((inner) => work(bound(inner))) as unknown as Promise<T>;
-  return session(run, nested);
-}
-
-async function execute(sql: postgres.Sql, text: string, params: readonly unknown[]): Promise<unknown[]> {
-  return [...(await sql.unsafe(text, params as never[], { prepare: true }))];
-}
-
-async function values(sql: postgres.Sql, text: string, params: readonly unknown[]): Promise<unknown[][]> {
-  return [...(await sql.unsafe(text, params as never[], { prepare: true }).values())] as unknown[][];
+/** The session of a transaction; a transaction inside of it is a savepoint. */
+function bound(statement: Statement): Db {
+  const nested = async <T>(work: (tx: Db) => Promise<T>): Promise<T> => {
+    await statement("savepoint nested");
+    try {
+      const result = await work(bound(statement));
+      await statement("release savepoint nested");
+      return result;
+    } catch (error) {
+      await statement("rollback to savepoint nested");
+      throw error;
+    }
+  };
+  return session(async (work) => await work(statement), nested);
 }

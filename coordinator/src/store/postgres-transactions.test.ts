@@ -15,8 +15,8 @@ const root = join(import.meta.dirname, "../../..");
 const program = join(import.meta.dirname, "cut-transaction-fixture.ts");
 
 /** Runs the fixture; its exit code and what it printed. */
-function run(...args: string[]): Promise<{ code: number; output: string }> {
-  const node = ["--import", "tsx", "--conditions=@taskmesh/source", program, url, ...args];
+function run(): Promise<{ code: number; output: string }> {
+  const node = ["--import", "tsx", "--conditions=@taskmesh/source", program, url];
   return new Promise((resolve) => {
     execFile(process.execPath, node, { cwd: root }, (error, out, err) =>
       resolve({ code: error === null ? 0 : Number(error.code ?? 1), output: out + err }),
@@ -27,13 +27,7 @@ function run(...args: string[]): Promise<{ code: number; output: string }> {
 describe("a process whose transaction loses its connection between two statements", () => {
   it("goes on, and its next statements are answered", async () => {
     const { code, output } = await run();
-    expect(output.trim().split("\n")).toEqual(["cut", "answer 2", "cut", "answer 2", "cut", "answer 2"]);
+    expect(output.trim().split("\n")).toEqual(Array.from({ length: 5 }, () => ["cut", "answer 2"]).flat());
     expect(code).toBe(0);
-  }, 90_000);
-
-  it("still ends at a mistake of its own", async () => {
-    const { code, output } = await run("--throw");
-    expect(output).toContain("a mistake of our own");
-    expect(code).toBe(1);
   }, 90_000);
 });
