@@ -21,6 +21,7 @@ import { gen } from "./commands/gen.js";
 import { init } from "./commands/init.js";
 import { mesh } from "./commands/mesh.js";
 import { runsCancel } from "./commands/runs-cancel.js";
+import { runsItems } from "./commands/runs-items.js";
 import { runsList } from "./commands/runs-list.js";
 import { runsLogs } from "./commands/runs-logs.js";
 import { runsResult } from "./commands/runs-result.js";
@@ -81,6 +82,7 @@ export function createProgram() {
     .addCommand(runsList())
     .addCommand(runsCancel())
     .addCommand(runsResult())
+    .addCommand(runsItems())
     .addCommand(runsLogs())
     .addCommand(runsSignal());
   group("assignments", "what waiting steps ask of people")

@@ -6,7 +6,7 @@
  */
 import { type Json, type JsonObject, object, objects, text } from "./json.js";
 import { type Colors, plain } from "./output.js";
-import { bareStatus, isFinal, paintStatus, showDuration, showFailure } from "./show.js";
+import { bareStatus, isFinal, paintStatus, showDuration, showFailure, showItems } from "./show.js";
 
 export interface StepProgress {
   id: string;
@@ -20,6 +20,8 @@ export interface StepProgress {
   report: string;
   /** The same as a number, 0 if nothing was reported. */
   percent: number;
+  /** A fan-out: where its items stand. */
+  items: string;
 }
 
 export interface RunProgress {
@@ -54,7 +56,9 @@ function showReport(value: Json | undefined): string {
 export function applyReports(progress: RunProgress, answer: JsonObject): void {
   for (const one of objects(answer.steps)) {
     const step = progress.steps.get(text(one.stepId));
-    if (step && step.status === bareStatus(one.status)) takeReport(step, one.progress);
+    if (!step || step.status !== bareStatus(one.status)) continue;
+    takeReport(step, one.progress);
+    takeItems(step, one.items);
   }
 }
 
@@ -70,6 +74,12 @@ export function applyNotice(progress: RunProgress, notice: JsonObject): void {
 function takeReport(step: StepProgress, report: Json | undefined): void {
   step.report = showReport(report);
   step.percent = number(object(report).percent);
+}
+
+function takeItems(step: StepProgress, items: Json | undefined): void {
+  const { total, succeeded, failed } = object(items);
+  step.items = showItems(items);
+  if (number(total) > 0) step.percent = (100 * (number(succeeded) + number(failed))) / number(total);
 }
 
 /** How far the run is, 0 to 100: steps that are over, and what the running ones reported. */
@@ -111,7 +121,9 @@ export function progressOfRun(answer: JsonObject): RunProgress {
       failure: showFailure(one.failure),
       report: showReport(one.progress),
       percent: number(object(one.progress).percent),
+      items: "",
     };
+    takeItems(step, one.items);
     assignTimes(step, instant(one.startedAt), instant(one.endedAt));
     progress.steps.set(step.id, step);
   }
@@ -145,6 +157,7 @@ function moveStep(progress: RunProgress, id: string, status: string, attempt: nu
     failure: "",
     report: "",
     percent: 0,
+    items: "",
   };
   progress.steps.set(id, step);
   if (step.status !== status) {
@@ -164,7 +177,11 @@ export function applyEvent(progress: RunProgress, event: JsonObject): boolean {
   const atMs = instant(event.at);
   progress.seq = text(event.seq) || String(event.seq ?? progress.seq);
   const stepId = text(event.stepId);
-  const status = statusOfKind[kind];
+  const known = progress.steps.get(stepId);
+  if (kind === "ITEMS_OPENED" && known) known.items ||= "items";
+  // What happens to an item does not happen to its step.
+  const ofItem = known !== undefined && known.items !== "" && !/^STEP_(SUCCEEDED|FAILED|CANCELLED)$/.test(kind);
+  const status = ofItem ? "RUNNING" : statusOfKind[kind];
   if (stepId !== "" && status !== undefined) {
     moveStep(progress, stepId, status, number(event.attempt), atMs);
     const failure = showFailure(event.failure);
@@ -228,7 +245,7 @@ function drawStep(step: StepProgress, idWidth: number, nowMs: number): string {
     step.status.padEnd(10),
     took(step.startedAtMs, step.endedAtMs ?? nowMs).padEnd(8),
     step.attempt > 1 ? `attempt ${step.attempt}` : "",
-    step.failure || step.report,
+    step.failure || step.report || step.items,
   ];
   return parts.join("  ").trimEnd();
 }
@@ -271,6 +288,7 @@ export function describeEvent(event: JsonObject): string {
     text(event.at),
     bareStatus(event.kind).toLowerCase().replaceAll("_", " "),
     plain(text(event.stepId)),
+    number(event.item) > 0 ? `item ${number(event.item)}` : "",
     attempt > 1 ? `attempt ${attempt}` : "",
     event.runStatus === undefined ? "" : bareStatus(event.runStatus),
     showFailure(event.failure),

@@ -70,3 +70,15 @@ export function showValue(value: Json | undefined, max = 200): string {
   const line = plain(JSON.stringify(value));
   return line.length <= max ? line : `${line.slice(0, max - 1)}…`;
 }
+
+/** Where the items of a fan-out stand: "7,200 of 10,000 items, 3 failed, 16 active". */
+export function showItems(value: Json | undefined): string {
+  const counts = object(value);
+  const total = Number(counts.total ?? 0);
+  if (total === 0) return "";
+  const [succeeded, failed, active] = [counts.succeeded, counts.failed, counts.active].map((n) => Number(n ?? 0));
+  const parts = [`${succeeded!.toLocaleString("en")} of ${total.toLocaleString("en")} items`];
+  if (failed! > 0) parts.push(`${failed!.toLocaleString("en")} failed`);
+  if (active! > 0) parts.push(`${active!.toLocaleString("en")} active`);
+  return parts.join(", ");
+}

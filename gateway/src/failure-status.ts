@@ -15,6 +15,7 @@ const ACTION_REPORTED = 422;
 
 const statusByReason: Readonly<Record<FailureReason, number>> = {
   ATTEMPTS_LOST: 502,
+  ITEMS_FAILED: 502,
   SCHEDULE_TO_START_TIMEOUT: 503,
   START_TO_CLOSE_TIMEOUT: 504,
   HEARTBEAT_TIMEOUT: 504,

@@ -11,6 +11,9 @@ import {
   EventKind,
   type Failure,
   type GetRunResponse,
+  Item,
+  ItemCounts,
+  type ListItemsResponse,
   type Payload,
   Run,
   RunEvent,
@@ -74,6 +77,21 @@ export class RunView {
     await this.add(json, "payload", event.payload, { ...origin, side });
     await this.addFailure(json, event.failure, origin);
     return json;
+  }
+
+  /** A page of a fan-out's items. */
+  async items(namespace: string, method: string, page: ListItemsResponse): Promise<JsonObject> {
+    const origin = { namespace, method };
+    const items: JsonObject[] = [];
+    for (const item of page.items) {
+      const json = render("Item", Item, { ...item, input: undefined, output: undefined, failure: undefined });
+      await this.add(json, "input", item.input, { ...origin, side: "input" });
+      await this.add(json, "output", item.output, { ...origin, side: "output" });
+      await this.addFailure(json, item.failure, origin);
+      items.push(json);
+    }
+    const { counts, nextPageToken } = page;
+    return { items, nextPageToken, ...(counts ? { counts: render("ItemCounts", ItemCounts, counts) } : {}) };
   }
 
   /** The value of one payload, whatever its size; masked. Throws where it can't be read. */

@@ -2,6 +2,7 @@
 import {
   type ChainSpec,
   type Duration,
+  type Each,
   type Expression,
   type HumanSpec,
   Join,
@@ -74,6 +75,17 @@ function formatStep(step: StepSpec): Record<string, unknown> {
         max_rounds: step.repeat.maxRounds || undefined,
       }),
     parent_close: choice(ParentClose[step.parentClose], "PARENT_CLOSE_"),
+    each: step.each && formatEach(step.each),
+  });
+}
+
+function formatEach(each: Each): Record<string, unknown> {
+  return present({
+    items: each.items,
+    entries: each.entries,
+    max_parallel: each.maxParallel || undefined,
+    tolerated_failures: each.toleratedFailures || undefined,
+    tolerated_share: each.toleratedShare || undefined,
   });
 }
 

@@ -92,6 +92,16 @@ const stepKeys: Keys = {
     keys: { until: { kind: "condition" }, delay: duration, max_rounds: { kind: "whole" } },
   },
   parent_close: { kind: "choice", prefix: "PARENT_CLOSE_", names: ["CANCEL", "ABANDON", "WAIT"] },
+  each: {
+    kind: "record",
+    keys: {
+      items: { kind: "condition" },
+      entries: { kind: "condition" },
+      max_parallel: { kind: "whole" },
+      tolerated_failures: { kind: "whole" },
+      tolerated_share: { kind: "number" },
+    },
+  },
 };
 
 /** Settings of a chain. */

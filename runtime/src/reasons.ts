@@ -323,6 +323,7 @@ export const failureReasons = {
     retryable: false,
     meaning: "Workers died or fell silent in as many attempts as are allowed (3); the step may be what kills them.",
   },
+  ITEMS_FAILED: { retryable: false, meaning: "More items of a fan-out step failed than it tolerates." },
   SCHEDULE_TO_START_TIMEOUT: { retryable: false, meaning: "No worker took the step in time." },
   START_TO_CLOSE_TIMEOUT: { retryable: true, meaning: "The attempt took longer than one attempt may." },
   HEARTBEAT_TIMEOUT: { retryable: true, meaning: "The handler reported no progress for longer than it may." },

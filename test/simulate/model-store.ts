@@ -5,14 +5,17 @@
  *
  * To extend it: an effect that writes a row of a new table gets a case in `#applyEffect`; a new function of RunStore gets a method.
  */
-import { EventKind } from "@taskmesh/proto";
+import { EventKind, Payload } from "@taskmesh/proto";
 import { childSession } from "../../coordinator/src/engine/children.js";
 import type { ChainPlan, Value } from "../../coordinator/src/engine/plan.js";
-import { encodeRunState } from "../../coordinator/src/engine/run-codec.js";
+import { encodeItem, encodeRunState } from "../../coordinator/src/engine/run-codec.js";
 import type { Effect } from "../../coordinator/src/engine/run-event.js";
 import type { RunState } from "../../coordinator/src/engine/run-state.js";
+import { toPayload } from "../../coordinator/src/pipeline/effects.js";
 import type { ChildRow } from "../../coordinator/src/store/children.js";
 import type { Commit, CommitResult, RunWrite } from "../../coordinator/src/store/commit.js";
+import type { ItemOutput } from "../../coordinator/src/store/item-reads.js";
+import type { ReadyStep } from "../../coordinator/src/store/ready.js";
 import type { RunStore } from "../../coordinator/src/store/run-store.js";
 import { placeValue, type RunRow, type StoredRun, toStoredRun } from "../../coordinator/src/store/runs.js";
 import type { Ledger } from "./ledger.js";
@@ -22,12 +25,15 @@ interface HistoryRow {
   seq: number;
   kind: EventKind;
   step: number;
+  item: number;
+  note: string;
   payload: Value | undefined;
 }
 
 interface ReadyRow {
   runId: string;
   step: number;
+  item: number;
   namespaceId: number;
   taskQueue: string;
   callee: string;
@@ -40,6 +46,7 @@ export interface BindingRow {
   runId: string;
   stepId: string;
   step: number;
+  item: number;
   attempt: number;
   lease: string;
   session: string;
@@ -56,6 +63,8 @@ export class ModelStore {
   readonly bindings = new Map<string, BindingRow>();
   readonly effectBatches = new Map<string, Map<number, string[]>>();
   readonly payloads = new Map<string, Uint8Array>();
+  /** Open items of fan-outs. */
+  readonly items = new Map<string, { state: string; input: Value | undefined }>();
   readonly checkpoints = new Map<string, Uint8Array>();
   readonly #keys = new Map<string, { runId: string; requestHash: Uint8Array }>();
   readonly #world: World;
@@ -90,6 +99,7 @@ export class ModelStore {
       freeSlotsByLane: freeSlots,
       getPayload: (_namespaceId, reference) => this.payloads.get(reference),
       putPayload: (_namespaceId, bytes) => this.putPayload(bytes),
+      readItemOutputs: (runId, step) => this.#itemOutputs(runId, step),
       writeReports: (rows) => {
         for (const row of rows) {
           const key = `${row.runId}/${row.stepId}/${row.item}`;
@@ -108,12 +118,32 @@ export class ModelStore {
   load(id: string): StoredRun | undefined {
     const row = this.runs.get(id);
     if (!row) return undefined;
-    const stored = toStoredRun(row);
+    const stored = toStoredRun({ ...row, items: this.#openItems(id) });
     for (const { seq, kind, step, payload } of this.history.get(id)!) {
-      if (payload && kind !== EventKind.EVENT_KIND_RUN_ENDED)
+      if (payload && kind !== EventKind.EVENT_KIND_RUN_ENDED && kind !== EventKind.EVENT_KIND_ITEM_SUCCEEDED)
         placeValue(stored, { seq, kind, step: step < 0 ? null : step }, { ...payload });
     }
     return stored;
+  }
+
+  #openItems(runId: string): string | null {
+    const rows = [...this.items].flatMap(([key, { state, input }]) => {
+      const [id, step, item] = key.split("/");
+      if (id !== runId) return [];
+      const bytes = input && Buffer.from(Payload.encode(toPayload(input)!).finish()).toString("base64");
+      return [[Number(step), Number(item), state, bytes ?? null] as const];
+    });
+    rows.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+    return rows.length === 0 ? null : JSON.stringify(rows);
+  }
+
+  #itemOutputs(runId: string, step: number): ItemOutput[] {
+    const rows = (this.history.get(runId) ?? []).filter(
+      (row) => row.kind === EventKind.EVENT_KIND_ITEM_SUCCEEDED && row.step === step,
+    );
+    return rows
+      .map(({ item, note, payload }) => ({ item, key: note, value: payload! }))
+      .sort((a, b) => a.item - b.item);
   }
 
   putPayload(bytes: Uint8Array): string {
@@ -157,8 +187,15 @@ export class ModelStore {
       history.map(({ kind }) => kind),
     );
     this.runs.set(run.id, toRow(write));
-    for (const { seq, kind, step, payload } of write.records)
-      history.push({ seq, kind, step, payload: payload && { ...payload } });
+    for (const { seq, kind, step, item = 0, note = "", payload } of write.records)
+      history.push({ seq, kind, step, item, note, payload: payload && { ...payload } });
+    for (const { step, item } of write.items?.values() ?? []) {
+      const key = `${run.id}/${step}/${item}`;
+      const state = run.items?.get(step)?.get(item);
+      const { input } = state ?? this.items.get(key) ?? {};
+      if (state) this.items.set(key, { state: encodeItem(state, run.acceptedAtMs), input });
+      else this.items.delete(key);
+    }
     this.history.set(run.id, history);
     for (const effect of write.effects) this.#applyEffect(run, effect);
     return true;
@@ -171,20 +208,21 @@ export class ModelStore {
         const { index, taskQueue, method, contract } = effect.step;
         const about = { namespaceId: run.namespaceId, taskQueue, callee: `${method}@${contract}` };
         const place = { priority: effect.priority, readyAtMs: effect.atMs, claimedUntilMs: 0 };
-        this.ready.set(`${run.id}/${index}`, { runId: run.id, step: index, ...about, ...place });
+        const { item = 0 } = effect;
+        this.ready.set(`${run.id}/${index}/${item}`, { runId: run.id, step: index, item, ...about, ...place });
         return;
       }
       case "dequeue":
-        this.ready.delete(`${run.id}/${effect.step.index}`);
+        this.ready.delete(`${run.id}/${effect.step.index}/${effect.item ?? 0}`);
         return;
       case "bind": {
-        const { step, attempt, lease, session } = effect;
-        const about = { runId: run.id, stepId: step.id, step: step.index, attempt, lease, session };
-        this.bindings.set(`${run.id}/${step.index}`, { ...about, boundAtMs: this.#world.nowMs });
+        const { step, item = 0, attempt, lease, session } = effect;
+        const about = { runId: run.id, stepId: step.id, step: step.index, item, attempt, lease, session };
+        this.bindings.set(`${run.id}/${step.index}/${item}`, { ...about, boundAtMs: this.#world.nowMs });
         return;
       }
       case "unbind":
-        this.bindings.delete(`${run.id}/${effect.step.index}`);
+        this.bindings.delete(`${run.id}/${effect.step.index}/${effect.item ?? 0}`);
     }
   }
 
@@ -225,7 +263,7 @@ export class ModelStore {
     return [...queues.values()];
   }
 
-  #claimReady(queue: Parameters<RunStore["claimReady"]>[0]): { runId: string; step: number }[] {
+  #claimReady(queue: Parameters<RunStore["claimReady"]>[0]): ReadyStep[] {
     const { nowMs } = this.#world;
     const free = [...this.ready.values()].filter(
       (row) =>
@@ -237,7 +275,7 @@ export class ModelStore {
     free.sort((a, b) => b.priority - a.priority || a.readyAtMs - b.readyAtMs);
     const best = free.slice(0, queue.limit);
     for (const row of best) row.claimedUntilMs = nowMs + queue.holdMs;
-    return best.map(({ runId, step }) => ({ runId, step }));
+    return best.map(({ runId, step, item }) => ({ runId, step, item }));
   }
 }
 
@@ -265,5 +303,6 @@ function toRow(write: RunWrite): RunRow {
     ended: run.endedAtMs || null,
     wakeup: run.wakeupAtMs || null,
     state: Buffer.from(encodeRunState(run)),
+    items: null,
   };
 }

@@ -2,7 +2,7 @@ import { Command } from "@commander-js/extra-typings";
 import { type Json, object, objects, text } from "../json.js";
 import { plain } from "../output.js";
 import { openSession } from "../session.js";
-import { paintStatus, showAgo, showBetween, showFailure, showValue } from "../show.js";
+import { paintStatus, showAgo, showBetween, showFailure, showItems, showValue } from "../show.js";
 
 /** `taskmesh runs show`: a run with its steps, attempts and payloads. */
 export const runsShow = () =>
@@ -44,7 +44,7 @@ export const runsShow = () =>
           showBetween(step.startedAt, step.endedAt, now),
           plain(text(step.method)),
           ...(nested ? [plain(text(step.childRunId))] : []),
-          showFailure(step.failure) || showValue(step.output, 80),
+          showFailure(step.failure) || showItems(step.items) || showValue(step.output, 80),
         ]),
       );
     });

@@ -19,6 +19,7 @@ import { createScopeTypes, type ScopeTypes, type StepOutput } from "./cel/scope-
 import { calleesOf, checkCallee, childPlan, childSettings, nearestMethod } from "./chain-callee.js";
 import { edgesOf, reportCycle } from "./chain-edges.js";
 import { neededBy } from "./chain-graph.js";
+import { type CheckedEach, checkEach, eachOutput, planEach } from "./compile-each.js";
 import { checkJoin, inOrderOfJoins, joinPlan, missedBy, racesOf, typesWithout } from "./compile-join.js";
 import { type CheckedMessage, checkMapping, type Report } from "./compile-message.js";
 import { checkRepeat, type Repeat, repeatPlan } from "./compile-repeat.js";
@@ -152,6 +153,7 @@ interface StepDraft {
   repeat?: Repeat | undefined;
   condition?: CheckedExpression;
   input?: CheckedMessage;
+  each?: CheckedEach;
 }
 
 function chainContract(spec: ChainSpec, environment: ChainEnvironment, report: Report): Contract | undefined {
@@ -268,6 +270,7 @@ function scopeTypes(
         output,
         registry,
         skippable: spec.when !== "" || branch !== undefined,
+        ...eachOutput(spec),
       });
     }
   }
@@ -318,7 +321,10 @@ function checkStep(step: StepDraft, steps: readonly StepDraft[], all: ScopeTypes
     }
   }
   checkJoin(step, report);
-  if (step.contract === undefined) return;
+  const each = checkEach(step, types, guarded, report);
+  if (each) step.each = each;
+  // What is wrong with the items would be reported again for each use of them.
+  if (step.contract === undefined || (spec.each && !each)) return;
   step.repeat = checkRepeat(step, types, guarded, report);
   for (const read of step.repeat?.until.reading.steps ?? []) if (read !== step.index) step.needs.add(read);
   if (spec.switch !== undefined && !checkCases(step, types, guarded, report)) return;
@@ -327,7 +333,7 @@ function checkStep(step: StepDraft, steps: readonly StepDraft[], all: ScopeTypes
     fields: step.waiting?.fields ?? spec.input,
     path: step.waiting ? `${path}.${step.waiting.setting}` : `${path}.input`,
     stepId: spec.id,
-    types,
+    types: each?.types ?? types,
     guarded,
     self: spec.id,
   };
@@ -357,7 +363,9 @@ function planStep(step: StepDraft, shape: Shape, types: ScopeTypes, options: { f
     needs: [...step.needs].sort((a, b) => a - b),
     neededBy: shape.users[step.index]!,
   };
-  const bind = compileBinding(contract.input, step.input!.sources, types, { ...options, label });
+  const within = step.each?.types ?? types;
+  const bind = compileBinding(contract.input, step.input!.sources, within, { ...options, label });
+  const bindInput = checkedBinding(bind, contract, "input");
   const when = step.condition && compileCondition(step.condition, types, { ...options, label: `${label}, when` });
   const condition = step.branch ? branchCondition(step.branch, shape.steps[step.branch.of]!.contract!, when) : when;
   const join = joinPlan(step, shape.steps);
@@ -369,7 +377,8 @@ function planStep(step: StepDraft, shape: Shape, types: ScopeTypes, options: { f
     ...(join ? { join } : {}),
     ...(race ? { race } : {}),
     ...(step.repeat ? { repeat: repeatPlan(step.repeat, types, label, options.force) } : {}),
-    bindInput: checkedBinding(bind, contract, "input"),
+    bindInput,
+    ...planEach(step.each, step.input!.sources, { types, bindInput }, { ...options, label }),
     ...(step.waiting ? { wait: step.waiting.plan } : {}),
   };
 }

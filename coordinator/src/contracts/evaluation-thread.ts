@@ -1,7 +1,7 @@
 /** The thread that evaluates; evaluation.ts holds the other end. */
 import { parentPort } from "node:worker_threads";
 import { ChainSpec } from "@taskmesh/proto";
-import type { ChainPlan, Evaluated } from "../engine/plan.js";
+import type { ChainPlan, Evaluated, OpenedItems, Scope, StepPlan } from "../engine/plan.js";
 import { compileChain } from "./compile-chain.js";
 import { loadContract } from "./descriptors.js";
 import type { EvaluationAnswer, EvaluationRequest, EvaluationStart } from "./evaluation.js";
@@ -14,7 +14,7 @@ port.on("message", (request: EvaluationRequest) => {
   const answer: EvaluationAnswer = { id: request.id, result: evaluate(request) };
   port.postMessage(answer);
 });
-function evaluate(request: EvaluationRequest): Evaluated<Uint8Array | boolean> {
+function evaluate(request: EvaluationRequest): EvaluationAnswer["result"] {
   try {
     const { source, scope, task } = request;
     if (source !== undefined) plans.set(request.plan, compile(source));
@@ -26,11 +26,17 @@ function evaluate(request: EvaluationRequest): Evaluated<Uint8Array | boolean> {
     const step = plan.steps[task.step];
     if (step === undefined) throw new Error(`there is no step ${task.step}`);
     if (task.kind === "input") return step.bindInput(scope);
+    if (task.kind === "items") return opened(step, scope, task.from);
     return step.condition?.(scope) ?? { kind: "value", value: true };
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     return { kind: "failed", error: { reason: "EXPRESSION_FAILED", message } };
   }
+}
+
+function opened({ each, id }: StepPlan, scope: Scope, from: number): Evaluated<OpenedItems> {
+  if (each === undefined) throw new Error(`step ${id} is no fan-out`);
+  return each.open(scope, from);
 }
 
 function compile({ spec, method, contracts, publicUrl }: NonNullable<EvaluationRequest["source"]>): ChainPlan {

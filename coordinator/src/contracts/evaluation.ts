@@ -9,11 +9,17 @@
  * E2. A plan is sent to a thread once; the thread keeps it for as long as the two agree on it (`plansMax`).
  */
 import type { Worker } from "node:worker_threads";
-import type { ChainPlan, Evaluated, EvaluationError, Scope } from "../engine/plan.js";
+import type { ChainPlan, Evaluated, EvaluationError, OpenedItems, Scope } from "../engine/plan.js";
 import { startThread } from "../thread.js";
 
 /** What is evaluated: a step's condition or input by its index, or the chain's output. */
-export type EvaluationTask = { kind: "condition" | "input"; step: number } | { kind: "output" };
+export type EvaluationTask =
+  | { kind: "condition" | "input"; step: number }
+  /** The items of a fan-out from this one on. */
+  | { kind: "items"; step: number; from: number }
+  | { kind: "output" };
+
+type Result = Evaluated<Uint8Array | boolean | OpenedItems>;
 
 /** From here to the thread. */
 export interface EvaluationRequest {
@@ -38,7 +44,7 @@ export interface EvaluationStart {
 /** What comes back. */
 export interface EvaluationAnswer {
   id: number;
-  result: Evaluated<Uint8Array | boolean>;
+  result: Result;
 }
 
 export interface EvaluationThread {
@@ -46,6 +52,8 @@ export interface EvaluationThread {
   condition(plan: ChainPlan, step: number, scope: Scope): Promise<Evaluated<boolean>>;
   /** Encodes a step's input. */
   input(plan: ChainPlan, step: number, scope: Scope): Promise<Evaluated<Uint8Array>>;
+  /** Binds the inputs of a fan-out's items, from one of them on. */
+  items(plan: ChainPlan, step: number, scope: Scope, from: number): Promise<Evaluated<OpenedItems>>;
   /** Encodes the chain's output. */
   output(plan: ChainPlan, scope: Scope): Promise<Evaluated<Uint8Array>>;
   /** Ends the thread; what is still waiting fails. Safe to repeat. */
@@ -65,7 +73,7 @@ const startTimeoutMs = 60_000;
 interface Job {
   request: EvaluationRequest;
   plan: ChainPlan;
-  resolve: (result: Evaluated<Uint8Array | boolean>) => void;
+  resolve: (result: Result) => void;
 }
 
 /** Makes it; the thread starts with the first evaluation. */
@@ -78,7 +86,7 @@ export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions
   let ids = 0;
   let stopped = false;
 
-  const finish = (result: Evaluated<Uint8Array | boolean>): void => {
+  const finish = (result: Result): void => {
     clearTimeout(timer);
     const job = running;
     running = undefined;
@@ -136,7 +144,7 @@ export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions
     }
     thread.postMessage(request);
   };
-  const evaluate = (plan: ChainPlan, task: EvaluationTask, scope: Scope): Promise<Evaluated<Uint8Array | boolean>> =>
+  const evaluate = (plan: ChainPlan, task: EvaluationTask, scope: Scope): Promise<Result> =>
     new Promise((resolve) => {
       if (stopped) return resolve(failure("the coordinator is stopping"));
       if (plan.source === undefined) return resolve(failure("the plan has no expressions"));
@@ -148,6 +156,8 @@ export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions
   return {
     condition: async (plan, step, scope) => narrow(await evaluate(plan, { kind: "condition", step }, scope), "boolean"),
     input: async (plan, step, scope) => narrow(await evaluate(plan, { kind: "input", step }, scope), "object"),
+    items: async (plan, step, scope, from) =>
+      narrow(await evaluate(plan, { kind: "items", step, from }, scope), "object"),
     output: async (plan, scope) => narrow(await evaluate(plan, { kind: "output" }, scope), "object"),
     async stop() {
       stopped = true;
@@ -164,8 +174,8 @@ function failure(message: string): { kind: "failed"; error: EvaluationError } {
 }
 
 /** The thread answers a condition with a boolean and a message with bytes; anything else is a fault of ours. */
-function narrow<T extends Uint8Array | boolean>(
-  result: Evaluated<Uint8Array | boolean>,
+function narrow<T extends Uint8Array | boolean | OpenedItems>(
+  result: Result,
   type: "boolean" | "object",
 ): Evaluated<T> {
   if (result.kind !== "value") return result;

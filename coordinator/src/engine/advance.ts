@@ -71,7 +71,7 @@ export function advance(run: RunState, plan: ChainPlan, event: RunEvent, context
     case "redispatch":
       return redispatch(beginTurn(run, plan, context), event);
     case "admit":
-      return admit(beginTurn(run, plan, context), event.step);
+      return admit(beginTurn(run, plan, context), event.step, event.item);
     case "evaluated":
       return evaluated(beginTurn(run, plan, context), event.stepId, event.evaluation);
     case "cancel":

@@ -1,5 +1,6 @@
 /** What workers report of attempts, and what becomes of attempts that nobody reports any more. Only the current lease is heard (E2). */
 import { EventKind, type Failure } from "@taskmesh/proto";
+import { reportItem } from "./items.js";
 import type { ChainPlan, Value } from "./plan.js";
 import { nextRetryAtMs } from "./retry.js";
 import { endRound } from "./rounds.js";
@@ -16,14 +17,29 @@ type ReportEvent = Extract<RunEvent, { report: Report; kind: "complete" | "bind"
 /** Only the holder of the current lease is heard (E2). */
 export function onReport(run: RunState, plan: ChainPlan, event: ReportEvent, context: Context): Advance {
   const index = stepIndex(plan, event.report.stepId);
-  if (index === undefined || event.report.item !== 0) return unchanged(run, "unknown-step");
+  if (index === undefined) return unchanged(run, "unknown-step");
+  if (plan.steps[index]!.each) {
+    const { item } = event.report;
+    return reportItem(run, plan, { index, item, context }, (turn) => apply(turn, event, index));
+  }
+  if (event.report.item !== 0) return unchanged(run, "unknown-step");
   // No worker holds a child's lease, whoever knows it: it is no secret.
   if (plan.steps[index]!.child) return unchanged(run, "stale-lease");
   const step = run.steps[index]!;
   if (event.report.lease !== step.lease || !inFlight(step.status)) {
-    return refuseReport(run, plan, event, index, context);
+    return refuseReport(() => beginTurn(run, plan, context), run, event, index);
   }
-  const turn = beginTurn(run, plan, context);
+  return act(beginTurn(run, plan, context), event, index);
+}
+
+/** The same within a turn: for an item that stands in its step's place. */
+function apply(turn: Turn, event: ReportEvent, index: number): Advance {
+  const step = turn.run.steps[index]!;
+  const current = event.report.lease === step.lease && inFlight(step.status);
+  return current ? act(turn, event, index) : refuseReport(() => turn, turn.run, event, index);
+}
+
+function act(turn: Turn, event: ReportEvent, index: number): Advance {
   switch (event.kind) {
     case "complete":
       return complete(turn, index, event);
@@ -37,13 +53,13 @@ export function onReport(run: RunState, plan: ChainPlan, event: ReportEvent, con
 }
 
 /** A completion of a superseded attempt is kept as a late one; everything else that is stale leaves no trace. */
-function refuseReport(run: RunState, plan: ChainPlan, event: ReportEvent, index: number, context: Context): Advance {
+function refuseReport(begin: () => Turn, run: RunState, event: ReportEvent, index: number): Advance {
   const step = run.steps[index]!;
   const { lease, attempt } = event.report;
   if (lease === step.lease) return unchanged(run, "duplicate");
   const known = lease !== "" && attempt >= 1 && attempt <= step.attempt;
   if (event.kind !== "complete" || !known || step.late >= lateMax) return unchanged(run, "stale-lease");
-  const turn = beginTurn(run, plan, context);
+  const turn = begin();
   editStep(turn, index).late += 1;
   const note = event.outcome.kind;
   record(turn, EventKind.EVENT_KIND_COMPLETION_LATE, { step: index, attempt, session: event.session, note });
@@ -77,9 +93,12 @@ export function attemptSucceeded(turn: Turn, index: number, output: Value, about
   const step = editStep(turn, index);
   step.status = StepStatus.STEP_STATUS_SUCCEEDED;
   step.endedAtMs = turn.nowMs;
-  turn.run.outputs[index] = output;
-  const { attempt } = step;
-  record(turn, EventKind.EVENT_KIND_STEP_SUCCEEDED, { step: index, attempt, payload: output, ...about });
+  const { attempt, key } = step;
+  if (turn.at) turn.at.outputBytes = output.sizeBytes;
+  else turn.run.outputs[index] = output;
+  const kind = turn.at ? EventKind.EVENT_KIND_ITEM_SUCCEEDED : EventKind.EVENT_KIND_STEP_SUCCEEDED;
+  const note = key === undefined ? {} : { note: key };
+  record(turn, kind, { step: index, attempt, payload: output, ...note, ...about });
   startReady(turn, turn.plan.steps[index]!.neededBy);
   return changed(turn);
 }

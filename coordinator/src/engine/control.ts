@@ -3,6 +3,7 @@ import { EventKind, type Failure } from "@taskmesh/proto";
 import { attemptFailed } from "./attempts.js";
 import { resumeChild } from "./children.js";
 import { dueOf } from "./deadlines.js";
+import { cancelItems, itemsEvaluated, onItem, redispatchItems, wakeItems } from "./items.js";
 import type { ChainPlan } from "./plan.js";
 import { askChild, endCancelled, endRun, failStep, finishIfOver, forgetLease, stopStep } from "./run-end.js";
 import type { Advance, Context, Evaluation, RunEvent } from "./run-event.js";
@@ -30,6 +31,10 @@ export function redispatch(turn: Turn, event: Extract<RunEvent, { kind: "redispa
   plan.steps.forEach((stepPlan, index) => {
     const step = run.steps[index]!;
     if (isFinal(run.status) || (report && report.stepId !== stepPlan.id)) return;
+    if (step.each) {
+      if (redispatchItems(turn, index, event)) touched = true;
+      return;
+    }
     if (stepPlan.child) resumeChild(turn, stepPlan, event);
     if (isEvaluating(step)) turn.effects.push({ kind: "evaluate", stepId: stepPlan.id });
     if (step.status !== StepStatus.STEP_STATUS_DISPATCHED || run.cancel) return;
@@ -43,8 +48,9 @@ export function redispatch(turn: Turn, event: Extract<RunEvent, { kind: "redispa
   return touched || turn.effects.length > 0 ? changed(turn) : unchanged(run, "not-due");
 }
 
-export function admit(turn: Turn, index: number): Advance {
+export function admit(turn: Turn, index: number, item?: number): Advance {
   const step = turn.run.steps[index];
+  if (item !== undefined && step?.each && !turn.at) return onItem(turn, index, item, () => admit(turn, index));
   if (!step) return unchanged(turn.run, "unknown-step");
   if (step.status !== StepStatus.STEP_STATUS_READY || turn.run.cancel) return unchanged(turn.run, "not-ready");
   const plan = turn.plan.steps[index]!;
@@ -57,6 +63,8 @@ export function evaluated(turn: Turn, stepId: string, evaluation: Evaluation): A
   if (stepId === "") return evaluatedOutput(turn, evaluation);
   const index = stepIndex(turn.plan, stepId);
   if (index === undefined) return unchanged(turn.run, "unknown-step");
+  const opened = turn.plan.steps[index]!.each && itemsEvaluated(turn, index, evaluation);
+  if (opened) return opened;
   if (!isEvaluating(turn.run.steps[index]!) || turn.run.cancel) return unchanged(turn.run, "not-ready");
   const plan = turn.plan.steps[index]!;
   if (evaluation.kind === "failed") {
@@ -69,6 +77,7 @@ export function evaluated(turn: Turn, stepId: string, evaluation: Evaluation): A
     startReady(turn, plan.neededBy);
     return changed(turn);
   }
+  if (evaluation.kind === "items") return unchanged(turn.run, "not-ready");
   editStep(turn, index).input = evaluation.value;
   if (!plan.wait) offerStep(turn, plan);
   else if (startWait(turn, plan) === "over") startReady(turn, plan.neededBy);
@@ -98,6 +107,10 @@ export function cancel(run: RunState, plan: ChainPlan, reason: string, context: 
   turn.run.steps.forEach((step, index) => {
     const abandoned = plan.steps[index]!.child?.onParentClose === "abandon";
     if (isOver(step.status)) return;
+    if (step.each) {
+      cancelItems(turn, index);
+      return;
+    }
     if (inFlight(step.status) && !abandoned) {
       askChild(turn, index);
       return;
@@ -130,6 +143,7 @@ function wakeStep(turn: Turn, index: number): void {
   if (isFinal(turn.run.status)) return;
   const plan = turn.plan.steps[index]!;
   const step = turn.run.steps[index]!;
+  if (step.each) return wakeItems(turn, index, () => wakeStep(turn, index));
   const due = dueOf(step, plan, turn.nowMs);
   const expired = StepStatus.STEP_STATUS_EXPIRED;
   switch (due) {

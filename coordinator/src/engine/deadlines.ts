@@ -43,10 +43,17 @@ export function nextWakeupAtMs(run: RunState, plan: ChainPlan): number {
     const step = run.steps[i]!;
     if (step.status === StepStatus.STEP_STATUS_PENDING || isOver(step.status)) continue;
     const stepPlan = plan.steps[i]!;
-    if (step.status === StepStatus.STEP_STATUS_RETRYING) at = Math.min(at, step.retryAtMs);
-    at = Math.min(at, scheduleToCloseAtMs(step, stepPlan), scheduleToStartAtMs(step, stepPlan));
-    if (step.wait) at = Math.min(at, waitEndsAtMs(step));
-    if (inFlight(step.status)) at = Math.min(at, startToCloseAtMs(step, stepPlan));
+    if (!step.each) at = Math.min(at, wakeupOf(step, stepPlan));
+    else for (const item of run.items?.get(i)?.values() ?? []) at = Math.min(at, wakeupOf(item, stepPlan));
   }
   return at;
+}
+
+/** When something of the step, or of the item, is due next. */
+function wakeupOf(step: StepState, plan: StepPlan): number {
+  if (step.status === StepStatus.STEP_STATUS_PENDING) return Infinity;
+  let at = step.status === StepStatus.STEP_STATUS_RETRYING ? step.retryAtMs : Infinity;
+  at = Math.min(at, scheduleToCloseAtMs(step, plan), scheduleToStartAtMs(step, plan));
+  if (step.wait) at = Math.min(at, waitEndsAtMs(step));
+  return inFlight(step.status) ? Math.min(at, startToCloseAtMs(step, plan)) : at;
 }

@@ -21,6 +21,10 @@ export interface Scope {
   input: Value;
   /** By step index; undefined: not run yet, skipped or failed. */
   outputs: readonly (Value | undefined)[];
+  /** The item that a fan-out's input is bound for. */
+  each?: { value: unknown; index: number; key?: string };
+  /** What is decoded once for many items. */
+  memo?: Map<object, unknown>;
 }
 
 /** A mistake that an expression makes at run time (division by zero, missing key); final. */
@@ -83,6 +87,26 @@ export interface StepPlan {
   repeat?: RepeatPlan;
   /** The step waits instead of calling: it has no attempts, and its input says what it waits for. */
   wait?: WaitPlan;
+  /** The step is a fan-out; `bindInput` then wants a scope with an item. */
+  each?: EachPlan;
+}
+
+/** What a fan-out goes over, and how. */
+export interface EachPlan {
+  kind: "list" | "map";
+  parallelMax: number;
+  /** Items that may fail: the larger of both. */
+  toleratedCount: number;
+  toleratedShare: number;
+  /** The inputs of the items from `from` on: as many as fit into a commit. */
+  open: (scope: Scope, from: number) => Evaluated<OpenedItems>;
+}
+
+/** Items whose inputs are bound, in order. */
+export interface OpenedItems {
+  /** Of the whole fan-out. */
+  total: number;
+  items: { key?: string; input: Exclude<Evaluated<Uint8Array>, { kind: "deferred" }> }[];
 }
 
 /** A step that begins when one of these steps has succeeded, or all are over; of the rest of its needs all must be over. */

@@ -6,7 +6,15 @@
  */
 import { Failure } from "@taskmesh/proto";
 import type { Value } from "./plan.js";
-import { type Messages, pendingStep, type RunState, type StepState, StepStatus, type WaitState } from "./run-state.js";
+import {
+  type EachState,
+  type Messages,
+  pendingStep,
+  type RunState,
+  type StepState,
+  StepStatus,
+  type WaitState,
+} from "./run-state.js";
 
 type StoredValue = [contract: string, sizeBytes: number, sha256: string, reference: string];
 /** 0: pending. Instants are 0 where there is none, else 1 + the milliseconds since acceptance. */
@@ -47,6 +55,8 @@ interface StoredState {
   messages?: { kept: [mailbox: string, key: string, seq: number][]; keys: readonly string[] };
   parent?: [runId: string, stepId: string, depth: number];
   closing?: { status: number; failure?: unknown };
+  /** Fan-outs: [step, total, next, started, succeeded, failed, bytes, opening, mark]. */
+  each?: [...number[], string][];
 }
 
 /** The JSON text of what the run row's columns do not say. */
@@ -67,11 +77,31 @@ export function encodeRunState(run: RunState): string {
   }
   if (run.parent) stored.parent = [run.parent.runId, run.parent.stepId, run.parent.depth];
   if (run.closing) stored.closing = storeClosing(run.closing);
+  const each = run.steps.flatMap(({ each: one }, index) => (one ? [storeEach(index, one)] : []));
+  if (each.length > 0) stored.each = each;
   return JSON.stringify(stored);
 }
 
 function storeClosing({ status, failure }: NonNullable<RunState["closing"]>): NonNullable<StoredState["closing"]> {
   return failure ? { status, failure: Failure.toJSON(failure) } : { status };
+}
+
+type EachNumbers = [number, number, number, number, number, number, number, number];
+
+const storeEach = (step: number, e: EachState): [...number[], string] => {
+  return [step, e.total, e.next, e.started, e.succeeded, e.failed, e.bytes, e.opening ? 1 : 0, e.mark];
+};
+
+/** The JSON text of an item's row; its input is a column of its own. */
+export function encodeItem(item: StepState, acceptedAtMs: number): string {
+  const { input: _, key, ...state } = item;
+  return JSON.stringify(key === undefined ? [storeStep(state, acceptedAtMs)] : [storeStep(state, acceptedAtMs), key]);
+}
+
+/** The item that `encodeItem` wrote. */
+export function decodeItem(text: string, acceptedAtMs: number, input: Value | undefined): StepState {
+  const [row, key] = JSON.parse(text) as [StoredStep, string?];
+  return { ...loadStep(row, acceptedAtMs), ...(input ? { input } : {}), ...(key === undefined ? {} : { key }) };
 }
 
 function storeStep(s: StepState, originMs: number): StoredStep {
@@ -123,9 +153,15 @@ export function decodeRunState(
     >
   > {
   const stored = JSON.parse(text) as StoredState;
+  const steps = stored.steps.map((row) => loadStep(row, acceptedAtMs));
+  for (const row of stored.each ?? []) {
+    const mark = row.at(-1) as string;
+    const [step, total, next, started, succeeded, failed, bytes, opening] = row.slice(0, -1) as EachNumbers;
+    steps[step]!.each = { total, next, started, succeeded, failed, bytes, opening: opening === 1, mark };
+  }
   return {
     nowMs: stored.now,
-    steps: stored.steps.map((row) => loadStep(row, acceptedAtMs)),
+    steps,
     evaluatingOutput: stored.evaluatingOutput === true,
     ...(stored.trace ? { trace: stored.trace } : {}),
     ...(stored.cancel ? { cancel: stored.cancel } : {}),

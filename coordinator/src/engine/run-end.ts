@@ -1,5 +1,6 @@
 /** How steps fail and runs end. A run ends once; what was under way is told to stop by the loss of its lease. */
 import { EventKind, type Failure } from "@taskmesh/proto";
+import { dropItems } from "./items.js";
 import { failInRace } from "./joins.js";
 import type { Value } from "./plan.js";
 import { inFlight, isFinal, isOver, RunStatus, StepStatus } from "./run-state.js";
@@ -20,6 +21,12 @@ export function failStep(
   const step = stopStep(turn, index, status);
   const kind =
     status === StepStatus.STEP_STATUS_FAILED ? EventKind.EVENT_KIND_STEP_FAILED : EventKind.EVENT_KIND_STEP_EXPIRED;
+  if (turn.at) {
+    turn.at.failure = failure;
+    const key = step.key === undefined ? {} : { note: step.key };
+    record(turn, EventKind.EVENT_KIND_ITEM_FAILED, { step: index, attempt: step.attempt, failure, ...key });
+    return;
+  }
   record(turn, kind, { step: index, attempt: step.attempt, failure });
   endRun(turn, RunStatus.RUN_STATUS_FAILED, failureOfRun(turn, index, failure));
 }
@@ -36,7 +43,8 @@ export function stopStep(turn: Turn, index: number, status: StepStatus) {
   const plan = turn.plan.steps[index]!;
   const step = editStep(turn, index);
   askChild(turn, index);
-  releaseLease(turn, index);
+  if (step.each) dropItems(turn, index);
+  else releaseLease(turn, index);
   if (step.status === StepStatus.STEP_STATUS_READY) turn.effects.push({ kind: "dequeue", step: plan });
   closeWait(turn, plan, step);
   step.status = status;
@@ -114,6 +122,7 @@ function closeRun(turn: Turn, status: RunStatus, failure: Failure | undefined): 
 /** Ends the run if all its steps are over. */
 export function finishIfOver(turn: Turn): void {
   const { run } = turn;
+  if (turn.at) return;
   if (isFinal(run.status) || run.evaluatingOutput || !run.steps.every((step) => isOver(step.status))) return;
   if (run.closing) return endRun(turn, run.closing.status, run.closing.failure);
   if (run.cancel) return endCancelled(turn);

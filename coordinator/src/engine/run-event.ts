@@ -17,7 +17,12 @@ export type Outcome =
   | { kind: "cancelled"; message: string };
 
 /** What an evaluation off the engine found for a step, or for the chain's output (`stepId` ""). */
-export type Evaluation = { kind: "skip" } | { kind: "value"; value: Value } | { kind: "failed"; failure: Failure };
+export type Evaluation =
+  /** Items of a fan-out, from the index `from` on. */
+  | { kind: "items"; from: number; total: number; items: { key?: string; input: Value | Failure }[] }
+  | { kind: "skip" }
+  | { kind: "value"; value: Value }
+  | { kind: "failed"; failure: Failure };
 
 export type RunEvent =
   /** A worker reports how an attempt ended. */
@@ -53,7 +58,7 @@ export type RunEvent =
       startsOnly?: true;
     }
   /** A lane may have room for a step of the ready queue. */
-  | { kind: "admit"; step: number }
+  | { kind: "admit"; step: number; item?: number }
   | { kind: "evaluated"; stepId: string; evaluation: Evaluation }
   | { kind: "cancel"; reason: string }
   /** A person does something with an assignment. */
@@ -84,6 +89,8 @@ export interface RunRecord {
   kind: EventKind;
   /** Step index; -1: about the run. */
   step: number;
+  /** Of a fan-out step: the item, where the record is about one. */
+  item?: number;
   attempt: number;
   moves: Move[];
   payload?: Value;
@@ -105,14 +112,23 @@ export type Effect =
       lease: string;
       input: Value /** handed to a claimer instead of a lane */;
       claimed: boolean;
+      item?: number;
       /** An earlier attempt may have left a checkpoint: it goes along. */
       resume?: true;
     }
   | { kind: "evaluate"; stepId: string }
-  | { kind: "enqueue"; step: StepPlan; atMs: number; priority: number }
-  | { kind: "dequeue"; step: StepPlan }
-  | { kind: "bind"; step: StepPlan; attempt: number; lease: string; session: string; startedAtMs: number }
-  | { kind: "unbind"; step: StepPlan }
+  | { kind: "enqueue"; step: StepPlan; item?: number; atMs: number; priority: number }
+  | { kind: "dequeue"; step: StepPlan; item?: number }
+  | {
+      kind: "bind";
+      step: StepPlan;
+      item?: number;
+      attempt: number;
+      lease: string;
+      session: string;
+      startedAtMs: number;
+    }
+  | { kind: "unbind"; step: StepPlan; item?: number }
   /** The lease is no longer current: its place in the lane's window is free. */
   | { kind: "free"; lease: string }
   /** Rows for the inbox; see store/assignments.ts. */
@@ -146,6 +162,15 @@ export interface Advance {
   run: RunState;
   records: RunRecord[];
   effects: Effect[];
+  /** Items that are to be stored as they are now, or deleted where they are gone. */
+  items?: ItemChange[];
+}
+
+/** An item that an event changed; `opened`: it has no row yet. */
+export interface ItemChange {
+  step: number;
+  item: number;
+  opened: boolean;
 }
 
 export type Unchanged =

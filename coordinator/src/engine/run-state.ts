@@ -45,6 +45,10 @@ export interface StepState {
   late: number;
   /** The input, where it was evaluated off the engine and stored. */
   input?: Value;
+  /** A fan-out step whose items are open, or over. */
+  each?: EachState;
+  /** An item of a fan-out over a map: its key. */
+  key?: string;
   /** An attempt has reported a checkpoint: the next one is given it. */
   checkpointed?: true;
   /** Of a step that begins with the first of several: the one that it began with. */
@@ -62,6 +66,29 @@ export interface WaitState {
   /** The person who has claimed the assignment. */
   claimedBy?: string;
 }
+
+/**
+ * What the header keeps of a fan-out. Items below `next` are open: those that are not over are in `RunState.items`, and nothing else of
+ * an item is kept in memory.
+ */
+export interface EachState {
+  total: number;
+  /** Items below it were opened. */
+  next: number;
+  /** Items below it were started. */
+  started: number;
+  succeeded: number;
+  failed: number;
+  /** Of the outputs together. */
+  bytes: number;
+  /** The inputs of further items are being bound. */
+  opening: boolean;
+  /** The lease that was given last, so that no two commits of different outcome leave equal headers. */
+  mark: string;
+}
+
+/** Items of one fan-out that are open and not over, in order. */
+export type OpenItems = ReadonlyMap<number, StepState>;
 
 export interface RunState {
   readonly id: string;
@@ -103,6 +130,8 @@ export interface RunState {
   closing?: { status: RunStatus; failure?: Failure };
   /** By step index, for steps that succeeded. */
   outputs: (Value | undefined)[];
+  /** By step index, for fan-outs under way; absent: there are none. */
+  items?: ReadonlyMap<number, OpenItems>;
 }
 
 /** A message for a step that does not wait yet. */
@@ -134,6 +163,13 @@ export interface ParentRef {
   /** Number of runs above. */
   depth: number;
 }
+/** The state of a step, or of the item of a fan-out step; undefined: the item is over or not open. */
+export const stateOf = (run: RunState, step: number, item: number): StepState | undefined =>
+  run.steps[step]?.each || run.items?.has(step) ? run.items?.get(step)?.get(item) : run.steps[step];
+
+/** Whether any step, or the item of that index of any fan-out, is so. */
+export const someState = (run: RunState, item: number, is: (state: StepState) => boolean): boolean =>
+  run.steps.some(is) || [...(run.items?.values() ?? [])].some((items) => items.has(item) && is(items.get(item)!));
 
 /** How long a run whose time counts from its first start may be without one: it must end though no worker ever comes. */
 export const unstartedMsMax = 30 * 24 * 3_600_000;

@@ -15,6 +15,7 @@ import { beginWait } from "./waits.js";
 
 /** Starts every step of `candidates` whose needs are over, and those that this in turn makes startable; ends the run if none is left. */
 export function startReady(turn: Turn, candidates: Iterable<number>): void {
+  if (turn.at) return;
   const queue = [...candidates];
   for (let at = 0; at < queue.length && !isFinal(turn.run.status); at++) {
     const index = queue[at]!;
@@ -44,7 +45,7 @@ function beginStep(turn: Turn, plan: StepPlan): "begun" | "over" {
     skipStep(turn, plan.index);
     return "over";
   }
-  if (condition?.kind === "deferred") evaluateLater(turn, plan, step);
+  if (condition?.kind === "deferred" || plan.each) evaluateLater(turn, plan, step);
   else if (plan.wait) return startWait(turn, plan);
   else offerStep(turn, plan);
   return "begun";
@@ -122,7 +123,7 @@ export function giveLease(
     claimed,
     ...resumeOf(step),
   });
-  if (turn.records.length === 0)
+  if (turn.records.length === 0 && !turn.at)
     record(turn, EventKind.EVENT_KIND_STEP_DISPATCHED, { step: plan.index, attempt: step.attempt });
   move(turn, plan.index, step.status, step.attempt);
 }

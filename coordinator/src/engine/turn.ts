@@ -3,7 +3,7 @@ import type { EventKind, Failure } from "@taskmesh/proto";
 import { nextWakeupAtMs } from "./deadlines.js";
 import { seenBy } from "./joins.js";
 import type { ChainPlan, Scope } from "./plan.js";
-import type { Advance, Context, Effect, Move, RunRecord, Unchanged } from "./run-event.js";
+import type { Advance, Context, Effect, ItemChange, Move, RunRecord, Unchanged } from "./run-event.js";
 import type { RunState, StepState, StepStatus } from "./run-state.js";
 import { noteFirstStart } from "./run-time.js";
 
@@ -14,6 +14,21 @@ export interface Turn {
   readonly nowMs: number;
   readonly records: RunRecord[];
   readonly effects: Effect[];
+  /** An item stands in its step's place (items.ts). */
+  at?: ItemTurn;
+  /** Items that changed. */
+  items?: Map<string, ItemChange>;
+  /** Maps of items that are this turn's own. */
+  ownItems?: Map<number, Map<number, StepState>>;
+  /** How the last item that failed in this turn did. */
+  itemFailure?: Failure;
+}
+
+/** The item that a turn is about, and how it ended. */
+export interface ItemTurn {
+  item: number;
+  failure?: Failure;
+  outputBytes: number;
 }
 
 /** Begins to apply an event: copies what may change. */
@@ -40,11 +55,14 @@ export function record(
 ): void {
   const { step = -1, attempt = 0, ...rest } = about;
   turn.run.lastSeq += 1;
-  turn.records.push({ seq: turn.run.lastSeq, kind, step, attempt, moves: [], ...rest });
+  const item = turn.at === undefined ? {} : { item: turn.at.item };
+  turn.records.push({ seq: turn.run.lastSeq, kind, step, ...item, attempt, moves: [], ...rest });
 }
 
 /** Says that the newest record changed a step. */
 export function move(turn: Turn, step: number, status: StepStatus, attempt: number, retryAtMs?: number): void {
+  // Items have records of their own; their moves would make those of steps long.
+  if (turn.at) return;
   const moves: Move[] | undefined = turn.records.at(-1)?.moves;
   if (!moves) throw new Error("a step may only move within a recorded event");
   moves.push({ step, status, attempt, ...(retryAtMs === undefined ? {} : { retryAtMs }) });
@@ -75,10 +93,12 @@ export const aboutRun = (run: RunState, method: string): Scope["run"] => ({
  * fast step would rewrite its index; `exact` (the sweeper looked at it) sets it to what is due next.
  */
 export function changed(turn: Turn, exact = false): Advance {
+  if (turn.at) return { verdict: "changed", why: "none", run: turn.run, records: [], effects: [] };
   if (turn.run.timed) noteFirstStart(turn.run);
   const next = nextWakeupAtMs(turn.run, turn.plan);
   if (exact || next === 0 || next < turn.run.wakeupAtMs || turn.run.wakeupAtMs === 0) turn.run.wakeupAtMs = next;
-  return { verdict: "changed", why: "none", run: turn.run, records: turn.records, effects: turn.effects };
+  const items = turn.items ? { items: [...turn.items.values()] } : {};
+  return { verdict: "changed", why: "none", run: turn.run, records: turn.records, effects: turn.effects, ...items };
 }
 
 /** Ends the turn with the run as it was. */

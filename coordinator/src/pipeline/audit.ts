@@ -8,7 +8,7 @@
  * A start that waits behind long attempts is left alone: its lane has no free slot.
  */
 import type { Logger } from "@taskmesh/runtime";
-import { inFlight } from "../engine/run-state.js";
+import { inFlight, type StepState } from "../engine/run-state.js";
 import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
 import type { Catalogue } from "./ports.js";
@@ -100,5 +100,7 @@ export function createAudit(deps: AuditDeps): Audit {
 /** Whether the lease has ended without this coordinator: another one took the report. */
 function isOver(settled: Settled, lease: string): boolean {
   if (settled.verdict === "unknown-run") return true;
-  return !settled.run.steps.some((step) => step.lease === lease && inFlight(step.status));
+  const holds = (state: StepState): boolean => state.lease === lease && inFlight(state.status);
+  const { steps, items } = settled.run;
+  return !steps.some(holds) && ![...(items?.values() ?? [])].some((open) => [...open.values()].some(holds));
 }

@@ -2,8 +2,8 @@
 import type { StartStep } from "@taskmesh/proto";
 import { type Carrier, encodeStartStep, type TraceHeaders } from "@taskmesh/runtime";
 import type { Value } from "../engine/plan.js";
-import type { Effect } from "../engine/run-event.js";
-import type { RunState } from "../engine/run-state.js";
+import type { Effect, Report } from "../engine/run-event.js";
+import { type RunState, stateOf } from "../engine/run-state.js";
 import type { Children } from "./children.js";
 import type { Draft } from "./fold.js";
 import type { Notices } from "./notices.js";
@@ -16,27 +16,17 @@ export interface EffectsDeps {
   coordinatorId: string;
   nowMs(): number;
   /** The start may or may not be out: give the attempt a new lease. Calls `done` when that is committed. */
-  redispatch(
-    run: RunState,
-    report: { stepId: string; attempt: number; lease: string },
-    why: string,
-    done: () => void,
-  ): void;
+  redispatch(run: RunState, report: Report, why: string, done: () => void): void;
   /** The start can't be sent at all. */
-  refused(
-    run: RunState,
-    report: { stepId: string; attempt: number; lease: string },
-    why: string,
-    done: () => void,
-  ): void;
+  refused(run: RunState, report: Report, why: string, done: () => void): void;
   evaluate(run: RunState, draft: Draft, stepId: string, done: () => void): void;
   ended(draft: Draft): void;
   /** Begins the run of an attempt, asks it to stop, tells the step that it has ended; each calls `done` when it can't be lost any more. */
   children: Pick<Children, "start" | "cancel" | "tell">;
   /** W3C trace context of an attempt; undefined: the run has none. */
-  traceOf(run: RunState, stepId: string, attempt: number): TraceHeaders | undefined;
+  traceOf(run: RunState, report: Report): TraceHeaders | undefined;
   /** What an earlier attempt kept for the next. */
-  checkpointOf(run: RunState, stepId: string): Promise<StartStep["checkpoint"]>;
+  checkpointOf(run: RunState, report: Report): Promise<StartStep["checkpoint"]>;
   /** Something is due then. */
   wakeAt(ms: number): void;
 }
@@ -83,16 +73,17 @@ function performKin({ children }: EffectsDeps, run: RunState, effect: Kin, done:
 
 /** A later event of the same batch may have superseded the lease: then nobody must run under it. */
 function isCurrent(run: RunState, effect: Dispatch): boolean {
-  return run.steps[effect.step.index]?.lease === effect.lease && run.endedAtMs === 0;
+  return stateOf(run, effect.step.index, effect.item ?? 0)?.lease === effect.lease && run.endedAtMs === 0;
 }
 
 function sendStart(deps: EffectsDeps, run: RunState, effect: Dispatch, done: () => void): void {
   const { step, attempt, lease } = effect;
-  const report = { stepId: step.id, attempt, lease };
+  const { item = 0 } = effect;
+  const report = { stepId: step.id, item, attempt, lease };
   const place = deps.windows.placeOf(lease);
   if (!place) return deps.redispatch(run, report, "it lost its place before it was sent", done);
   const publish = (checkpoint?: StartStep["checkpoint"]): void => {
-    const headers = deps.traceOf(run, step.id, attempt);
+    const headers = deps.traceOf(run, report);
     const bytes = encodeStartStep(toStartStep(run, effect, deps.coordinatorId, deps.nowMs(), checkpoint));
     const { lane, packMax } = place;
     deps.carrier.publishStart({ lane, packMax, id: lease, bytes, ...(headers ? { headers } : {}) }, (outcome) => {
@@ -108,7 +99,7 @@ function sendStart(deps: EffectsDeps, run: RunState, effect: Dispatch, done: () 
   };
   if (!effect.resume) return publish();
   const unread = (): void => deps.redispatch(run, report, "its checkpoint could not be read", done);
-  deps.checkpointOf(run, step.id).then(publish, unread);
+  deps.checkpointOf(run, report).then(publish, unread);
 }
 
 /** The message that asks a worker to run an attempt. */
@@ -124,7 +115,7 @@ export function toStartStep(
     namespaceId: run.namespaceId,
     runId: run.id,
     stepId: step.id,
-    item: 0,
+    item: effect.item ?? 0,
     attempt,
     lease,
     method: step.method,

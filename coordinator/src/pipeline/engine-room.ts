@@ -8,7 +8,7 @@ import {
   type Logger,
   tracing,
 } from "@taskmesh/runtime";
-import type { RunEvent } from "../engine/run-event.js";
+import type { Report, RunEvent } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import { Partitions } from "../store/partitions.js";
@@ -93,10 +93,10 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     notices,
     coordinatorId,
     nowMs,
-    redispatch(run: RunState, report: AttemptReport, why: string, done: () => void) {
-      submit(run.id, { kind: "redispatch", report: { ...report, item: 0 }, why }, done);
+    redispatch(run: RunState, report: Report, why: string, done: () => void) {
+      submit(run.id, { kind: "redispatch", report, why }, done);
     },
-    refused(run: RunState, report: AttemptReport, why: string, done: () => void) {
+    refused(run: RunState, report: Report, why: string, done: () => void) {
       const failure = {
         reason: "DATA_ERROR",
         message: `the start can't be sent: ${why}`,
@@ -106,7 +106,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       };
       const event: RunEvent = {
         kind: "complete",
-        report: { ...report, item: 0 },
+        report,
         outcome: { kind: "failure", failure },
         executionMs: 0,
         session: "",
@@ -124,9 +124,9 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       meters.ended(draft.write.run);
       spans.ended(draft.write.run, draft.plan.method);
     },
-    traceOf: (run: RunState, stepId: string, attempt: number) =>
-      run.trace && tracing.announce(run.trace, attemptSpanKey({ runId: run.id, stepId, item: 0, attempt })),
-    checkpointOf: (run: RunState, stepId: string) => reports.checkpointOf(run.id, stepId, 0),
+    traceOf: (run: RunState, report: Report) =>
+      run.trace && tracing.announce(run.trace, attemptSpanKey({ runId: run.id, ...report })),
+    checkpointOf: (run: RunState, { stepId, item }: Report) => reports.checkpointOf(run.id, stepId, item),
     wakeAt: (ms: number) => sweeper.wakeAt(ms),
     // Made after the pipeline, which it needs.
     get children(): Children {
@@ -156,7 +156,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     clock,
     log,
     started: meters.started,
-    traceOf: effects.traceOf,
+    traceOf: (run, stepId, attempt) => effects.traceOf(run, { stepId, item: 0, attempt, lease: "" }),
   });
   const evaluator = createEvaluator({ store, pipeline, log });
   const sweeper = createSweeper({ store, pipeline, log, nowMs });
@@ -213,10 +213,4 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
 function methodOf(settled: Settled, stepId: string): string {
   if (settled.verdict !== "changed") return "";
   return settled.plan.steps[stepIndex(settled.plan, stepId) ?? -1]?.method ?? "";
-}
-
-interface AttemptReport {
-  stepId: string;
-  attempt: number;
-  lease: string;
 }

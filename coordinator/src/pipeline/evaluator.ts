@@ -2,13 +2,17 @@
  * Evaluations that the engine asked for: over payloads that are stored elsewhere, or too costly for its tick. The result is stored as a payload and
  * comes back as an event; nothing is lost if this process dies in between, since the run says that it waits for it.
  */
+import type { Failure } from "@taskmesh/proto";
 import { type Logger, payloadBytesMax, sha256, sleep } from "@taskmesh/runtime";
+import { encodeItems } from "../contracts/cel/items.js";
 import { createEvaluationThread } from "../contracts/evaluation.js";
+import { itemsReference } from "../engine/items.js";
 import { seenBy } from "../engine/joins.js";
 import type { ChainPlan, Evaluated, Scope, StepPlan, Value } from "../engine/plan.js";
 import type { Evaluation } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
+import { inlineInputBytesMax } from "../engine/step-input.js";
 import { aboutRun } from "../engine/turn.js";
 import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
@@ -31,6 +35,8 @@ export interface Evaluator {
 /** Evaluations at once: each may hold a few payloads of up to 64 MiB. */
 const atOnceMax = 4;
 const triesMax = 10;
+/** Items over sources of more bytes than this are opened by the thread. */
+const inlineScopeBytesMax = 256 * 1024;
 
 export function createEvaluator(deps: EvaluatorDeps): Evaluator {
   const thread = createEvaluationThread();
@@ -47,20 +53,55 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
     }
   };
 
-  const load = async (run: RunState, value: Value): Promise<Value> => {
+  const load = async (run: RunState, plan: ChainPlan, value: Value): Promise<Value> => {
     if (value.bytes !== undefined || value.reference === undefined) return value;
+    if (value.reference.startsWith(itemsReference)) return loadItems(run, plan, value);
     const bytes = await deps.store.getPayload(run.namespaceId, value.reference);
     if (!bytes) throw new Missing(`payload ${value.reference} is not stored`);
     return { ...value, bytes };
+  };
+
+  /** The outputs of a fan-out's items as one value. */
+  const loadItems = async (run: RunState, plan: ChainPlan, value: Value): Promise<Value> => {
+    if (value.sizeBytes > payloadBytesMax)
+      throw new TooLarge(`the outputs of its items have ${value.sizeBytes} bytes; at most ${payloadBytesMax} are read`);
+    const index = Number(value.reference!.slice(itemsReference.length));
+    const outputs = await deps.store.readItemOutputs(run.id, index);
+    const whole: { key: string; bytes: Uint8Array }[] = [];
+    for (const { key, value: one } of outputs) whole.push({ key, bytes: (await load(run, plan, one)).bytes! });
+    const bytes = encodeItems(whole, plan.steps[index]!.each!.kind);
+    return { ...value, sizeBytes: bytes.length, bytes };
+  };
+
+  /** The inputs of the next items of a fan-out. */
+  const open = async (run: RunState, plan: ChainPlan, step: StepPlan, scope: Scope): Promise<Evaluation> => {
+    const from = run.steps[step.index]!.each?.next ?? 0;
+    const small = scopeBytes(scope) <= inlineScopeBytesMax;
+    const cheap = small ? step.each!.open(scope, from) : ({ kind: "deferred" } as const);
+    const opened = cheap.kind === "deferred" ? await thread.items(plan, step.index, scope, from) : cheap;
+    if (opened.kind === "failed") return failed(opened.error);
+    if (opened.kind === "deferred") return tooCostly;
+    const items: Extract<Evaluation, { kind: "items" }>["items"] = [];
+    for (const { key, input } of opened.value.items) {
+      const made = input.kind === "failed" ? failureOf(input.error) : await inputValue(run, step, input.value);
+      items.push({ input: made, ...(key === undefined ? {} : { key }) });
+    }
+    return { kind: "items", from, total: opened.value.total, items };
+  };
+
+  const inputValue = async (run: RunState, step: StepPlan, bytes: Uint8Array): Promise<Value> => {
+    const value = { contract: step.contract, sizeBytes: bytes.length, sha256: new Uint8Array(0) };
+    if (bytes.length <= inlineInputBytesMax) return { ...value, bytes };
+    return { ...value, sha256: sha256(bytes), reference: await deps.store.putPayload(run.namespaceId, bytes) };
   };
 
   const scopeFor = async (run: RunState, plan: ChainPlan, step: StepPlan | undefined): Promise<Scope> => {
     const outputs = (step ? seenBy(step, run.steps[step.index]!, run.outputs) : run.outputs).slice();
     for (const index of step ? step.needs : plan.steps.keys()) {
       const output = outputs[index];
-      if (output) outputs[index] = await load(run, output);
+      if (output) outputs[index] = await load(run, plan, output);
     }
-    return { run: aboutRun(run, plan.method), input: await load(run, run.input), outputs };
+    return { run: aboutRun(run, plan.method), input: await load(run, plan, run.input), outputs };
   };
 
   const compute = async (run: RunState, plan: ChainPlan, stepId: string): Promise<Evaluation> => {
@@ -73,10 +114,10 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
     const condition = step && (await decide(plan, step, scope));
     if (condition?.kind === "failed") return failed(condition.error);
     if (condition?.kind === "value" && !condition.value) return { kind: "skip" };
+    if (step?.each) return open(run, plan, step, scope);
     const bound = await bind(plan, step, scope);
     if (bound.kind === "failed") return failed(bound.error);
-    if (bound.kind === "deferred")
-      return failed({ reason: "EXPRESSION_FAILED", message: "the expression costs too much" });
+    if (bound.kind === "deferred") return tooCostly;
     if (bound.value.length > payloadBytesMax) {
       return failed({
         reason: "EXPRESSION_FAILED",
@@ -117,6 +158,8 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
         await report(run.id, stepId, evaluation);
         return;
       } catch (error) {
+        if (error instanceof TooLarge)
+          return report(run.id, stepId, failed({ reason: "EXPRESSION_FAILED", message: error.message }));
         if (error instanceof Missing)
           return report(run.id, stepId, failed({ reason: "PAYLOAD_UNREADABLE", message: error.message }));
         deps.log.warn({ err: error, runId: run.id, stepId }, "an evaluation failed; trying again");
@@ -135,7 +178,7 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
         event,
         fresh: false,
         tries: 0,
-        bytes: 512,
+        bytes: 512 + (evaluation.kind === "items" ? itemsBytes(evaluation.items) : 0),
         settle: done,
         fail: done,
       });
@@ -160,8 +203,21 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
 }
 
 class Missing extends Error {}
+class TooLarge extends Error {}
 
-const failed = ({ reason, message }: { reason: string; message: string }): Evaluation => ({
+const itemsBytes = (items: Extract<Evaluation, { kind: "items" }>["items"]): number =>
+  items.reduce((sum, { input }) => sum + 200 + ("contract" in input ? (input.bytes?.length ?? 0) : 0), 0);
+
+const scopeBytes = ({ input, outputs }: Scope): number =>
+  outputs.reduce((sum, output) => sum + (output?.bytes?.length ?? 0), input.bytes?.length ?? 0);
+
+const failureOf = ({ reason, message }: { reason: string; message: string }): Failure => {
+  return { reason, message, retryable: false, details: [], cause: undefined };
+};
+
+const failed = (error: { reason: string; message: string }): Evaluation => ({
   kind: "failed",
-  failure: { reason, message, retryable: false, details: [], cause: undefined },
+  failure: failureOf(error),
 });
+
+const tooCostly = failed({ reason: "EXPRESSION_FAILED", message: "the expression costs too much" });

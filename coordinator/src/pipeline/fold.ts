@@ -4,7 +4,7 @@ import { AttemptLogs } from "@taskmesh/proto";
 import { type Logger, sha256, status, statusError, uuidv7 } from "@taskmesh/runtime";
 import { accept, advance } from "../engine/advance.js";
 import type { ChainPlan, Value } from "../engine/plan.js";
-import type { Advance, Context, Effect, RunRecord } from "../engine/run-event.js";
+import type { Advance, Context, Effect, ItemChange, RunRecord } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import type { RunWrite } from "../store/commit.js";
@@ -141,14 +141,27 @@ function writeOf(result: Advance, plan: ChainPlan, expectedVersion: number): Run
   const { method, version, contract } = plan;
   const { run, records, effects } = result;
   seal(records, effects);
-  return { run, expectedVersion, method, chainVersion: version, contract, records, effects, logs: [] };
+  const write = { run, expectedVersion, method, chainVersion: version, contract, records, effects, logs: [] };
+  return result.items ? mergeItems(write, result.items) : write;
 }
 
 function mergeWrite(write: RunWrite, result: Advance): void {
   seal(result.records, result.effects);
   write.run = result.run;
   write.records.push(...result.records);
-  write.effects.push(...result.effects);
+  for (const effect of result.effects) write.effects.push(effect);
+  if (result.items) mergeItems(write, result.items);
+}
+
+/** Items as the write leaves them: what opened one of them stays the reason why it has no row. */
+function mergeItems(write: RunWrite, changes: readonly ItemChange[]): RunWrite {
+  write.items ??= new Map();
+  for (const change of changes) {
+    const key = `${change.step}/${change.item}`;
+    const opened = write.items.get(key)?.opened ?? change.opened;
+    write.items.set(key, { ...change, opened });
+  }
+  return write;
 }
 
 /** Hashes the values that the engine made: they are about to be stored or sent. */
@@ -164,7 +177,12 @@ function hash(value: Value): void {
 function addLogs(write: RunWrite, plan: ChainPlan, item: EventWork): void {
   const step = item.logs && stepIndex(plan, item.logs.stepId);
   if (item.logs === undefined || step === undefined) return;
-  write.logs.push({ step, attempt: item.logs.attempt, lines: AttemptLogs.encode(item.logs).finish() });
+  write.logs.push({
+    step,
+    item: item.logs.item,
+    attempt: item.logs.attempt,
+    lines: AttemptLogs.encode(item.logs).finish(),
+  });
 }
 
 function engineContext(run: Pick<RunState, "id" | "namespaceId">, taken: string[], context: FoldContext): Context {

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { IdempotencyKeyReused, RunEnded, RunStatus, type StartStep } from "@taskmesh/proto";
 import { type DbClock, status, statusDetail, statusError, uuidv7 } from "@taskmesh/runtime";
 import type { Effect, RunEvent } from "../engine/run-event.js";
-import { inFlight, type RunState, type StepState } from "../engine/run-state.js";
+import { inFlight, type RunState, type StepState, someState, stateOf } from "../engine/run-state.js";
 import type { RunStore } from "../store/run-store.js";
 import { toStartStep } from "./effects.js";
 import type { Pipeline } from "./pipeline.js";
@@ -59,7 +59,7 @@ export function createIntake(deps: IntakeDeps): Intake {
     if (settled.verdict === "unchanged" && settled.why === "cancelling") return "cancelling";
     if (settled.verdict === "unchanged" && settled.why !== "already-bound") return "stale";
     const held = (s: StepState): boolean => inFlight(s.status) && s.lease === ref.lease && s.session === session;
-    if (!settled.run.steps.some(held) || settled.run.endedAtMs > 0) return "stale";
+    if (!someState(settled.run, ref.item, held) || settled.run.endedAtMs > 0) return "stale";
     return settled.run.cancel ? "cancelling" : "current";
   };
 
@@ -173,10 +173,10 @@ async function claimAnswer(
   if (settled.verdict === "unknown-run") return { drop: "no such run" };
   if (settled.verdict === "unchanged") return { drop: dropMessage(settled) };
   const given = settled.effects.find(
-    (e): e is Dispatch => e.kind === "dispatch" && e.claimed && e.step.id === ref.stepId,
+    (e): e is Dispatch => e.kind === "dispatch" && e.claimed && e.step.id === ref.stepId && (e.item ?? 0) === ref.item,
   );
   const { run } = settled;
-  if (!given || run.steps[given.step.index]?.lease !== given.lease) return { drop: "the step has ended" };
+  if (!given || stateOf(run, given.step.index, ref.item)?.lease !== given.lease) return { drop: "the step has ended" };
   const checkpoint = given.resume && (await deps.reports.checkpointOf(run.id, ref.stepId, ref.item));
   return { start: toStartStep(run, given, deps.coordinatorId, deps.clock.now(), checkpoint) };
 }

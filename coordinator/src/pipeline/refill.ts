@@ -57,15 +57,15 @@ export function createRefill(deps: RefillDeps): Refill {
       if (limit === 0 || !deps.windows.hasWaiting(namespaceId, taskQueue)) continue;
       const steps = await deps.store.claimReady({ namespaceId, taskQueue, callees: contracts, limit, holdMs });
       taken += steps.length;
-      await Promise.all(steps.map((step) => admit(step.runId, step.step)));
+      await Promise.all(steps.map((step) => admit(step.runId, step.step, step.item)));
     }
     if (taken > 0) again = true;
   };
 
-  const admit = (runId: string, step: number): Promise<void> =>
+  const admit = (runId: string, step: number, item: number): Promise<void> =>
     new Promise((resolve) => {
       const done = (): void => resolve();
-      const event = { kind: "admit" as const, step };
+      const event = { kind: "admit" as const, step, item };
       deps.pipeline.submit({
         kind: "event",
         runId,

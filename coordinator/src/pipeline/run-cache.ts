@@ -54,5 +54,7 @@ export class RunCache {
 function sizeOf(run: RunState): number {
   let bytes = 500 + run.steps.length * 200 + (run.input.bytes?.length ?? 0);
   for (const output of run.outputs) bytes += output?.bytes?.length ?? 0;
+  for (const items of run.items?.values() ?? [])
+    for (const { input } of items.values()) bytes += 300 + (input?.bytes?.length ?? 0);
   return bytes;
 }

@@ -5,8 +5,9 @@
  */
 import { EventKind } from "@taskmesh/proto";
 import { attemptSpanKey, tracing } from "@taskmesh/runtime";
+import type { StepPlan } from "../engine/plan.js";
 import type { RunRecord } from "../engine/run-event.js";
-import type { RunState } from "../engine/run-state.js";
+import { type RunState, stateOf } from "../engine/run-state.js";
 import type { Draft } from "./fold.js";
 
 export interface Spans {
@@ -22,6 +23,7 @@ const startsMax = 100_000;
 /** Kinds of history rows that end an attempt. */
 const endings = new Set([
   EventKind.EVENT_KIND_STEP_SUCCEEDED,
+  EventKind.EVENT_KIND_ITEM_SUCCEEDED,
   EventKind.EVENT_KIND_ATTEMPT_FAILED,
   EventKind.EVENT_KIND_ATTEMPT_LOST,
   EventKind.EVENT_KIND_ATTEMPT_TIMED_OUT,
@@ -32,11 +34,16 @@ const endings = new Set([
 export function createSpans(): Spans {
   const startedAtMs = new Map<string, number>();
 
-  const attemptEnded = (draft: Draft, record: Pick<RunRecord, "step" | "attempt">, error: string | undefined): void => {
+  const attemptEnded = (
+    draft: Draft,
+    record: Pick<RunRecord, "step" | "item" | "attempt">,
+    error: string | undefined,
+  ): void => {
     const { run } = draft.write;
     const step = draft.plan.steps[record.step];
-    const key = step && keyOf(run, step.id, record.attempt);
-    const state = run.steps[record.step];
+    const { item = 0 } = record;
+    const key = step && keyOf(run, step.id, item, record.attempt);
+    const state = stateOf(run, record.step, item);
     if (!key || !run.trace) return;
     const known = startedAtMs.get(key) ?? (state?.attempt === record.attempt ? state.attemptAtMs : undefined);
     startedAtMs.delete(key);
@@ -46,7 +53,7 @@ export function createSpans(): Spans {
       name: `attempt ${step.id}`,
       kind: "producer",
       parent: run.trace,
-      links: record.attempt > 1 ? [tracing.announce(run.trace, keyOf(run, step.id, record.attempt - 1))] : [],
+      links: record.attempt > 1 ? [tracing.announce(run.trace, keyOf(run, step.id, item, record.attempt - 1))] : [],
       key,
       startMs: known,
       endMs: run.nowMs,
@@ -59,13 +66,16 @@ export function createSpans(): Spans {
     });
   };
 
-  const attemptStarted = (draft: Draft, step: { id: string; index: number }, attempt: number): void => {
+  const attemptStarted = (
+    draft: Draft,
+    { step, item = 0, attempt }: { step: StepPlan; item?: number; attempt: number },
+  ): void => {
     const { run } = draft.write;
     // Superseded without a row of its own: claimed, or sent again after the carrier lost it.
-    if (startedAtMs.has(keyOf(run, step.id, attempt - 1))) {
-      attemptEnded(draft, { step: step.index, attempt: attempt - 1 }, "SUPERSEDED");
+    if (startedAtMs.has(keyOf(run, step.id, item, attempt - 1))) {
+      attemptEnded(draft, { step: step.index, item, attempt: attempt - 1 }, "SUPERSEDED");
     }
-    startedAtMs.set(keyOf(run, step.id, attempt), run.nowMs);
+    startedAtMs.set(keyOf(run, step.id, item, attempt), run.nowMs);
     if (startedAtMs.size <= startsMax) return;
     for (const oldest of startedAtMs.keys()) {
       startedAtMs.delete(oldest);
@@ -82,7 +92,7 @@ export function createSpans(): Spans {
           if (endings.has(record.kind)) attemptEnded(draft, record, errorOf(record));
         }
         for (const effect of draft.write.effects) {
-          if (effect.kind === "dispatch") attemptStarted(draft, effect.step, effect.attempt);
+          if (effect.kind === "dispatch") attemptStarted(draft, effect);
         }
       }
     },
@@ -100,8 +110,10 @@ export function createSpans(): Spans {
   };
 }
 
-function keyOf(run: RunState, stepId: string, attempt: number): string {
-  return attemptSpanKey({ runId: run.id, stepId, item: 0, attempt });
+const succeeded = new Set([EventKind.EVENT_KIND_STEP_SUCCEEDED, EventKind.EVENT_KIND_ITEM_SUCCEEDED]);
+
+function keyOf(run: RunState, stepId: string, item: number, attempt: number): string {
+  return attemptSpanKey({ runId: run.id, stepId, item, attempt });
 }
 
 function runAttributes(run: RunState, method: string): Record<string, string> {
@@ -109,7 +121,7 @@ function runAttributes(run: RunState, method: string): Record<string, string> {
 }
 
 function errorOf(record: RunRecord): string | undefined {
-  if (record.kind === EventKind.EVENT_KIND_STEP_SUCCEEDED) return undefined;
+  if (succeeded.has(record.kind)) return undefined;
   if (record.kind === EventKind.EVENT_KIND_ATTEMPT_LOST) return "WORKER_LOST";
   return record.failure?.reason ?? "CANCELLED";
 }

@@ -1,7 +1,7 @@
 /** How far a run is: its steps that are over, and what the handlers of the running ones reported. */
 import type { Progress, RunProgress } from "@taskmesh/proto";
 import type { ChainPlan } from "../engine/plan.js";
-import { isOver, type StepState, StepStatus } from "../engine/run-state.js";
+import { type EachState, isOver, type StepState, StepStatus } from "../engine/run-state.js";
 import type { ProgressRow } from "../store/reports.js";
 
 /** What the handler of each running attempt reported last, by step index. Reports of attempts that are over are none. */
@@ -13,7 +13,7 @@ export function currentReports(
   const current = new Map<number, Progress>();
   for (const { index, id } of plan.steps) {
     const step = steps[index]!;
-    if (step.status !== StepStatus.STEP_STATUS_RUNNING) continue;
+    if (step.status !== StepStatus.STEP_STATUS_RUNNING || step.each) continue;
     const row = rows.find((one) => one.stepId === id && one.item === 0 && one.attempt === step.attempt);
     if (row && (row.percent > 0 || row.message !== "")) {
       current.set(index, { percent: row.percent, message: row.message });
@@ -26,10 +26,12 @@ export function currentReports(
 export function percentOf(steps: readonly StepState[], current: ReadonlyMap<number, Progress>): number {
   let done = 0;
   steps.forEach((step, index) => {
-    done += isOver(step.status) ? 1 : (current.get(index)?.percent ?? 0) / 100;
+    done += isOver(step.status) ? 1 : step.each ? shareOf(step.each) : (current.get(index)?.percent ?? 0) / 100;
   });
   return Math.round((done / Math.max(1, steps.length)) * 1_000) / 10;
 }
+
+const shareOf = ({ succeeded, failed, total }: EachState): number => (succeeded + failed) / Math.max(1, total);
 
 /** The same as watchers are told. */
 export function toRunProgress(steps: readonly StepState[], plan: ChainPlan, rows: readonly ProgressRow[]): RunProgress {

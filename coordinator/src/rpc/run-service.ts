@@ -32,6 +32,7 @@ import { loadRuns, readSteps, type StoredRun } from "../store/runs.js";
 import { completeCallback } from "./callbacks.js";
 import { type CallContext, type Send, serverStream, unary } from "./calls.js";
 import { hasControl, invalid, readGiven } from "./given-value.js";
+import { listItems } from "./item-view.js";
 import { readPageToken, writePageToken } from "./page-token.js";
 import { toRunProgress } from "./run-progress.js";
 import { describeRun, summarizeRun, toRunEvent } from "./run-view.js";
@@ -92,6 +93,10 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
       const { id } = await deps.namespaces.resolve(namespace);
       const { plan } = await findPlanned(deps, id, runId);
       return deps.intake.send(id, runId, await readSignal(deps, id, plan, signal ?? Signal.create()));
+    }),
+    listItems: unary(async (request) => {
+      const { id } = await deps.namespaces.resolve(request.namespace);
+      return listItems(deps.db, await findPlanned(deps, id, request.runId), request);
     }),
   };
 }

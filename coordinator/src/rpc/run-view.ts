@@ -19,6 +19,7 @@ import { toPayload } from "../pipeline/effects.js";
 import type { ProgressRow } from "../store/reports.js";
 import type { StoredEvent } from "../store/run-reads.js";
 import type { StoredRun } from "../store/runs.js";
+import { itemCounts } from "./item-view.js";
 import { currentReports, percentOf } from "./run-progress.js";
 
 /** An instant; undefined for 0, which stands for "not yet". */
@@ -89,7 +90,8 @@ function describeStep(run: RunState, plan: ChainPlan, stepPlan: StepPlan, histor
     attempt: step.attempt,
     lostAttempts: step.lost,
     input: input && toPayload(input),
-    output: payloads && output ? toPayload(output) : undefined,
+    output: payloads && output && !step.each ? toPayload(output) : undefined,
+    items: step.each && itemCounts(step.each, run.items?.get(stepPlan.index)?.size ?? 0),
     failure: history.failure,
     startedAt: toTimestamp(history.startedAtMs),
     endedAt: toTimestamp(step.endedAtMs),
@@ -105,6 +107,7 @@ function describeStep(run: RunState, plan: ChainPlan, stepPlan: StepPlan, histor
 /** Inputs are not stored: they are what the expressions make of stored values, then as now. */
 function inputOf(run: RunState, plan: ChainPlan, stepPlan: StepPlan, step: StepState): Value | undefined {
   if (step.input) return step.input;
+  if (stepPlan.each) return undefined;
   if (step.attempt === 0 && (!stepPlan.wait || !hasBegun(step))) return undefined;
   const scope: Scope = {
     run: aboutRun(run, plan.method),
@@ -136,7 +139,9 @@ function historiesOf(plan: ChainPlan, events: readonly StoredEvent[]): History[]
   const histories: History[] = plan.steps.map(() => ({ attempts: new Map(), startedAtMs: 0 }));
   for (const event of events) {
     const own = histories[event.step];
-    if (own) applyToAttempt(own, event);
+    // What happened to items is shown with them.
+    const ofItem = plan.steps[event.step]?.each !== undefined && !endsStep.has(event.kind);
+    if (own && !ofItem) applyToAttempt(own, event);
     for (const move of event.body.moves) {
       if (move.status !== StepStatus.STEP_STATUS_DISPATCHED) continue;
       const history = histories[move.step];
@@ -147,6 +152,8 @@ function historiesOf(plan: ChainPlan, events: readonly StoredEvent[]): History[]
   }
   return histories;
 }
+
+const endsStep = new Set([EventKind.EVENT_KIND_STEP_FAILED, EventKind.EVENT_KIND_STEP_EXPIRED]);
 
 function attemptOf(history: History, attempt: number, atMs: number): Attempt {
   const known = history.attempts.get(attempt);

@@ -1,6 +1,8 @@
 /** The part of a batch that keeps people's inboxes: a row an open assignment, and one for whoever has claimed it. */
 import type { Effect } from "../engine/run-event.js";
-import { lastEffects, type RunWrite, removal, type Section } from "./commit.js";
+import type { RunWrite } from "./commit.js";
+import type { Section } from "./commit-parts.js";
+import { lastEffects, removal } from "./commit-places.js";
 import { arrayOf, textArray } from "./db.js";
 
 const kinds: readonly Effect["kind"][] = ["assign", "unassign", "take", "give-back"];

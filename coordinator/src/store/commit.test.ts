@@ -75,7 +75,7 @@ describe.each(["pglite", "postgres"] as const)("a commit on %s", (kind) => {
         effects: turns.flatMap((t) => t.effects),
       };
     }
-    const logs = [{ step: 0, attempt: 1, lines: Buffer.from("log") }];
+    const logs = [{ step: 0, item: 0, attempt: 1, lines: Buffer.from("log") }];
     const stale = { ...writeOf(loser), expectedVersion: 7, logs };
     const result = await commit(db, [stale, { ...writeOf(winner), logs }]);
     expect([...result.written]).toEqual([winner.run.id]);
@@ -152,7 +152,7 @@ describe.each(["pglite", "postgres"] as const)("a commit on %s", (kind) => {
 
   it("keeps an attempt's first logs", async () => {
     const bench = await started();
-    const log = (text: string) => [{ step: 0, attempt: 1, lines: Buffer.from(text) }];
+    const log = (text: string) => [{ step: 0, item: 0, attempt: 1, lines: Buffer.from(text) }];
     bench.bind("a");
     await commit(db, [{ ...writeOf(bench), logs: log("first") }]);
     bench.complete("a");
@@ -176,7 +176,7 @@ describe.each(["pglite", "postgres"] as const)("a commit on %s", (kind) => {
     const bindInput = () => evaluated(Buffer.from(nasty));
     const bench = newRun(planOf({ a: { bindInput }, b: {} }), { input: value(nasty) });
     const writes = writeOf(bench);
-    await commit(db, [{ ...writes, logs: [{ step: 0, attempt: 1, lines: Buffer.from([0, 255, 0]) }] }]);
+    await commit(db, [{ ...writes, logs: [{ step: 0, item: 0, attempt: 1, lines: Buffer.from([0, 255, 0]) }] }]);
     const failure = { reason: "X", message: nasty, retryable: false, details: [], cause: undefined };
     bench.complete("b", value("").bytes?.length === 0 ? "" : "x");
     const big = Buffer.alloc(6 * 1024 * 1024, 0);

@@ -10,13 +10,14 @@
  * arrays, one a column. The text is put together from the sections that a batch has and kept per combination, so that the server
  * plans each once.
  */
-import type { Value } from "../engine/plan.js";
 import { encodeRunState } from "../engine/run-codec.js";
-import type { Effect, RunRecord } from "../engine/run-event.js";
+import type { Effect, ItemChange, RunRecord } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { Blob } from "./blob.js";
 import { wantedChildren } from "./children.js";
 import { assignmentSections } from "./commit-assignments.js";
+import { blobPayload, blobText, instant, type Section, slice } from "./commit-parts.js";
+import { binds, dequeues, enqueues, itemSections, unbinds } from "./commit-places.js";
 import { arrayOf, type Db, textArray } from "./db.js";
 import { encodeEventBody } from "./event-body.js";
 import { partitionedTables, type RunTables } from "./partitions.js";
@@ -31,8 +32,10 @@ export interface RunWrite {
   contract: string;
   records: RunRecord[];
   effects: Effect[];
-  logs: { step: number; attempt: number; lines: Uint8Array }[];
+  logs: { step: number; item: number; attempt: number; lines: Uint8Array }[];
   idempotency?: { key: string; requestHash: Uint8Array };
+  /** Items of fan-outs that changed, by step and item. */
+  items?: Map<string, ItemChange>;
 }
 
 export interface Commit {
@@ -84,6 +87,7 @@ export async function commitBatch(db: Db, commit: Commit): Promise<CommitResult>
   add(unbinds(byId));
   add(logs(byId, blob));
   for (const section of assignmentSections(byId)) add(section);
+  for (const section of itemSections(byId, blob)) add(section);
   add(pendingEffects(commit));
   add(confirmedEffects(commit));
   const params: unknown[] = [Buffer.from(blob.done()).toString("base64")];
@@ -91,13 +95,6 @@ export async function commitBatch(db: Db, commit: Commit): Promise<CommitResult>
   const [row] = await db.query<{ ids: string; now: number }>(statement(sections, commit.tables), params);
   if (!row) throw new Error("the commit answered nothing");
   return { written: new Set(row.ids === "" ? [] : row.ids.split(",")), nowMs: row.now };
-}
-
-/** A part of the statement: CTEs that use its parameters, numbered from `first`. */
-export interface Section {
-  name: string;
-  params: unknown[];
-  sql(first: number): string;
 }
 
 const blobCte = "bytes as materialized (select decode($1::text, 'base64') as blob)";
@@ -131,10 +128,6 @@ select array_to_string(array(select id from ok), ',') as ids, (extract(epoch fro
   texts.set(key, named);
   return named;
 }
-
-const slice = (offset: string, length: string): string =>
-  `substring((select blob from bytes) from ${offset} + 1 for ${length})`;
-const instant = (ms: string): string => `to_timestamp(${ms} / 1000)`;
 
 function updates(writes: RunWrite[], blob: Blob): Section | undefined {
   if (writes.length === 0) return undefined;
@@ -217,8 +210,10 @@ function events(writes: RunWrite[], blob: Blob): Section | undefined {
   if (rows.length === 0) return undefined;
   const bodies = rows.map(({ record }) => blobText(blob, encodeEventBody(record)));
   const payloads = rows.map(({ record }) => blobPayload(blob, record.payload));
+  // Most batches are about no item: they need no column for it.
+  const items = rows.some(({ record }) => record.item) ? [arrayOf(rows.map(({ record }) => record.item ?? 0))] : [];
   return {
-    name: "events",
+    name: items.length > 0 ? "item events" : "events",
     params: [
       arrayOf(rows.map(({ run }) => run.id)),
       arrayOf(rows.map(({ record }) => record.seq)),
@@ -230,114 +225,16 @@ function events(writes: RunWrite[], blob: Blob): Section | undefined {
       arrayOf(bodies.map((b) => b.length)),
       arrayOf(payloads.map((b) => b.offset)),
       arrayOf(payloads.map((b) => b.length)),
+      ...items,
     ],
     sql: (n) => `recorded as (
   insert into {events} (run_id, seq, at, kind, step, item, attempt, body, payload)
-  select e.run_id, e.seq, ${instant("e.at")}, e.kind, e.step, 0, e.attempt,
+  select e.run_id, e.seq, ${instant("e.at")}, e.kind, e.step, ${items.length > 0 ? "e.item" : "0"}, e.attempt,
     case when e.blen > 0 then ${slice("e.boff", "e.blen")} end, case when e.plen > 0 then ${slice("e.poff", "e.plen")} end
   from unnest($${n}::uuid[], $${n + 1}::int[], $${n + 2}::float8[], $${n + 3}::smallint[], $${n + 4}::smallint[], $${n + 5}::int[],
-    $${n + 6}::int[], $${n + 7}::int[], $${n + 8}::int[], $${n + 9}::int[])
-    as e(run_id, seq, at, kind, step, attempt, boff, blen, poff, plen)
+    $${n + 6}::int[], $${n + 7}::int[], $${n + 8}::int[], $${n + 9}::int[]${items.length > 0 ? `, $${n + 10}::int[]` : ""})
+    as e(run_id, seq, at, kind, step, attempt, boff, blen, poff, plen${items.length > 0 ? ", item" : ""})
   where e.run_id in (select id from ok))`,
-  };
-}
-
-type EffectOf<K extends Effect["kind"]> = Extract<Effect, { kind: K }>;
-
-/** The opposite of each effect that writes or deletes a row of a step. */
-const opposites = {
-  ...({ enqueue: "dequeue", dequeue: "enqueue", bind: "unbind", unbind: "bind" } as const),
-  ...({ assign: "unassign", unassign: "assign", take: "give-back", "give-back": "take" } as const),
-};
-type Placed = keyof typeof opposites;
-
-/** Effects of one kind that no later effect of the batch on the same row replaces or undoes: rows of one statement can't see each other. */
-export function lastEffects<K extends Placed>(writes: RunWrite[], kind: K): { run: RunState; effect: EffectOf<K> }[] {
-  const found: { run: RunState; effect: EffectOf<K> }[] = [];
-  const opposite = opposites[kind];
-  for (const { run, effects } of writes) {
-    effects.forEach((effect, at) => {
-      if (effect.kind !== kind) return;
-      const { index } = (effect as EffectOf<Placed>).step;
-      const onRow = (e: Effect): boolean =>
-        (e.kind === kind || e.kind === opposite) && (e as EffectOf<Placed>).step.index === index;
-      if (effects.findLastIndex(onRow) === at) found.push({ run, effect: effect as EffectOf<K> });
-    });
-  }
-  return found;
-}
-
-function enqueues(writes: RunWrite[]): Section | undefined {
-  const rows = lastEffects(writes, "enqueue");
-  if (rows.length === 0) return undefined;
-  return {
-    name: "enqueues",
-    params: [
-      arrayOf(rows.map(({ run }) => run.id)),
-      arrayOf(rows.map(({ effect }) => effect.step.index)),
-      arrayOf(rows.map(({ run }) => run.namespaceId)),
-      textArray(rows.map(({ effect }) => effect.step.taskQueue)),
-      textArray(rows.map(({ effect }) => `${effect.step.method}@${effect.step.contract}`)),
-      arrayOf(rows.map(({ effect }) => effect.priority)),
-      arrayOf(rows.map(({ effect }) => effect.atMs)),
-    ],
-    sql: (n) => `enqueued as (
-  insert into ready_steps (run_id, step, item, namespace_id, task_queue, callee, priority, ready_at)
-  select r.run_id, r.step, 0, r.namespace_id, r.task_queue, r.callee, r.priority, ${instant("r.at")}
-  from unnest($${n}::uuid[], $${n + 1}::smallint[], $${n + 2}::int[], $${n + 3}::text[], $${n + 4}::text[], $${n + 5}::smallint[],
-    $${n + 6}::float8[]) as r(run_id, step, namespace_id, task_queue, callee, priority, at)
-  where r.run_id in (select id from ok)
-  on conflict (run_id, step, item) do update set ready_at = excluded.ready_at, claimed_until = null)`,
-  };
-}
-
-export function removal(
-  name: string,
-  table: string,
-  rows: { run: RunState; effect: { step: { index: number } } }[],
-): Section | undefined {
-  if (rows.length === 0) return undefined;
-  return {
-    name,
-    params: [arrayOf(rows.map(({ run }) => run.id)), arrayOf(rows.map(({ effect }) => effect.step.index))],
-    sql: (n) => `${name} as (
-  delete from ${table} d using unnest($${n}::uuid[], $${n + 1}::smallint[]) as x(run_id, step)
-  where d.run_id = x.run_id and d.step = x.step and d.item = 0 and x.run_id in (select id from ok))`,
-  };
-}
-
-function dequeues(writes: RunWrite[]): Section | undefined {
-  const rows = lastEffects(writes, "dequeue");
-  return removal("dequeued", "ready_steps", rows);
-}
-
-function unbinds(writes: RunWrite[]): Section | undefined {
-  const rows = lastEffects(writes, "unbind");
-  return removal("unbound", "bindings", rows);
-}
-
-function binds(writes: RunWrite[]): Section | undefined {
-  const rows = lastEffects(writes, "bind");
-  if (rows.length === 0) return undefined;
-  return {
-    name: "binds",
-    params: [
-      arrayOf(rows.map(({ run }) => run.id)),
-      arrayOf(rows.map(({ effect }) => effect.step.index)),
-      textArray(rows.map(({ effect }) => effect.step.id)),
-      arrayOf(rows.map(({ effect }) => effect.attempt)),
-      textArray(rows.map(({ effect }) => effect.lease)),
-      textArray(rows.map(({ effect }) => effect.session)),
-      arrayOf(rows.map(({ effect }) => effect.startedAtMs)),
-    ],
-    sql: (n) => `bound as (
-  insert into bindings (run_id, step, item, step_id, attempt, lease, session_id, started_at)
-  select b.run_id, b.step, 0, b.step_id, b.attempt, b.lease, b.session_id, ${instant("b.at")}
-  from unnest($${n}::uuid[], $${n + 1}::smallint[], $${n + 2}::text[], $${n + 3}::int[], $${n + 4}::text[], $${n + 5}::text[],
-    $${n + 6}::float8[]) as b(run_id, step, step_id, attempt, lease, session_id, at)
-  where b.run_id in (select id from ok)
-  on conflict (run_id, step, item) do update set attempt = excluded.attempt, lease = excluded.lease,
-    session_id = excluded.session_id, started_at = excluded.started_at)`,
   };
 }
 
@@ -352,11 +249,13 @@ function logs(writes: RunWrite[], blob: Blob): Section | undefined {
       arrayOf(rows.map(({ log }) => log.attempt)),
       arrayOf(rows.map(({ log }) => blob.bytes(log.lines))),
       arrayOf(rows.map(({ log }) => log.lines.length)),
+      arrayOf(rows.map(({ log }) => log.item)),
     ],
     sql: (n) => `logged as (
   insert into attempt_logs (run_id, step, item, attempt, lines)
-  select g.run_id, g.step, 0, g.attempt, ${slice("g.off", "g.len")}
-  from unnest($${n}::uuid[], $${n + 1}::smallint[], $${n + 2}::int[], $${n + 3}::int[], $${n + 4}::int[]) as g(run_id, step, attempt, off, len)
+  select g.run_id, g.step, g.item, g.attempt, ${slice("g.off", "g.len")}
+  from unnest($${n}::uuid[], $${n + 1}::smallint[], $${n + 2}::int[], $${n + 3}::int[], $${n + 4}::int[], $${n + 5}::int[])
+    as g(run_id, step, attempt, off, len, item)
   where g.run_id in (select id from ok) on conflict do nothing)`,
   };
 }
@@ -379,21 +278,4 @@ function confirmedEffects(commit: Commit): Section | undefined {
     sql: (n) => `confirmed as (
   delete from effect_batches where coordinator_id = $${n}::text and no = any($${n + 1}::bigint[]))`,
   };
-}
-
-interface Part {
-  offset: number;
-  length: number;
-}
-
-function blobText(blob: Blob, text: string): Part {
-  if (text === "") return { offset: 0, length: 0 };
-  const offset = blob.text(text);
-  return { offset, length: blob.length - offset };
-}
-
-function blobPayload(blob: Blob, value: Value | undefined): Part {
-  if (!value) return { offset: 0, length: 0 };
-  const offset = blob.payload(value);
-  return { offset, length: blob.length - offset };
 }

@@ -5,6 +5,8 @@ import { textArray } from "./db.js";
 export interface ReadyStep {
   runId: string;
   step: number;
+  /** Of a fan-out step; 0 otherwise. */
+  item: number;
 }
 
 /** The queues that have something waiting. */
@@ -30,7 +32,7 @@ export async function claimReady(
         and (claimed_until is null or claimed_until < now())
       order by priority desc, ready_at limit $4::int for update skip locked) as best
     where q.run_id = best.run_id and q.step = best.step and q.item = best.item
-    returning q.run_id::text as "runId", q.step::int as step`,
+    returning q.run_id::text as "runId", q.step::int as step, q.item`,
     [queue.namespaceId, queue.taskQueue, textArray(queue.callees), queue.limit, queue.holdMs],
   );
 }

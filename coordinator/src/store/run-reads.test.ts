@@ -97,7 +97,7 @@ describe.each(["pglite", "postgres"] as const)("reads on %s", (kind) => {
     const [bench] = await store(1);
     bench!.bind("a");
     const lines = AttemptLogs.encode({ stepId: "a", item: 0, attempt: 1, lines: [] }).finish();
-    await commit(db, [{ ...writeOf(bench!), logs: [{ step: 0, attempt: 1, lines }] }]);
+    await commit(db, [{ ...writeOf(bench!), logs: [{ step: 0, item: 0, attempt: 1, lines }] }]);
     expect(await readLogs(db, bench!.run.id, undefined)).toMatchObject([{ stepId: "a", attempt: 1 }]);
     expect(await readLogs(db, bench!.run.id, 0)).toHaveLength(1);
     expect(await readLogs(db, bench!.run.id, 1)).toEqual([]);

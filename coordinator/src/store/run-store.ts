@@ -7,6 +7,7 @@ import { type ChildRow, readChildren, runExists } from "./children.js";
 import { type Commit, type CommitResult, commitBatch } from "./commit.js";
 import type { Db } from "./db.js";
 import { deleteEffectBatch, type EffectBatch, effectBatchesOf } from "./effect-batches.js";
+import { type ItemOutput, readItemOutputs } from "./item-reads.js";
 import { getPayload, putPayload } from "./payloads.js";
 import { claimReady, type ReadyStep, waitingQueues } from "./ready.js";
 import { type ReportRow, readCheckpoint, writeReports } from "./reports.js";
@@ -29,6 +30,7 @@ export interface RunStore {
   freeSlotsByLane(): Promise<Map<number, number>>;
   getPayload(namespaceId: number, reference: string): Promise<Uint8Array | undefined>;
   putPayload(namespaceId: number, bytes: Uint8Array): Promise<string>;
+  readItemOutputs(runId: string, step: number): Promise<ItemOutput[]>;
   writeReports(rows: readonly ReportRow[], namespaceId?: number): Promise<void>;
   readCheckpoint(runId: string, stepId: string, item: number): Promise<Uint8Array | undefined>;
   runExists(runId: string): Promise<boolean>;
@@ -52,6 +54,7 @@ export function createRunStore(db: Db): RunStore {
     freeSlotsByLane: () => freeSlotsByLane(db),
     getPayload: (namespaceId, reference) => getPayload(db, namespaceId, reference),
     putPayload: (namespaceId, bytes) => putPayload(db, namespaceId, bytes),
+    readItemOutputs: (runId, step) => readItemOutputs(db, runId, step),
     writeReports: (rows, namespaceId) => writeReports(db, rows, namespaceId),
     readCheckpoint: (runId, stepId, item) => readCheckpoint(db, runId, stepId, item),
     runExists: (runId) => runExists(db, runId),

@@ -1,7 +1,8 @@
 /** Reads of runs: what the pipeline needs to go on with them, and what people ask for. */
 import { EventKind, Payload, type RunStatus } from "@taskmesh/proto";
+import { itemsValue } from "../engine/items.js";
 import type { Value } from "../engine/plan.js";
-import { decodeRunState, unread } from "../engine/run-codec.js";
+import { decodeItem, decodeRunState, unread } from "../engine/run-codec.js";
 import { type RunState, type StepState, StepStatus } from "../engine/run-state.js";
 import { deadlineOf } from "../engine/run-time.js";
 import { arrayOf, type Db } from "./db.js";
@@ -32,13 +33,17 @@ export interface RunRow {
   ended: number | null;
   wakeup: number | null;
   state: Uint8Array;
+  /** Open items of fan-outs: a JSON list of [step, item, state, input in base64 or null]; null: there are none. */
+  items: string | null;
 }
 
 const ms = (column: string): string => `(extract(epoch from ${column}) * 1000)::float8`;
 
 const columns = `r.id::text as id, r.namespace_id, ns.name as namespace, r.method, r.chain_version, r.contract, r.status, r.version,
   r.last_seq, r.priority, r.labels, ${ms("r.accepted_at")} as accepted, ${ms("r.deadline_at")} as deadline,
-  ${ms("r.ended_at")} as ended, ${ms("r.wakeup_at")} as wakeup, r.state`;
+  ${ms("r.ended_at")} as ended, ${ms("r.wakeup_at")} as wakeup, r.state,
+  (select jsonb_agg(jsonb_build_array(i.step, i.item, i.state, encode(i.input, 'base64')) order by i.step, i.item)
+    from step_items i where i.run_id = r.id)::text as items`;
 
 /** The runs with these ids, inputs and outputs included; ids that don't exist are left out. */
 export async function loadRuns(db: Db, ids: readonly string[]): Promise<Map<string, StoredRun>> {
@@ -70,7 +75,7 @@ async function readRuns(db: Db, ids: readonly string[]): Promise<Map<string, Sto
     ),
     db.query<{ run_id: string; seq: number; kind: number; step: number | null; payload: Uint8Array }>(
       `select e.run_id::text as run_id, e.seq, e.kind, e.step, e.payload from unnest($1::uuid[]) as t(id) join events e on e.run_id = t.id
-        where e.payload is not null and e.kind <> ${EventKind.EVENT_KIND_RUN_ENDED}`,
+        where e.payload is not null and e.kind not in (${EventKind.EVENT_KIND_RUN_ENDED}, ${EventKind.EVENT_KIND_ITEM_SUCCEEDED})`,
       [list],
     ),
   ]);
@@ -123,12 +128,28 @@ export function toStoredRun(row: RunRow): StoredRun {
     lastSeq: row.last_seq,
     wakeupAtMs: row.wakeup ?? 0,
     endedAtMs: row.ended ?? 0,
-    outputs: state.steps.map(() => undefined),
+    outputs: state.steps.map(outputOfItems),
     input: { contract: "", sizeBytes: 0, sha256: new Uint8Array(0), bytes: new Uint8Array(0) },
     ...state,
+    ...(row.items ? { items: readOpenItems(row.items, row.accepted) } : {}),
   };
   run.deadlineAtMs = deadlineOf(row.deadline, run.timed);
   return { run, method: row.method, chainVersion: row.chain_version, contract: row.contract };
+}
+
+/** The output of a fan-out is its items' outputs, which stay in the history. */
+function outputOfItems({ status, each }: StepState, index: number): Value | undefined {
+  return each && status === StepStatus.STEP_STATUS_SUCCEEDED ? itemsValue(index, each) : undefined;
+}
+
+function readOpenItems(text: string, acceptedAtMs: number): Map<number, Map<number, StepState>> {
+  const items = new Map<number, Map<number, StepState>>();
+  for (const [step, item, state, input] of JSON.parse(text) as [number, number, string, string | null][]) {
+    const value = input === null ? undefined : toValue(Buffer.from(input, "base64"));
+    const own = items.get(step) ?? new Map<number, StepState>();
+    items.set(step, own.set(item, decodeItem(state, acceptedAtMs, value)));
+  }
+  return items;
 }
 
 /** A stored envelope as the engine's value. */

@@ -125,6 +125,21 @@ export const bindings = pgTable(
   ],
 );
 
+/** Items of fan-out steps that are open and not over. */
+export const stepItems = pgTable(
+  "step_items",
+  {
+    runId: uuid("run_id").notNull(),
+    step: smallint("step").notNull(),
+    item: integer("item").notNull(),
+    /** The engine's state of the item (run-codec.ts), as JSON. */
+    state: text("state").notNull(),
+    /** Its input, an encoded taskmesh.v1.Payload. */
+    input: bytea("input"),
+  },
+  (t) => [primaryKey({ columns: [t.runId, t.step, t.item] })],
+);
+
 /** What handlers reported last, a row per step (or item) that ever reported: shown while its attempt runs, and where the next one goes on. */
 export const attemptReports = pgTable(
   "attempt_reports",

@@ -27,6 +27,7 @@ export function runRoutes(app: FastifyInstance, context: GatewayContext): void {
   app.post("/api/v1/runs", { bodyLimit: PAYLOAD_BYTES_MAX }, (request, reply) => start(context, request, reply));
   app.get("/api/v1/runs", (request) => list(context, request));
   app.get("/api/v1/runs/:runId", (request) => show(context, request));
+  app.get("/api/v1/runs/:runId/steps/:stepId/items", (request) => items(context, request));
   app.get("/api/v1/runs/:runId/steps/:stepId/:side", (request) => stepPayload(context, request));
   app.get("/api/v1/runs/:runId/result", (request) => result(context, request));
   app.get("/api/v1/runs/:runId/logs", (request) => logs(context, request));
@@ -208,6 +209,28 @@ async function stepPayload(context: GatewayContext, request: FastifyRequest): Pr
     throw statusError({ reason: "PAYLOAD_NOT_FOUND", message: `step ${stepId} has no ${side} yet` });
   }
   return context.view(request).value(payload, { namespace, method: step.method, side });
+}
+
+async function items(context: GatewayContext, request: FastifyRequest): Promise<JsonObject> {
+  const query = new Query(request, ["pageSize", "pageToken", "omitPayloads"]);
+  const { stepId } = request.params as { stepId: string };
+  const filter = {
+    namespace: context.namespaceOf(request),
+    runId: runIdOfPath(request),
+    stepId,
+    pageSize: query.integer("pageSize", 1, PAGE_SIZE_MAX) ?? 0,
+    pageToken: query.text("pageToken") ?? "",
+    omitPayloads: query.flag("omitPayloads"),
+  };
+  const options = context.callOptions(request);
+  const { run, steps } = await context.upstream.call(
+    RunServiceService.getRun,
+    { namespace: filter.namespace, runId: filter.runId, omitPayloads: true },
+    options,
+  );
+  const answer = await context.upstream.call(RunServiceService.listItems, filter, options);
+  const method = steps.find((step) => step.stepId === stepId)?.method ?? run?.method ?? "";
+  return context.view(request).items(filter.namespace, method, answer);
 }
 
 async function result(context: GatewayContext, request: FastifyRequest): Promise<JsonObject> {

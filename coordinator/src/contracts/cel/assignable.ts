@@ -141,12 +141,14 @@ export function typeOfNode(node: ASTNode): string | undefined {
   return (node as { checkedType?: { name: string } }).checkedType?.name;
 }
 
-function listItem(type: string): string | undefined {
+/** What a list of this type holds. */
+export function listItem(type: string): string | undefined {
   if (type === "list") return "dyn"; // the checker's short name of list<dyn>
   return type.startsWith("list<") && type.endsWith(">") ? type.slice(5, -1) : undefined;
 }
 
-function mapItems(type: string): [string, string] | undefined {
+/** Key and value of a map of this type. */
+export function mapItems(type: string): [string, string] | undefined {
   if (type === "map") return ["dyn", "dyn"];
   if (!type.startsWith("map<") || !type.endsWith(">")) return undefined;
   const comma = type.indexOf(","); // keys are never generic

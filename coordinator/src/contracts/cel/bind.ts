@@ -18,6 +18,7 @@ import { callbackPath, callbackToken } from "../callback-token.js";
 import type { CheckedExpression } from "./check.js";
 import { Budget, OverBudget, setField } from "./convert.js";
 import { type CelInput, isCelError, runPlan } from "./engine-values.js";
+import { decodeItems } from "./items.js";
 import { compileProjection, MessageWriter, type Projection, project } from "./projection.js";
 import type { ScopeTypes } from "./scope-types.js";
 
@@ -143,7 +144,7 @@ export function compileCondition(
 const writer = new MessageWriter();
 const deferred = { kind: "deferred" } as const;
 
-function failed(
+export function failed(
   label: string,
   expression: string,
   reason: string,
@@ -201,18 +202,29 @@ interface Variables {
   bytes: number;
   /** The longest list in them, once somebody needed it. */
   longest?: number;
+  /** Items of the fan-outs among the sources. */
+  items: number;
 }
 
 /** A function that decodes what the expressions read, each source once. */
-function compileVariables(
+export function compileVariables(
   expressions: readonly CheckedExpression[],
   types: ScopeTypes,
 ): (scope: Scope) => Evaluated<Variables> {
   const steps = [...types.steps.values()].filter((step) => expressions.some((e) => e.reading.steps.has(step.index)));
   const input = expressions.some((e) => e.reading.input);
   const withRun = expressions.some((e) => e.reading.run);
+  const withEach = expressions.some((e) => e.reading.each);
+  /** The item of a fan-out, on top of what is the same for all of them. */
+  const ofItem = (scope: Scope, variables: Variables): Evaluated<Variables> => {
+    if (withEach && scope.each) variables.bindings["each"] = eachVariable(scope.each);
+    return { kind: "value", value: variables };
+  };
+  const key = {};
   return (scope) => {
-    const variables: Variables = { bindings: {}, messages: new Map(), bytes: 0 };
+    const known = scope.memo?.get(key) as Variables | undefined;
+    if (known) return ofItem(scope, known);
+    const variables: Variables = { bindings: {}, messages: new Map(), bytes: 0, items: 0 };
     const decode = (index: number, desc: DescMessage, value: Value): ReflectMessage | undefined => {
       if (value.bytes === undefined) return undefined;
       const message = reflect(desc, fromBinary(desc, value.bytes));
@@ -229,6 +241,13 @@ function compileVariables(
       const outputs = new Map<string, Map<string, CelInput>>();
       for (const step of steps) {
         const value = scope.outputs[step.index];
+        if (step.each && value?.bytes) {
+          const { value: items, count } = decodeItems(value.bytes, step.output, step.each);
+          outputs.set(step.id, new Map([["output", items]]));
+          variables.items = Math.max(variables.items, count);
+          variables.bytes += value.bytes.length;
+          continue;
+        }
         // An output that does not exist is a step without the key `output`: has() is false.
         const output = value === undefined ? undefined : decode(step.index, step.output, value);
         if (value !== undefined && output === undefined) return deferred;
@@ -240,8 +259,18 @@ function compileVariables(
     }
     if (withRun) variables.bindings["run"] = runVariable(scope);
     if (withRun && types.callbacks.size > 0) variables.bindings["callback"] = callbackVariable(scope, types);
-    return { kind: "value", value: variables };
+    scope.memo?.set(key, variables);
+    return ofItem(scope, variables);
   };
+}
+
+function eachVariable({ value, index, key }: NonNullable<Scope["each"]>): Map<string, CelInput> {
+  const each = new Map<string, CelInput>([
+    ["value", value as CelInput],
+    ["index", BigInt(index)],
+  ]);
+  if (key !== undefined) each.set("key", key);
+  return each;
 }
 
 function runVariable({ run: { id, namespace, method, acceptedAtMs } }: Scope): Map<string, CelInput> {
@@ -288,7 +317,10 @@ function isBareSet(expression: CheckedExpression, variables: Variables): boolean
 function costOf({ reading }: CheckedExpression, variables: Variables): number {
   const matching = reading.matches ? variables.bytes : 0;
   if (reading.depth === 0) return matching;
-  variables.longest ??= Math.max(0, ...[...variables.messages.values()].map((source) => longestIn(source.message)));
+  variables.longest ??= Math.max(
+    variables.items,
+    ...[...variables.messages.values()].map((source) => longestIn(source.message)),
+  );
   const elements = (reading.splits ? variables.bytes : variables.longest) + reading.nodes;
   return reading.nodes * elements ** reading.depth + matching * elements;
 }

@@ -21,10 +21,14 @@ export interface StepOutput {
   registry: Registry;
   /** The step has a condition, so there may be no output. */
   skippable: boolean;
+  /** A fan-out: its output is a list, or a map by string, of `output`. */
+  each?: "list" | "map";
 }
 
 export interface ScopeTypes {
   readonly environment: Environment;
+  /** In the input of a fan-out: the checker's type of `each.value`, and whether there is an `each.key`. */
+  readonly each?: { value: string; keyed: boolean };
   readonly input: DescMessage;
   readonly steps: ReadonlyMap<string, StepOutput>;
   /** "input" and "steps.<id>" whose types are not known, because of a problem that was reported elsewhere. */
@@ -66,7 +70,9 @@ export function createScopeTypes(
   const stepFields: Record<string, string> = {};
   for (const step of steps) {
     const name = `taskmesh_step_${step.id}`;
-    const fields = { output: names.register(step.output, step.registry) };
+    const output = names.register(step.output, step.registry);
+    const whole = { list: `list<${output}>`, map: `map<string, ${output}>` };
+    const fields = { output: step.each ? whole[step.each] : output };
     environment.registerType(name, { ctor: class {}, fields });
     stepFields[step.id] = name;
   }
@@ -89,6 +95,15 @@ export function createScopeTypes(
     messageOf: (celType) => names.messages.get(celType),
     display: (text) => names.display(text),
   };
+}
+
+/** The same scope inside of a fan-out. */
+export function withEach(types: ScopeTypes, each: NonNullable<ScopeTypes["each"]>): ScopeTypes {
+  const environment = types.environment.clone();
+  const fields = { value: each.value, index: "int", ...(each.keyed ? { key: "string" } : {}) };
+  environment.registerType("taskmesh_each", { ctor: class {}, fields });
+  environment.registerVariable("each", "taskmesh_each");
+  return { ...types, environment, each };
 }
 
 /** Functions that the engine has and the checker lacks. */
@@ -193,6 +208,7 @@ class TypeNames {
       .replaceAll("taskmesh_steps", "steps")
       .replaceAll("taskmesh_run", "run")
       .replaceAll(/taskmesh_callbacks?/g, "callback")
+      .replaceAll("taskmesh_each", "each")
       .replaceAll(/taskmesh_step_(\w+)/g, "steps.$1");
   }
 

@@ -39,6 +39,7 @@ export interface Reading {
   steps: Set<number>;
   input: boolean;
   run: boolean;
+  each: boolean;
   bare: BarePath | undefined;
   /** Deepest nesting of comprehensions. */
   depth: number;
@@ -96,6 +97,7 @@ class Reader {
     steps: new Set(),
     input: false,
     run: false,
+    each: false,
     bare: undefined,
     depth: 0,
     nodes: 0,
@@ -164,6 +166,7 @@ class Reader {
     if (parts === undefined) return undefined;
     const root = parts[0]!.name;
     const step = root === "steps" ? this.types.steps.get(parts[1]?.name ?? "") : undefined;
+    if (step?.each) return undefined;
     if (root !== "input" && (step === undefined || parts[2]?.name !== "output")) return undefined;
     const fields: DescField[] = [];
     let desc: DescMessage | undefined = step?.output ?? this.types.input;
@@ -211,6 +214,8 @@ class Reader {
       }
     } else if (root.name === "callback") {
       this.callbackNames(parts);
+    } else if (root.name === "each" && this.types.each) {
+      this.eachNames(parts, this.types.each);
     } else this.unknownName(root, parts.length === 1 && node.start === root.start);
   }
 
@@ -261,7 +266,22 @@ class Reader {
     }
     this.reading.steps.add(step.index);
     if (step.skippable && !place.guards.has(step.id) && !place.whole) this.missingGuard(step, node);
-    this.fields(step.output, parts.slice(3));
+    if (!step.each) return this.fields(step.output, parts.slice(3));
+    const next = parts[3];
+    if (next === undefined || step.each === "map") return;
+    const message = `step "${id.name}" is a fan-out, its output a list: it has no field "${next.name}"`;
+    this.problem("WRONG_TYPE", message, next, {
+      expected: `${id.name}.output[0].${next.name}, or map(), all(), exists()`,
+    });
+  }
+
+  private eachNames(parts: Part[], each: NonNullable<ScopeTypes["each"]>): undefined {
+    this.reading.each = true;
+    const names = each.keyed ? ["value", "key", "index"] : ["value", "index"];
+    const field = parts[1];
+    if (field !== undefined && !names.includes(field.name)) return this.unknownField("each", field, names);
+    const desc = field?.name === "value" ? this.types.messageOf(each.value) : undefined;
+    if (desc !== undefined) this.fields(desc, parts.slice(2));
   }
 
   private missingGuard(step: StepOutput, node: ASTNode): undefined {
@@ -301,6 +321,10 @@ class Reader {
   }
 
   private unknownName(part: Part, alone: boolean): undefined {
+    if (part.name === "each") {
+      const message = 'only the input of a fan-out reads "each": give the step an `each`';
+      return this.problem("UNKNOWN_NAME", message, part, { found: "each" });
+    }
     const near = nearestName(part.name, ["input", "steps", "run", "callback"]);
     const quoted = alone ? `'${part.name}'` : undefined;
     const hint = near ?? quoted;
@@ -363,7 +387,7 @@ class Reader {
       const message = `${name}() nests more than ${comprehensionDepthMax} deep; do a part of the work in a step of its own`;
       return this.problem("TOO_LARGE", message, node);
     }
-    if (["input", "steps", "run", "callback"].includes(variable.args)) {
+    if (["input", "steps", "run", "callback", "each"].includes(variable.args)) {
       return this.problem("INVALID_NAME", `"${variable.args}" is taken; name the variable differently`, variable);
     }
     const inner = { ...place, depth, bound: union(place.bound, new Set([variable.args])) };

@@ -302,7 +302,14 @@ export interface StepSpec {
     | SwitchSpec
     | undefined;
   /** Calls again and again until a condition holds. */
-  repeat?: RepeatSpec | undefined;
+  repeat?:
+    | RepeatSpec
+    | undefined;
+  /**
+   * Runs the call once for each item of a list or map. `input` then also reads `each`; the step's output is a list or a map of outputs.
+   * Times and retries count per item.
+   */
+  each?: Each | undefined;
 }
 
 export interface StepSpec_InputEntry {
@@ -399,6 +406,20 @@ export interface HumanSpec {
 export interface HumanSpec_OutputEntry {
   key: string;
   value: string;
+}
+
+/** Each is a fan-out: over a list or over a map, at most 100,000 items. */
+export interface Each {
+  /** One of both, a CEL expression over `input`, `steps.<id>.output` and `run`: a list, whose items are `each.value` at `each.index` ... */
+  items: string;
+  /** ... or a map with string keys, whose values are `each.value` under `each.key`, in the order of their keys. */
+  entries: string;
+  /** Items under way at once, 1 to 1,000; default 500. */
+  maxParallel: number;
+  /** Items that may fail without failing the step; with `tolerated_share` the larger of both counts. They are missing in the output. */
+  toleratedFailures: number;
+  /** The same as a share of all items, 0 to 1. */
+  toleratedShare: number;
 }
 
 /** ChainProblem is one thing that is wrong with a chain. */
@@ -1258,6 +1279,7 @@ function createBaseStepSpec(): StepSpec {
     join: 0,
     switch: undefined,
     repeat: undefined,
+    each: undefined,
   };
 }
 
@@ -1322,6 +1344,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     }
     if (message.repeat !== undefined) {
       RepeatSpec.encode(message.repeat, writer.uint32(178).fork()).join();
+    }
+    if (message.each !== undefined) {
+      Each.encode(message.each, writer.uint32(170).fork()).join();
     }
     return writer;
   },
@@ -1502,6 +1527,14 @@ export const StepSpec: MessageFns<StepSpec> = {
             message.repeat = RepeatSpec.decode(reader, reader.uint32());
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.each = Each.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1569,6 +1602,7 @@ export const StepSpec: MessageFns<StepSpec> = {
       join: isSet(object.join) ? joinFromJSON(object.join) : 0,
       switch: isSet(object.switch) ? SwitchSpec.fromJSON(object.switch) : undefined,
       repeat: isSet(object.repeat) ? RepeatSpec.fromJSON(object.repeat) : undefined,
+      each: isSet(object.each) ? Each.fromJSON(object.each) : undefined,
     };
   },
 
@@ -1640,6 +1674,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     if (message.repeat !== undefined) {
       obj.repeat = RepeatSpec.toJSON(message.repeat);
     }
+    if (message.each !== undefined) {
+      obj.each = Each.toJSON(message.each);
+    }
     return obj;
   },
 
@@ -1696,6 +1733,7 @@ export const StepSpec: MessageFns<StepSpec> = {
     message.repeat = (object.repeat !== undefined && object.repeat !== null)
       ? RepeatSpec.fromPartial(object.repeat)
       : undefined;
+    message.each = (object.each !== undefined && object.each !== null) ? Each.fromPartial(object.each) : undefined;
     return message;
   },
 };
@@ -2791,6 +2829,151 @@ export const HumanSpec_OutputEntry: MessageFns<HumanSpec_OutputEntry> = {
     const message = createBaseHumanSpec_OutputEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseEach(): Each {
+  return { items: "", entries: "", maxParallel: 0, toleratedFailures: 0, toleratedShare: 0 };
+}
+
+export const Each: MessageFns<Each> = {
+  encode(message: Each, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.items !== "") {
+      writer.uint32(10).string(message.items);
+    }
+    if (message.entries !== "") {
+      writer.uint32(18).string(message.entries);
+    }
+    if (message.maxParallel !== 0) {
+      writer.uint32(24).uint32(message.maxParallel);
+    }
+    if (message.toleratedFailures !== 0) {
+      writer.uint32(32).uint32(message.toleratedFailures);
+    }
+    if (message.toleratedShare !== 0) {
+      writer.uint32(41).double(message.toleratedShare);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Each {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEach();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.items = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.entries = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.maxParallel = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.toleratedFailures = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.toleratedShare = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Each {
+    return {
+      items: isSet(object.items) ? globalThis.String(object.items) : "",
+      entries: isSet(object.entries) ? globalThis.String(object.entries) : "",
+      maxParallel: isSet(object.maxParallel)
+        ? globalThis.Number(object.maxParallel)
+        : isSet(object.max_parallel)
+        ? globalThis.Number(object.max_parallel)
+        : 0,
+      toleratedFailures: isSet(object.toleratedFailures)
+        ? globalThis.Number(object.toleratedFailures)
+        : isSet(object.tolerated_failures)
+        ? globalThis.Number(object.tolerated_failures)
+        : 0,
+      toleratedShare: isSet(object.toleratedShare)
+        ? globalThis.Number(object.toleratedShare)
+        : isSet(object.tolerated_share)
+        ? globalThis.Number(object.tolerated_share)
+        : 0,
+    };
+  },
+
+  toJSON(message: Each): unknown {
+    const obj: any = {};
+    if (message.items !== "") {
+      obj.items = message.items;
+    }
+    if (message.entries !== "") {
+      obj.entries = message.entries;
+    }
+    if (message.maxParallel !== 0) {
+      obj.maxParallel = Math.round(message.maxParallel);
+    }
+    if (message.toleratedFailures !== 0) {
+      obj.toleratedFailures = Math.round(message.toleratedFailures);
+    }
+    if (message.toleratedShare !== 0) {
+      obj.toleratedShare = floatToJson(message.toleratedShare);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Each>, I>>(base?: I): Each {
+    return Each.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Each>, I>>(object: I): Each {
+    const message = createBaseEach();
+    message.items = object.items ?? "";
+    message.entries = object.entries ?? "";
+    message.maxParallel = object.maxParallel ?? 0;
+    message.toleratedFailures = object.toleratedFailures ?? 0;
+    message.toleratedShare = object.toleratedShare ?? 0;
     return message;
   },
 };
@@ -4230,6 +4413,10 @@ export const ChainServiceClient = makeGenericClientConstructor(
   service: typeof ChainServiceService;
   serviceName: string;
 };
+
+function floatToJson(value: number | null | undefined): number | string | null | undefined {
+  return typeof value === "number" && !globalThis.Number.isFinite(value) ? globalThis.String(value) : value;
+}
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 

@@ -219,6 +219,10 @@ export enum EventKind {
   EVENT_KIND_RUN_CLOSING = 61,
   /** EVENT_KIND_STEP_ROUND - A call of a step that repeats succeeded, and the condition that ends it does not hold yet. */
   EVENT_KIND_STEP_ROUND = 62,
+  /** EVENT_KIND_ITEMS_OPENED - Items of a fan-out step were opened. */
+  EVENT_KIND_ITEMS_OPENED = 70,
+  EVENT_KIND_ITEM_SUCCEEDED = 71,
+  EVENT_KIND_ITEM_FAILED = 72,
 }
 
 export function eventKindFromJSON(object: any): EventKind {
@@ -304,6 +308,15 @@ export function eventKindFromJSON(object: any): EventKind {
     case 62:
     case "EVENT_KIND_STEP_ROUND":
       return EventKind.EVENT_KIND_STEP_ROUND;
+    case 70:
+    case "EVENT_KIND_ITEMS_OPENED":
+      return EventKind.EVENT_KIND_ITEMS_OPENED;
+    case 71:
+    case "EVENT_KIND_ITEM_SUCCEEDED":
+      return EventKind.EVENT_KIND_ITEM_SUCCEEDED;
+    case 72:
+    case "EVENT_KIND_ITEM_FAILED":
+      return EventKind.EVENT_KIND_ITEM_FAILED;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum EventKind");
   }
@@ -365,6 +378,12 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_RUN_CLOSING";
     case EventKind.EVENT_KIND_STEP_ROUND:
       return "EVENT_KIND_STEP_ROUND";
+    case EventKind.EVENT_KIND_ITEMS_OPENED:
+      return "EVENT_KIND_ITEMS_OPENED";
+    case EventKind.EVENT_KIND_ITEM_SUCCEEDED:
+      return "EVENT_KIND_ITEM_SUCCEEDED";
+    case EventKind.EVENT_KIND_ITEM_FAILED:
+      return "EVENT_KIND_ITEM_FAILED";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum EventKind");
   }
@@ -441,6 +460,56 @@ export interface Step {
     | undefined;
   /** The run that the newest attempt started, where the step calls a chain. */
   childRunId: string;
+  /** A fan-out step: where its items stand. */
+  items?: ItemCounts | undefined;
+}
+
+/** ItemCounts says where the items of a fan-out step stand. */
+export interface ItemCounts {
+  total: number;
+  /** Not started yet. */
+  waiting: number;
+  /** Started and not over: queued, dispatched, running or between two attempts. */
+  active: number;
+  succeeded: number;
+  failed: number;
+}
+
+/** Item is one item of a fan-out step. */
+export interface Item {
+  /** Its index, from 0. */
+  item: number;
+  /** Fan-out over a map: its key. */
+  key: string;
+  status: StepStatus;
+  attempt: number;
+  lostAttempts: number;
+  /** While it is not over. */
+  input?: Payload | undefined;
+  output?: Payload | undefined;
+  failure?: Failure | undefined;
+  endedAt?: Timestamp | undefined;
+  executionMs: number;
+  /** RETRYING: when the next attempt starts. */
+  retryAt?: Timestamp | undefined;
+}
+
+export interface ListItemsRequest {
+  namespace: string;
+  runId: string;
+  stepId: string;
+  /** At most 1,000, default 100. */
+  pageSize: number;
+  pageToken: string;
+  /** Leaves inputs and outputs out. */
+  omitPayloads: boolean;
+}
+
+export interface ListItemsResponse {
+  items: Item[];
+  /** Empty on the last page. */
+  nextPageToken: string;
+  counts?: ItemCounts | undefined;
 }
 
 export interface Attempt {
@@ -1237,6 +1306,7 @@ function createBaseStep(): Step {
     progress: undefined,
     waitUntil: undefined,
     childRunId: "",
+    items: undefined,
   };
 }
 
@@ -1289,6 +1359,9 @@ export const Step: MessageFns<Step> = {
     }
     if (message.childRunId !== "") {
       writer.uint32(322).string(message.childRunId);
+    }
+    if (message.items !== undefined) {
+      ItemCounts.encode(message.items, writer.uint32(402).fork()).join();
     }
     return writer;
   },
@@ -1434,6 +1507,14 @@ export const Step: MessageFns<Step> = {
             message.childRunId = reader.string();
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.items = ItemCounts.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1496,6 +1577,7 @@ export const Step: MessageFns<Step> = {
         : isSet(object.child_run_id)
         ? globalThis.String(object.child_run_id)
         : "",
+      items: isSet(object.items) ? ItemCounts.fromJSON(object.items) : undefined,
     };
   },
 
@@ -1549,6 +1631,9 @@ export const Step: MessageFns<Step> = {
     if (message.childRunId !== "") {
       obj.childRunId = message.childRunId;
     }
+    if (message.items !== undefined) {
+      obj.items = ItemCounts.toJSON(message.items);
+    }
     return obj;
   },
 
@@ -1589,6 +1674,685 @@ export const Step: MessageFns<Step> = {
       ? Timestamp.fromPartial(object.waitUntil)
       : undefined;
     message.childRunId = object.childRunId ?? "";
+    message.items = (object.items !== undefined && object.items !== null)
+      ? ItemCounts.fromPartial(object.items)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseItemCounts(): ItemCounts {
+  return { total: 0, waiting: 0, active: 0, succeeded: 0, failed: 0 };
+}
+
+export const ItemCounts: MessageFns<ItemCounts> = {
+  encode(message: ItemCounts, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.total !== 0) {
+      writer.uint32(8).uint32(message.total);
+    }
+    if (message.waiting !== 0) {
+      writer.uint32(16).uint32(message.waiting);
+    }
+    if (message.active !== 0) {
+      writer.uint32(24).uint32(message.active);
+    }
+    if (message.succeeded !== 0) {
+      writer.uint32(32).uint32(message.succeeded);
+    }
+    if (message.failed !== 0) {
+      writer.uint32(40).uint32(message.failed);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ItemCounts {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseItemCounts();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.total = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.waiting = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.active = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.succeeded = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.failed = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ItemCounts {
+    return {
+      total: isSet(object.total) ? globalThis.Number(object.total) : 0,
+      waiting: isSet(object.waiting) ? globalThis.Number(object.waiting) : 0,
+      active: isSet(object.active) ? globalThis.Number(object.active) : 0,
+      succeeded: isSet(object.succeeded) ? globalThis.Number(object.succeeded) : 0,
+      failed: isSet(object.failed) ? globalThis.Number(object.failed) : 0,
+    };
+  },
+
+  toJSON(message: ItemCounts): unknown {
+    const obj: any = {};
+    if (message.total !== 0) {
+      obj.total = Math.round(message.total);
+    }
+    if (message.waiting !== 0) {
+      obj.waiting = Math.round(message.waiting);
+    }
+    if (message.active !== 0) {
+      obj.active = Math.round(message.active);
+    }
+    if (message.succeeded !== 0) {
+      obj.succeeded = Math.round(message.succeeded);
+    }
+    if (message.failed !== 0) {
+      obj.failed = Math.round(message.failed);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ItemCounts>, I>>(base?: I): ItemCounts {
+    return ItemCounts.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ItemCounts>, I>>(object: I): ItemCounts {
+    const message = createBaseItemCounts();
+    message.total = object.total ?? 0;
+    message.waiting = object.waiting ?? 0;
+    message.active = object.active ?? 0;
+    message.succeeded = object.succeeded ?? 0;
+    message.failed = object.failed ?? 0;
+    return message;
+  },
+};
+
+function createBaseItem(): Item {
+  return {
+    item: 0,
+    key: "",
+    status: 0,
+    attempt: 0,
+    lostAttempts: 0,
+    input: undefined,
+    output: undefined,
+    failure: undefined,
+    endedAt: undefined,
+    executionMs: 0,
+    retryAt: undefined,
+  };
+}
+
+export const Item: MessageFns<Item> = {
+  encode(message: Item, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.item !== 0) {
+      writer.uint32(8).uint32(message.item);
+    }
+    if (message.key !== "") {
+      writer.uint32(18).string(message.key);
+    }
+    if (message.status !== 0) {
+      writer.uint32(24).int32(message.status);
+    }
+    if (message.attempt !== 0) {
+      writer.uint32(32).uint32(message.attempt);
+    }
+    if (message.lostAttempts !== 0) {
+      writer.uint32(40).uint32(message.lostAttempts);
+    }
+    if (message.input !== undefined) {
+      Payload.encode(message.input, writer.uint32(50).fork()).join();
+    }
+    if (message.output !== undefined) {
+      Payload.encode(message.output, writer.uint32(58).fork()).join();
+    }
+    if (message.failure !== undefined) {
+      Failure.encode(message.failure, writer.uint32(66).fork()).join();
+    }
+    if (message.endedAt !== undefined) {
+      Timestamp.encode(message.endedAt, writer.uint32(74).fork()).join();
+    }
+    if (message.executionMs !== 0) {
+      writer.uint32(80).uint32(message.executionMs);
+    }
+    if (message.retryAt !== undefined) {
+      Timestamp.encode(message.retryAt, writer.uint32(90).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Item {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseItem();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.item = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.status = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.attempt = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.lostAttempts = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.input = Payload.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.output = Payload.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.failure = Failure.decode(reader, reader.uint32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.endedAt = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.executionMs = reader.uint32();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.retryAt = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Item {
+    return {
+      item: isSet(object.item) ? globalThis.Number(object.item) : 0,
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      status: isSet(object.status) ? stepStatusFromJSON(object.status) : 0,
+      attempt: isSet(object.attempt) ? globalThis.Number(object.attempt) : 0,
+      lostAttempts: isSet(object.lostAttempts)
+        ? globalThis.Number(object.lostAttempts)
+        : isSet(object.lost_attempts)
+        ? globalThis.Number(object.lost_attempts)
+        : 0,
+      input: isSet(object.input) ? Payload.fromJSON(object.input) : undefined,
+      output: isSet(object.output) ? Payload.fromJSON(object.output) : undefined,
+      failure: isSet(object.failure) ? Failure.fromJSON(object.failure) : undefined,
+      endedAt: isSet(object.endedAt)
+        ? fromJsonTimestamp(object.endedAt)
+        : isSet(object.ended_at)
+        ? fromJsonTimestamp(object.ended_at)
+        : undefined,
+      executionMs: isSet(object.executionMs)
+        ? globalThis.Number(object.executionMs)
+        : isSet(object.execution_ms)
+        ? globalThis.Number(object.execution_ms)
+        : 0,
+      retryAt: isSet(object.retryAt)
+        ? fromJsonTimestamp(object.retryAt)
+        : isSet(object.retry_at)
+        ? fromJsonTimestamp(object.retry_at)
+        : undefined,
+    };
+  },
+
+  toJSON(message: Item): unknown {
+    const obj: any = {};
+    if (message.item !== 0) {
+      obj.item = Math.round(message.item);
+    }
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.status !== 0) {
+      obj.status = stepStatusToJSON(message.status);
+    }
+    if (message.attempt !== 0) {
+      obj.attempt = Math.round(message.attempt);
+    }
+    if (message.lostAttempts !== 0) {
+      obj.lostAttempts = Math.round(message.lostAttempts);
+    }
+    if (message.input !== undefined) {
+      obj.input = Payload.toJSON(message.input);
+    }
+    if (message.output !== undefined) {
+      obj.output = Payload.toJSON(message.output);
+    }
+    if (message.failure !== undefined) {
+      obj.failure = Failure.toJSON(message.failure);
+    }
+    if (message.endedAt !== undefined) {
+      obj.endedAt = fromTimestamp(message.endedAt).toISOString();
+    }
+    if (message.executionMs !== 0) {
+      obj.executionMs = Math.round(message.executionMs);
+    }
+    if (message.retryAt !== undefined) {
+      obj.retryAt = fromTimestamp(message.retryAt).toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Item>, I>>(base?: I): Item {
+    return Item.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Item>, I>>(object: I): Item {
+    const message = createBaseItem();
+    message.item = object.item ?? 0;
+    message.key = object.key ?? "";
+    message.status = object.status ?? 0;
+    message.attempt = object.attempt ?? 0;
+    message.lostAttempts = object.lostAttempts ?? 0;
+    message.input = (object.input !== undefined && object.input !== null)
+      ? Payload.fromPartial(object.input)
+      : undefined;
+    message.output = (object.output !== undefined && object.output !== null)
+      ? Payload.fromPartial(object.output)
+      : undefined;
+    message.failure = (object.failure !== undefined && object.failure !== null)
+      ? Failure.fromPartial(object.failure)
+      : undefined;
+    message.endedAt = (object.endedAt !== undefined && object.endedAt !== null)
+      ? Timestamp.fromPartial(object.endedAt)
+      : undefined;
+    message.executionMs = object.executionMs ?? 0;
+    message.retryAt = (object.retryAt !== undefined && object.retryAt !== null)
+      ? Timestamp.fromPartial(object.retryAt)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseListItemsRequest(): ListItemsRequest {
+  return { namespace: "", runId: "", stepId: "", pageSize: 0, pageToken: "", omitPayloads: false };
+}
+
+export const ListItemsRequest: MessageFns<ListItemsRequest> = {
+  encode(message: ListItemsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.runId !== "") {
+      writer.uint32(18).string(message.runId);
+    }
+    if (message.stepId !== "") {
+      writer.uint32(26).string(message.stepId);
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(32).uint32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(42).string(message.pageToken);
+    }
+    if (message.omitPayloads !== false) {
+      writer.uint32(48).bool(message.omitPayloads);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListItemsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListItemsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.stepId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.pageSize = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.omitPayloads = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListItemsRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      stepId: isSet(object.stepId)
+        ? globalThis.String(object.stepId)
+        : isSet(object.step_id)
+        ? globalThis.String(object.step_id)
+        : "",
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+      omitPayloads: isSet(object.omitPayloads)
+        ? globalThis.Boolean(object.omitPayloads)
+        : isSet(object.omit_payloads)
+        ? globalThis.Boolean(object.omit_payloads)
+        : false,
+    };
+  },
+
+  toJSON(message: ListItemsRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.stepId !== "") {
+      obj.stepId = message.stepId;
+    }
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
+    if (message.omitPayloads !== false) {
+      obj.omitPayloads = message.omitPayloads;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListItemsRequest>, I>>(base?: I): ListItemsRequest {
+    return ListItemsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListItemsRequest>, I>>(object: I): ListItemsRequest {
+    const message = createBaseListItemsRequest();
+    message.namespace = object.namespace ?? "";
+    message.runId = object.runId ?? "";
+    message.stepId = object.stepId ?? "";
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    message.omitPayloads = object.omitPayloads ?? false;
+    return message;
+  },
+};
+
+function createBaseListItemsResponse(): ListItemsResponse {
+  return { items: [], nextPageToken: "", counts: undefined };
+}
+
+export const ListItemsResponse: MessageFns<ListItemsResponse> = {
+  encode(message: ListItemsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.items) {
+      Item.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    if (message.counts !== undefined) {
+      ItemCounts.encode(message.counts, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListItemsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListItemsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.items.push(Item.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.counts = ItemCounts.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListItemsResponse {
+    return {
+      items: globalThis.Array.isArray(object?.items) ? object.items.map((e: any) => Item.fromJSON(e)) : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+      counts: isSet(object.counts) ? ItemCounts.fromJSON(object.counts) : undefined,
+    };
+  },
+
+  toJSON(message: ListItemsResponse): unknown {
+    const obj: any = {};
+    if (message.items?.length) {
+      obj.items = message.items.map((e) => Item.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    if (message.counts !== undefined) {
+      obj.counts = ItemCounts.toJSON(message.counts);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListItemsResponse>, I>>(base?: I): ListItemsResponse {
+    return ListItemsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListItemsResponse>, I>>(object: I): ListItemsResponse {
+    const message = createBaseListItemsResponse();
+    message.items = object.items?.map((e) => Item.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    message.counts = (object.counts !== undefined && object.counts !== null)
+      ? ItemCounts.fromPartial(object.counts)
+      : undefined;
     return message;
   },
 };
@@ -5170,6 +5934,21 @@ export const RunServiceService = {
       Buffer.from(CompleteCallbackResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CompleteCallbackResponse => CompleteCallbackResponse.decode(value),
   },
+  /**
+   * ListItems lists the items of a fan-out step in their order, those that were not opened yet left out.
+   *
+   * NOT_FOUND: no such run or step, reasons RUN_NOT_FOUND and STEP_NOT_FOUND. INVALID_ARGUMENT: the step is no fan-out, a malformed page
+   * token or a page size over 1,000.
+   */
+  listItems: {
+    path: "/taskmesh.v1.RunService/ListItems" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListItemsRequest): Buffer => Buffer.from(ListItemsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListItemsRequest => ListItemsRequest.decode(value),
+    responseSerialize: (value: ListItemsResponse): Buffer => Buffer.from(ListItemsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListItemsResponse => ListItemsResponse.decode(value),
+  },
 } as const;
 
 export interface RunServiceServer extends UntypedServiceImplementation {
@@ -5239,6 +6018,13 @@ export interface RunServiceServer extends UntypedServiceImplementation {
    * CALLBACK_USED. FAILED_PRECONDITION: its step or run has ended without it, reason CALLBACK_CLOSED.
    */
   completeCallback: handleUnaryCall<CompleteCallbackRequest, CompleteCallbackResponse>;
+  /**
+   * ListItems lists the items of a fan-out step in their order, those that were not opened yet left out.
+   *
+   * NOT_FOUND: no such run or step, reasons RUN_NOT_FOUND and STEP_NOT_FOUND. INVALID_ARGUMENT: the step is no fan-out, a malformed page
+   * token or a page size over 1,000.
+   */
+  listItems: handleUnaryCall<ListItemsRequest, ListItemsResponse>;
 }
 
 export interface RunServiceClient extends Client {
@@ -5424,6 +6210,27 @@ export interface RunServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CompleteCallbackResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * ListItems lists the items of a fan-out step in their order, those that were not opened yet left out.
+   *
+   * NOT_FOUND: no such run or step, reasons RUN_NOT_FOUND and STEP_NOT_FOUND. INVALID_ARGUMENT: the step is no fan-out, a malformed page
+   * token or a page size over 1,000.
+   */
+  listItems(
+    request: ListItemsRequest,
+    callback: (error: ServiceError | null, response: ListItemsResponse) => void,
+  ): ClientUnaryCall;
+  listItems(
+    request: ListItemsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListItemsResponse) => void,
+  ): ClientUnaryCall;
+  listItems(
+    request: ListItemsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListItemsResponse) => void,
   ): ClientUnaryCall;
 }
 
