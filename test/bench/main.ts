@@ -1,6 +1,7 @@
-/** npm run bench -- chain5 | pages | memory | all  [--rounds N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] */
+/** npm run bench -- chain5 | pages | fanout | memory | all  [--rounds N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] */
 import { parseArgs } from "node:util";
 import { benchChain5 } from "./chain5.js";
+import { benchFanOut } from "./fanout.js";
 import { benchMemory } from "./memory.js";
 import { benchPages } from "./pages.js";
 
@@ -25,6 +26,7 @@ const options = {
 const known = {
   chain5: () => benchChain5(options),
   pages: () => benchPages({ runs: Number(values["page-runs"]), inFlight: options.inFlight }),
+  fanout: () => benchFanOut({ rounds: options.rounds }),
   memory: () => benchMemory({ runs: Number(values["memory-runs"]), inFlight: options.inFlight }),
 };
 const chosen = what === "all" ? Object.keys(known) : [what];

@@ -26,7 +26,7 @@ export const eachOutput = ({ each }: StepSpec): Pick<StepOutput, "each"> =>
 
 /** Undefined if the step is no fan-out, or if there are problems, which are reported. */
 export function checkEach(
-  step: { spec: StepSpec; path: string; isChild: boolean; waiting: unknown; needs: Set<number> },
+  step: { spec: StepSpec; path: string; isChild: boolean; waiting?: unknown; needs: Set<number> },
   types: ScopeTypes,
   guarded: ReadonlySet<string>,
   report: Report,
