@@ -1,5 +1,6 @@
 /** The instants at which a run needs to be looked at though nobody reports anything. */
 import type { ChainPlan, StepPlan } from "./plan.js";
+import type { ItemChange } from "./run-event.js";
 import { inFlight, isFinal, isOver, type RunState, type StepState, StepStatus, timeoutGraceMs } from "./run-state.js";
 
 /** What is due for a step at an instant, most final first. */
@@ -32,8 +33,8 @@ const startToCloseAtMs = (step: StepState, plan: StepPlan): number =>
 /** When a wait ends by itself. */
 const waitEndsAtMs = (step: StepState): number => step.wait?.endsAtMs || Infinity;
 
-/** The earliest instant at which anything of the run is due; 0 if it has ended. */
-export function nextWakeupAtMs(run: RunState, plan: ChainPlan): number {
+/** The earliest instant at which anything of the run is due; 0 if it has ended. Of items, only those of `changes` are looked at, if given. */
+export function nextWakeupAtMs(run: RunState, plan: ChainPlan, changes?: ReadonlyMap<string, ItemChange>): number {
   if (isFinal(run.status)) return 0;
   if (run.closing) return run.deadlineAtMs;
   // After a cancel no limit of a step counts any more: waking for one would change nothing, again and again.
@@ -44,7 +45,12 @@ export function nextWakeupAtMs(run: RunState, plan: ChainPlan): number {
     if (step.status === StepStatus.STEP_STATUS_PENDING || isOver(step.status)) continue;
     const stepPlan = plan.steps[i]!;
     if (!step.each) at = Math.min(at, wakeupOf(step, stepPlan));
-    else for (const item of run.items?.get(i)?.values() ?? []) at = Math.min(at, wakeupOf(item, stepPlan));
+    else if (!changes)
+      for (const item of run.items?.get(i)?.values() ?? []) at = Math.min(at, wakeupOf(item, stepPlan));
+  }
+  for (const { step, item } of changes?.values() ?? []) {
+    const state = run.items?.get(step)?.get(item);
+    if (state) at = Math.min(at, wakeupOf(state, plan.steps[step]!));
   }
   return at;
 }

@@ -190,7 +190,7 @@ describe("a fan-out", () => {
   it("after a cancel starts nothing, waits for what runs, and ends cancelled", () => {
     const bench = begin({ a: each({ parallelMax: 2 }) }, 10);
     bench.apply({ kind: "cancel", reason: "enough" });
-    expect([...bench.run.items!.get(0)!.keys()]).toEqual([0, 1]);
+    expect([...bench.run.items!.get(0)!.entries()].map(([item]) => item)).toEqual([0, 1]);
     done(bench, 0);
     expect(dispatched(bench)).toEqual([]);
     expect(bench.run.status).toBe(RunStatus.RUN_STATUS_RUNNING);

@@ -14,6 +14,7 @@
  */
 import { EventKind, type Failure } from "@taskmesh/proto";
 import { dueOf } from "./deadlines.js";
+import { ItemMap } from "./item-map.js";
 import type { ChainPlan, Value } from "./plan.js";
 import { failStep, finishIfOver, forgetLease, stopStep } from "./run-end.js";
 import type { Advance, Context, Effect, Evaluation, RunEvent } from "./run-event.js";
@@ -22,7 +23,6 @@ import {
   inFlight,
   isFinal,
   isOver,
-  type OpenItems,
   pendingStep,
   type RunState,
   type StepState,
@@ -36,24 +36,13 @@ export const openMax = 500;
 /** Further items are opened when fewer than this wait to be started. */
 const refillBelow = 250;
 
-const none: OpenItems = new Map();
-
-const openItems = (run: RunState, index: number): OpenItems => run.items?.get(index) ?? none;
+const openItems = (run: RunState, index: number): ItemMap => run.items?.get(index) ?? ItemMap.none;
 
 /** The item's state is to be this, undefined: it is over. */
 function put(turn: Turn, index: number, item: number, state: StepState | undefined): void {
   const before = openItems(turn.run, index);
-  // The map that came with the run is never written to; the turn's own is.
-  let own = turn.ownItems?.get(index);
-  if (!own) {
-    own = new Map(before);
-    turn.ownItems ??= new Map();
-    turn.ownItems.set(index, own);
-    turn.run.items = new Map(turn.run.items).set(index, own);
-  }
-  const opened = !own.has(item);
-  if (state) own.set(item, state);
-  else own.delete(item);
+  const opened = !before.has(item);
+  turn.run.items = new Map(turn.run.items).set(index, before.with(item, state));
   turn.items ??= new Map();
   const key = `${index}/${item}`;
   const change = turn.items.get(key);
@@ -242,7 +231,7 @@ function refill(turn: Turn, index: number): void {
 
 /** Ends every item that is not over; the step's own end is recorded by the caller. */
 export function dropItems(turn: Turn, index: number): void {
-  for (const item of [...openItems(turn.run, index).keys()]) dropItem(turn, index, item);
+  for (const item of [...openItems(turn.run, index).entries()].map(([at]) => at)) dropItem(turn, index, item);
   forgetItems(turn, index);
 }
 
@@ -261,7 +250,8 @@ function forgetItems(turn: Turn, index: number): void {
 
 /** A cancel was asked for: only items that workers have go on, to clean up. */
 export function cancelItems(turn: Turn, index: number): void {
-  for (const [item, { status }] of [...openItems(turn.run, index)]) if (!inFlight(status)) dropItem(turn, index, item);
+  for (const [item, { status }] of openItems(turn.run, index).entries())
+    if (!inFlight(status)) dropItem(turn, index, item);
   const each = editEach(turn, index);
   each.opening = false;
   settleCancelled(turn, index);
@@ -277,7 +267,7 @@ function settleCancelled(turn: Turn, index: number): void {
 /** Looks for what is due of items. */
 export function wakeItems(turn: Turn, index: number, wake: () => void): void {
   const plan = turn.plan.steps[index]!;
-  for (const [item, state] of [...openItems(turn.run, index)]) {
+  for (const [item, state] of openItems(turn.run, index).entries()) {
     if (dueOf(state, plan, turn.nowMs) === undefined) continue;
     withItem(turn, index, item, () => wake());
     if (turn.run.steps[index]!.each!.failed > toleratedOf(turn.plan, index, turn.run.steps[index]!.each!.total)) break;
@@ -294,7 +284,7 @@ export function redispatchItems(turn: Turn, index: number, event: Extract<RunEve
     turn.effects.push({ kind: "evaluate", stepId: plan.id });
   }
   let touched = false;
-  for (const [item, state] of openItems(turn.run, index)) {
+  for (const [item, state] of openItems(turn.run, index).entries()) {
     if (state.status !== StepStatus.STEP_STATUS_DISPATCHED || turn.run.cancel) continue;
     if (report ? report.lease !== state.lease : state.attemptAtMs >= beforeMs) continue;
     touched = true;

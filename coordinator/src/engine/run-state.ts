@@ -18,6 +18,7 @@
  * E6. After a cancel was asked for nothing is dispatched any more and no success is recorded.
  */
 import { type Failure, RunStatus, StepStatus } from "@taskmesh/proto";
+import type { ItemMap } from "./item-map.js";
 import type { Value } from "./plan.js";
 
 export { RunStatus, StepStatus };
@@ -87,9 +88,6 @@ export interface EachState {
   mark: string;
 }
 
-/** Items of one fan-out that are open and not over, in order. */
-export type OpenItems = ReadonlyMap<number, StepState>;
-
 export interface RunState {
   readonly id: string;
   readonly namespaceId: number;
@@ -131,7 +129,7 @@ export interface RunState {
   /** By step index, for steps that succeeded. */
   outputs: (Value | undefined)[];
   /** By step index, for fan-outs under way; absent: there are none. */
-  items?: ReadonlyMap<number, OpenItems>;
+  items?: ReadonlyMap<number, ItemMap>;
 }
 
 /** A message for a step that does not wait yet. */

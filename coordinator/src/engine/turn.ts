@@ -18,8 +18,6 @@ export interface Turn {
   at?: ItemTurn;
   /** Items that changed. */
   items?: Map<string, ItemChange>;
-  /** Maps of items that are this turn's own. */
-  ownItems?: Map<number, Map<number, StepState>>;
   /** How the last item that failed in this turn did. */
   itemFailure?: Failure;
 }
@@ -95,11 +93,15 @@ export const aboutRun = (run: RunState, method: string): Scope["run"] => ({
 export function changed(turn: Turn, exact = false): Advance {
   if (turn.at) return { verdict: "changed", why: "none", run: turn.run, records: [], effects: [] };
   if (turn.run.timed) noteFirstStart(turn.run);
-  const next = nextWakeupAtMs(turn.run, turn.plan);
+  // What did not change was looked at when the wake-up was set.
+  const changes = exact || turn.run.wakeupAtMs === 0 ? undefined : (turn.items ?? none);
+  const next = nextWakeupAtMs(turn.run, turn.plan, changes);
   if (exact || next === 0 || next < turn.run.wakeupAtMs || turn.run.wakeupAtMs === 0) turn.run.wakeupAtMs = next;
   const items = turn.items ? { items: [...turn.items.values()] } : {};
   return { verdict: "changed", why: "none", run: turn.run, records: turn.records, effects: turn.effects, ...items };
 }
+
+const none: ReadonlyMap<string, ItemChange> = new Map();
 
 /** Ends the turn with the run as it was. */
 export function unchanged(run: RunState, why: Unchanged): Advance {

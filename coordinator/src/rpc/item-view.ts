@@ -8,6 +8,7 @@ import {
   StepStatus,
 } from "@taskmesh/proto";
 import { statusError } from "@taskmesh/runtime";
+import { ItemMap } from "../engine/item-map.js";
 import type { ChainPlan } from "../engine/plan.js";
 import { type EachState, isOver, type StepState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
@@ -41,7 +42,7 @@ export async function listItems(
   const from = readToken(request.pageToken);
   const { each } = run.steps[index]!;
   if (!each) return { items: [], nextPageToken: "", counts: undefined };
-  const open = run.items?.get(index) ?? new Map<number, StepState>();
+  const open = run.items?.get(index) ?? ItemMap.none;
   const to = Math.min(from + size, each.next);
   const events = await readItemEvents(db, { runId: run.id, step: index, from, to, payloads: !request.omitPayloads });
   const items = itemsOf(from, to, events);

@@ -1,5 +1,6 @@
 /** Reads of runs: what the pipeline needs to go on with them, and what people ask for. */
 import { EventKind, Payload, type RunStatus } from "@taskmesh/proto";
+import { ItemMap } from "../engine/item-map.js";
 import { itemsValue } from "../engine/items.js";
 import type { Value } from "../engine/plan.js";
 import { decodeItem, decodeRunState, unread } from "../engine/run-codec.js";
@@ -142,12 +143,12 @@ function outputOfItems({ status, each }: StepState, index: number): Value | unde
   return each && status === StepStatus.STEP_STATUS_SUCCEEDED ? itemsValue(index, each) : undefined;
 }
 
-function readOpenItems(text: string, acceptedAtMs: number): Map<number, Map<number, StepState>> {
-  const items = new Map<number, Map<number, StepState>>();
+function readOpenItems(text: string, acceptedAtMs: number): Map<number, ItemMap> {
+  const items = new Map<number, ItemMap>();
   for (const [step, item, state, input] of JSON.parse(text) as [number, number, string, string | null][]) {
     const value = input === null ? undefined : toValue(Buffer.from(input, "base64"));
-    const own = items.get(step) ?? new Map<number, StepState>();
-    items.set(step, own.set(item, decodeItem(state, acceptedAtMs, value)));
+    const open = items.get(step) ?? ItemMap.none;
+    items.set(step, open.with(item, decodeItem(state, acceptedAtMs, value)));
   }
   return items;
 }
