@@ -1,5 +1,8 @@
 /** Fan-out from the chain's text to its result: ordered outputs, tolerated failures, items by page, cancels and lost attempts. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { type ActionContext, defineAction, fail } from "@taskmesh/action-sdk";
+import { builtinActions, builtinConfig, builtinDescriptors } from "@taskmesh/actions";
 import type { Gateway } from "@taskmesh/gateway";
 import { type ChainSpec, RunStatus, StepStatus } from "@taskmesh/proto";
 import { parseChainDocument, unaryCall } from "@taskmesh/runtime";
@@ -169,6 +172,16 @@ describe.each(["servers", "embedded"] as const)("fan-out on %s", (on) => {
     expect(again.map(({ lostAttempts }) => lostAttempts)).toEqual([1, 1, 0]);
     await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough" });
     expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_CANCELLED);
+  });
+
+  it("runs the guide's example", async () => {
+    await mesh.serve(builtinActions(builtinConfig({})), { descriptors: builtinDescriptors });
+    const guide = readFileSync(join(import.meta.dirname, "../../docs/guides/fan-out.md"), "utf8");
+    await put(/```yaml\n([\s\S]*?)```/.exec(guide)![1]!);
+    const input = { $case: "json" as const, value: JSON.stringify({ texts: ["  Some TEXT ", "Another"] }) };
+    const runId = await mesh.start({ method: "acme.guides.v1.Texts/Clean", input });
+    expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
+    expect(await outputOf(runId)).toEqual({ texts: ["some text", "another"], count: 2 });
   });
 
   it("is checked when the chain is saved", async () => {

@@ -8,6 +8,7 @@
 import type { DescField, DescMessage } from "@bufbuild/protobuf";
 import type { ASTNode } from "@marcbachmann/cel-js";
 import { nearestName } from "@taskmesh/runtime";
+import { functions, macros, methods } from "./functions.js";
 import { guardedStep, guardsOf, type Part, partsOf, union } from "./paths.js";
 import { callbackFields, isWellKnown, runFields, type ScopeTypes, type StepOutput } from "./scope-types.js";
 
@@ -53,18 +54,6 @@ export interface Reading {
   /** Places (of whole has() calls) where an output that may be missing must be tested first. */
   presenceTests: { start: number; end: number; step: string }[];
 }
-
-const macros = new Set(["all", "exists", "exists_one", "map", "filter"]);
-
-export const functions = new Set("has size int uint double bool string bytes duration timestamp dyn".split(" "));
-export const methods = new Set([
-  ...macros,
-  ..."size contains startsWith endsWith matches lowerAscii upperAscii trim indexOf lastIndexOf".split(" "),
-  ..."substring split join charAt replace getSeconds getMinutes getHours getMilliseconds getFullYear getMonth".split(
-    " ",
-  ),
-  ..."getDate getDayOfMonth getDayOfWeek getDayOfYear".split(" "),
-]);
 
 export interface ReadOptions {
   /** Steps whose outputs are known to exist where the expression is evaluated. */
@@ -321,10 +310,8 @@ class Reader {
   }
 
   private unknownName(part: Part, alone: boolean): undefined {
-    if (part.name === "each") {
-      const message = 'only the input of a fan-out reads "each": give the step an `each`';
-      return this.problem("UNKNOWN_NAME", message, part, { found: "each" });
-    }
+    if (part.name === "each")
+      return this.problem("UNKNOWN_NAME", 'only the input of a fan-out reads "each"', part, { found: "each" });
     const near = nearestName(part.name, ["input", "steps", "run", "callback"]);
     const quoted = alone ? `'${part.name}'` : undefined;
     const hint = near ?? quoted;
