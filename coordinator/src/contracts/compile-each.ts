@@ -34,7 +34,15 @@ export function checkEach(
   const { each } = step.spec;
   if (each === undefined) return undefined;
   const at = { path: `${step.path}.each`, stepId: step.spec.id, field: "each" };
-  if (step.isChild || step.waiting !== undefined) {
+  if (step.spec.repeat !== undefined) {
+    report({
+      ...at,
+      reason: "CONFLICT",
+      message: "a fan-out can't repeat: give the action a retry, or repeat in a step behind it",
+    });
+    return undefined;
+  }
+  if (step.isChild || step.waiting !== undefined || step.spec.switch !== undefined) {
     const found = step.isChild ? "a chain" : "nothing";
     const message = `a fan-out calls an action, and this step calls ${found}`;
     report({ ...at, reason: "CONFLICT", message, expected: "an action", found });

@@ -17,7 +17,7 @@ export function failStep(
   failure: Failure,
   status: StepStatus.STEP_STATUS_FAILED | StepStatus.STEP_STATUS_EXPIRED = StepStatus.STEP_STATUS_FAILED,
 ): void {
-  if (failInRace(turn, index, failure, status)) return;
+  if (!turn.at && failInRace(turn, index, failure, status)) return;
   const step = stopStep(turn, index, status);
   const kind =
     status === StepStatus.STEP_STATUS_FAILED ? EventKind.EVENT_KIND_STEP_FAILED : EventKind.EVENT_KIND_STEP_EXPIRED;
