@@ -95,8 +95,14 @@ function withItem<T>(turn: Turn, index: number, item: number, act: () => T): T |
 }
 
 function stamp(effect: Effect, item: number): void {
-  // Items have no children: a fan-out calls actions.
-  if ("step" in effect && effect.kind !== "start-child" && effect.kind !== "cancel-child") effect.item = item;
+  switch (effect.kind) {
+    case "dispatch":
+    case "enqueue":
+    case "dequeue":
+    case "bind":
+    case "unbind":
+      effect.item = item;
+  }
 }
 
 function count(
