@@ -142,6 +142,7 @@ export function itemsEvaluated(turn: Turn, index: number, evaluation: Evaluation
   const { total, items } = evaluation;
   const draft = editStep(turn, index);
   draft.status = StepStatus.STEP_STATUS_RUNNING;
+  draft.startedAtMs ||= turn.nowMs;
   draft.each ??= { total, next: 0, started: 0, succeeded: 0, failed: 0, bytes: 0, opening: false, mark: "" };
   const note = `${from} to ${from + items.length - 1} of ${total}`;
   record(turn, EventKind.EVENT_KIND_ITEMS_OPENED, { step: index, note: items.length === 0 ? "none" : note });
