@@ -174,9 +174,9 @@ const store: readonly Mutant[] = [
   {
     name: "leaves in the ready queue what a later event of the batch took out",
     part: "store",
-    file: "coordinator/src/store/commit.ts",
-    find: "(e.kind === kind || e.kind === opposite) &&",
-    replace: "(e.kind === kind || e.kind !== opposite) && e.kind === kind &&",
+    file: "coordinator/src/store/commit-places.ts",
+    find: "if (effect.kind !== kind && effect.kind !== opposite) continue;",
+    replace: "if (effect.kind !== kind || effect.kind === opposite) continue;",
     kill: { test: "coordinator/src/store/commit.test.ts", name: "pglite" },
   },
   {
