@@ -156,6 +156,7 @@ describe("the configuration of a coordinator", () => {
       grpcAddress: { host: "127.0.0.1", port: 7400 },
       metricsAddress: { host: "127.0.0.1", port: 7490 },
       namespaces: ["default"],
+      publicUrl: "http://127.0.0.1:7480",
       tokens: { tokens: [] },
       logLevel: "info",
       stopTimeoutMs: 30_000,
