@@ -62,7 +62,12 @@ interface StoredState {
 /** The JSON text of what the run row's columns do not say. */
 export function encodeRunState(run: RunState): string {
   const steps = new Array<StoredStep>(run.steps.length);
-  for (let i = 0; i < steps.length; i++) steps[i] = storeStep(run.steps[i]!, run.acceptedAtMs);
+  let each: StoredState["each"];
+  for (let i = 0; i < steps.length; i++) {
+    const step = run.steps[i]!;
+    steps[i] = storeStep(step, run.acceptedAtMs);
+    if (step.each) (each ??= []).push(storeEach(i, step.each));
+  }
   const stored: StoredState = { now: run.nowMs, steps };
   if (run.trace) stored.trace = run.trace;
   if (run.cancel) stored.cancel = run.cancel;
@@ -77,8 +82,7 @@ export function encodeRunState(run: RunState): string {
   }
   if (run.parent) stored.parent = [run.parent.runId, run.parent.stepId, run.parent.depth];
   if (run.closing) stored.closing = storeClosing(run.closing);
-  const each = run.steps.flatMap(({ each: one }, index) => (one ? [storeEach(index, one)] : []));
-  if (each.length > 0) stored.each = each;
+  if (each) stored.each = each;
   return JSON.stringify(stored);
 }
 

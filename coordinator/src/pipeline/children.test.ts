@@ -9,7 +9,7 @@ import { stopDatabases, type TestDatabase } from "../registry/registry-fixture.j
 import { commitBatch } from "../store/commit.js";
 import { effectBatchesOf } from "../store/effect-batches.js";
 import { commit, newRun, openStore, writeOf } from "../store/store-fixture.js";
-import { allEnded, historyOf, openRoom, openWorker, type Room, stored } from "./room-fixture.js";
+import { allEnded, historyOf, openRoom, openWorker, type Room, stored, urlOf } from "./room-fixture.js";
 
 afterAll(stopDatabases);
 
@@ -28,11 +28,8 @@ describe("runs that steps start", () => {
 
   beforeEach(async () => {
     database = await openStore("postgres");
-    const [row] = await database.db.query<{ name: string; port: string }>(
-      "select current_database()::text as name, current_setting('port') as port",
-    );
     bus = new MemoryBus();
-    const url = `postgres://postgres@127.0.0.1:${row!.port}/${row!.name}`;
+    const url = await urlOf(database.db);
     room = await openRoom({ url, plans: [parent, child], bus });
     ({ starts } = await openWorker(bus, () => "ok"));
   });

@@ -8,7 +8,7 @@ import { RunStatus, StepStatus } from "../engine/run-state.js";
 import { stopDatabases, type TestDatabase } from "../registry/registry-fixture.js";
 import { effectBatchesOf } from "../store/effect-batches.js";
 import { openStore } from "../store/store-fixture.js";
-import { allEnded, historyOf, openRoom, openWorker, type Room, stored } from "./room-fixture.js";
+import { allEnded, historyOf, openRoom, openWorker, type Room, stored, urlOf } from "./room-fixture.js";
 import { queueWorkMax } from "./work.js";
 
 afterAll(stopDatabases);
@@ -66,10 +66,7 @@ describe("the pipeline", () => {
 
   beforeEach(async () => {
     database = await openStore("postgres");
-    const [row] = await database.db.query<{ name: string; port: string }>(
-      "select current_database()::text as name, current_setting('port') as port",
-    );
-    url = `postgres://postgres@127.0.0.1:${row!.port}/${row!.name}`;
+    url = await urlOf(database.db);
     bus = new MemoryBus();
   });
   afterEach(async () => {

@@ -5,7 +5,7 @@ import { planOf } from "../engine/plan-fixture.js";
 import { RunStatus } from "../engine/run-state.js";
 import { stopDatabases, type TestDatabase } from "../registry/registry-fixture.js";
 import { openStore } from "../store/store-fixture.js";
-import { allEnded, openRoom, openWorker, type Room, stored } from "./room-fixture.js";
+import { allEnded, openRoom, openWorker, type Room, stored, urlOf } from "./room-fixture.js";
 
 afterAll(stopDatabases);
 
@@ -18,10 +18,7 @@ describe("a place in a lane", () => {
 
   beforeEach(async () => {
     database = await openStore("postgres");
-    const [row] = await database.db.query<{ name: string; port: string }>(
-      "select current_database()::text as name, current_setting('port') as port",
-    );
-    const url = `postgres://postgres@127.0.0.1:${row!.port}/${row!.name}`;
+    const url = await urlOf(database.db);
     bus = new MemoryBus();
     rooms = [];
     for (const id of ["room1", "room2"]) rooms.push(await openRoom({ url, plans: [plan], bus, id, window: 1 }));

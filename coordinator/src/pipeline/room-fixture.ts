@@ -118,6 +118,14 @@ export async function openRoom(options: RoomOptions): Promise<Room> {
   return room;
 }
 
+/** URL of the Postgres database behind `db`, for rooms with connections of their own. */
+export async function urlOf(db: Db): Promise<string> {
+  const [row] = await db.query<{ name: string; port: string }>(
+    "select current_database()::text as name, current_setting('port') as port",
+  );
+  return `postgres://postgres@127.0.0.1:${row!.port}/${row!.name}`;
+}
+
 /** A worker of the only lane: `handle` says what an attempt puts out; a promise that never settles holds its slot. */
 export async function openWorker(
   bus: MemoryBus,

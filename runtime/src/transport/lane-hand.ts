@@ -91,21 +91,17 @@ export class LaneHand {
 }
 
 /** The start in `bytes`, undefined if they are none. */
-export function decodeStart(bytes: Uint8Array): StartStep | undefined {
-  try {
-    const start = StartStep.decode(bytes);
-    return start.runId !== "" && start.lease !== "" ? start : undefined;
-  } catch {
-    return undefined;
-  }
-}
+export const decodeStart = (bytes: Uint8Array): StartStep | undefined =>
+  wholeStarts(() => [StartStep.decode(bytes)])?.[0];
 
 /** The starts of an encoded StartBatch, undefined if the bytes are none. */
-export function decodeStarts(bytes: Uint8Array): StartStep[] | undefined {
+export const decodeStarts = (bytes: Uint8Array): StartStep[] | undefined =>
+  wholeStarts(() => StartBatch.decode(bytes).starts);
+
+function wholeStarts(decode: () => StartStep[]): StartStep[] | undefined {
   try {
-    const { starts } = StartBatch.decode(bytes);
-    const whole = starts.length > 0 && starts.every((start) => start.runId !== "" && start.lease !== "");
-    return whole ? starts : undefined;
+    const starts = decode();
+    return starts.length > 0 && starts.every(({ runId, lease }) => runId !== "" && lease !== "") ? starts : undefined;
   } catch {
     return undefined;
   }
