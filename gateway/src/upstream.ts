@@ -3,7 +3,7 @@
  *
  * U1. Coordinators are equal, so a call that finds one away is made again at another. Every call of the gateway can be
  *     repeated: reads change nothing, starts carry an idempotency key, chains and cancels are the same the second time.
- * U2. A call ends within its timeout; with no coordinator at all it ends after `patienceMs` as COORDINATOR_UNAVAILABLE.
+ * U2. A call ends within its timeout; with no coordinator at all, or none any more, it ends `patienceMs` later as COORDINATOR_UNAVAILABLE.
  * U3. A coordinator that does not answer in time is away as well.
  * U4. One channel per address for the life of the gateway; grpc-js reconnects it.
  */
@@ -57,6 +57,8 @@ const callTimeoutMs = 30_000;
  */
 const tryTimeoutMs = 4_000;
 const patienceMsDefault = 5_000;
+/** A try that lasted this long was held by a coordinator: a connection that is refused ends within milliseconds. */
+const heldMs = 500;
 /** How long an address that just failed is tried last. */
 const restMs = 1_000;
 /** An absent coordinator is worth a line now and then, not one for each call. */
@@ -111,8 +113,8 @@ export class Upstream {
           patientUntilMs = endMs;
           tryMs *= 2;
         }
-        // A long wait that broke shows that the coordinator was there: patience starts again.
-        if (nowMs - triedMs > this.patienceMs) patientUntilMs = nowMs + this.patienceMs;
+        // A coordinator that held the call was there, however long that was before: patience counts from its end.
+        if (nowMs - triedMs > heldMs) patientUntilMs = Math.max(patientUntilMs, nowMs + this.patienceMs);
         if (nowMs >= Math.min(patientUntilMs, endMs)) throw noneAnswers(error);
       }
       // The other coordinators are tried at once, the whole round after a pause.
