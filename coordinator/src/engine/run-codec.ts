@@ -66,7 +66,9 @@ export function encodeRunState(run: RunState): string {
   for (let i = 0; i < steps.length; i++) {
     const step = run.steps[i]!;
     steps[i] = storeStep(step, run.acceptedAtMs);
-    if (step.each) (each ??= []).push(storeEach(i, step.each));
+    if (!step.each) continue;
+    each ??= [];
+    each.push(storeEach(i, step.each));
   }
   const stored: StoredState = { now: run.nowMs, steps };
   if (run.trace) stored.trace = run.trace;
