@@ -1,8 +1,8 @@
 // Health of a role in this container, for engines that ask by a command: exit code 0 when it serves.
 //
-// node deploy/healthcheck.mjs coordinator | gateway
+// node deploy/healthcheck.mjs coordinator | gateway | worker
 //
-// Orchestrators with probes of their own ask the same: gRPC health of the coordinator, GET /readyz of the gateway.
+// Where TASKMESH_HEALTH_ADDRESS is set, all roles are asked there; a worker answers nowhere else.
 import { Client } from "@grpc/grpc-js";
 import { createChannel } from "@taskmesh/runtime";
 
@@ -30,15 +30,23 @@ function coordinator() {
   });
 }
 
-async function gateway() {
-  const url = `http://127.0.0.1:${port(env.TASKMESH_HTTP_ADDRESS, 7480)}/readyz`;
+const gateway = () => ready(port(env.TASKMESH_HTTP_ADDRESS, 7480));
+const worker = async () => {
+  console.error("a worker is asked at TASKMESH_HEALTH_ADDRESS, which is not set");
+  return false;
+};
+
+async function ready(port) {
+  const url = `http://127.0.0.1:${port}/readyz`;
   const response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs) }).catch(() => undefined);
   return response?.ok ?? false;
 }
 
-const checks = { coordinator, gateway };
+const checks = { coordinator, gateway, worker };
 if (!(role in checks)) {
   console.error(`name the role: ${Object.keys(checks).join(" or ")}`);
   process.exit(2);
 }
-process.exit((await checks[role]()) ? 0 : 1);
+const probed = env.TASKMESH_HEALTH_ADDRESS;
+const isProbed = probed && probed !== "off";
+process.exit((await (isProbed ? ready(port(probed, 7470)) : checks[role]())) ? 0 : 1);

@@ -39,8 +39,18 @@ describe("worker options", () => {
       TASKMESH_NAMESPACE: "from-env",
       TASKMESH_SLOTS: "3",
       TASKMESH_TOKEN: "env-token-1",
+      TASKMESH_DRAIN_TIMEOUT_SECONDS: "600",
+      TASKMESH_HEALTH_ADDRESS: ":7470",
     };
     const fromEnv = resolveOptions(base, env);
+    expect(fromEnv).toMatchObject({ drainTimeoutMs: 600_000, healthAddress: { host: "0.0.0.0", port: 7470 } });
+    expect(resolveOptions({ ...base, drainTimeoutMs: 0, healthAddress: "off" }, env)).toMatchObject({
+      drainTimeoutMs: 0,
+      healthAddress: undefined,
+    });
+    expect(faultsOf({ ...base, healthAddress: "here" }, env)).toEqual([
+      'healthAddress: "here" is neither host:port nor off',
+    ]);
     expect(fromEnv.client).toMatchObject({
       addresses: [{ host: "env", port: 1 }],
       namespace: "from-env",

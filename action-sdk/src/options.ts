@@ -5,6 +5,7 @@
 import { hostname } from "node:os";
 import { TransportKind } from "@taskmesh/proto";
 import {
+  type Address,
   type Carrier,
   type ClientConfig,
   ConfigError,
@@ -14,18 +15,12 @@ import {
   type Environment,
   type Logger,
   readSettings,
-  settingKinds,
+  settingsTables,
 } from "@taskmesh/runtime";
 import { compileChecks } from "./checks.js";
 import type { AnyAction } from "./define.js";
 import { type Descriptors, parseDescriptors } from "./descriptors.js";
 import type { ActionChecks } from "./perform.js";
-
-/** Work in flight has this long to end after SIGTERM or `stop()`, unless told otherwise. */
-const drainTimeoutMsDefault = 30_000;
-/** Attempts of one task queue at once, unless told otherwise. */
-const slotsDefault = 10;
-const slotsMax = 10_000;
 
 /** How work may reach a worker: straight from JetStream, or relayed by the coordinator over gRPC. */
 export type TransportName = "jetstream" | "relay";
@@ -54,8 +49,13 @@ export interface WorkerOptions {
   tls?: { ca?: string; cert?: string; key?: string };
   /** Transports that the worker may use, best first. Default: `["jetstream", "relay"]`. */
   transports?: readonly TransportName[];
-  /** Milliseconds that work in flight has to end after SIGTERM, SIGINT or `stop()`. Then its signals abort. Default 30,000. */
+  /** Milliseconds that work in flight has to end after SIGTERM, SIGINT or `stop()`. Then its signals abort. Default: TASKMESH_DRAIN_TIMEOUT_SECONDS, else 30,000. */
   drainTimeoutMs?: number;
+  /**
+   * `host:port` where GET /livez and GET /readyz are answered for an orchestrator's probes, or `off`. Workers of one process that name the
+   * same address share it. Default: TASKMESH_HEALTH_ADDRESS, else `off`.
+   */
+  healthAddress?: string;
   /** Whether SIGTERM and SIGINT drain the worker and then end the process with code 0. Default true. */
   handleSignals?: boolean;
   /** Prints nothing on stdout. Default false: one line per action is printed when the registration holds. */
@@ -93,6 +93,8 @@ export interface WorkerConfig {
   version: string;
   host: string;
   drainTimeoutMs: number;
+  /** Absent: no probes are answered. */
+  healthAddress: Address | undefined;
   handleSignals: boolean;
   quiet: boolean;
   log: Logger;
@@ -107,8 +109,10 @@ export function resolveOptions(options: WorkerOptions, env: Environment = proces
   const served = serveActions(options, faults);
   checkNumbers(options, faults);
   if (faults.length > 0 || !outside) throw new ConfigError(faults);
+  const { client, slots, drainTimeoutMs, healthAddress } = outside;
   return {
-    ...outside,
+    client,
+    slots,
     ...served,
     transports: options.carrier
       ? [TransportKind.TRANSPORT_KIND_MEMORY]
@@ -116,7 +120,9 @@ export function resolveOptions(options: WorkerOptions, env: Environment = proces
     labels: options.labels ?? {},
     version: options.version ?? "",
     host: hostname(),
-    drainTimeoutMs: options.drainTimeoutMs ?? drainTimeoutMsDefault,
+    drainTimeoutMs: options.drainTimeoutMs ?? drainTimeoutMs,
+    // An embedded worker is part of a process that answers for itself.
+    healthAddress: options.carrier ? undefined : healthAddress,
     handleSignals: options.handleSignals ?? true,
     quiet: options.quiet ?? false,
     log: options.logger ?? createLogger("worker"),
@@ -130,29 +136,28 @@ const transportKinds: Record<TransportName, TransportKind> = {
   relay: TransportKind.TRANSPORT_KIND_RELAY,
 };
 
-const workerSettings = {
-  slots: settingKinds.defaulted(
-    { variable: "TASKMESH_SLOTS", doc: "Attempts of one task queue that a worker runs at once." },
-    settingKinds.integer("attempts", 1, slotsMax),
-    String(slotsDefault),
-  ),
-};
+const workerSettings = settingsTables["Workers alone"];
+
+/** What may come from the environment. */
+interface Outside {
+  client: ClientConfig;
+  slots: number;
+  drainTimeoutMs: number;
+  healthAddress: Address | undefined;
+}
 
 /**
  * What the environment may say too. An option is laid over the environment under its variable, so both pass the same checks; a fault
  * is then reported under the option's name.
  */
-function readOutside(
-  options: WorkerOptions,
-  env: Environment,
-  faults: ConfigFault[],
-): { client: ClientConfig; slots: number } | undefined {
+function readOutside(options: WorkerOptions, env: Environment, faults: ConfigFault[]): Outside | undefined {
   const { address, tls } = options;
   const given: [option: string, variable: string, text: string | undefined][] = [
     ["address", "TASKMESH_ADDRESS", typeof address === "string" ? address : address?.join(",")],
     ["namespace", "TASKMESH_NAMESPACE", options.namespace],
     ["token", "TASKMESH_TOKEN", options.token],
     ["slots", "TASKMESH_SLOTS", options.slots === undefined ? undefined : String(options.slots)],
+    ["healthAddress", "TASKMESH_HEALTH_ADDRESS", options.healthAddress],
   ];
   const overlay: Record<string, string | undefined> = { ...env };
   const optionOf = new Map<string, string>();
@@ -176,7 +181,13 @@ function readOutside(
     faults.push(option ? { ...fault, variable: option, fix: fix.replace(variable, `the option ${option}`) } : fault);
   }
   if (!client || found.length > 0) return undefined;
-  return { client: tls ? { ...client, tls } : client, slots: worker.values.slots };
+  const { slots, drainTimeoutSeconds, healthAddress } = worker.values;
+  return {
+    client: tls ? { ...client, tls } : client,
+    slots,
+    drainTimeoutMs: drainTimeoutSeconds * 1_000,
+    healthAddress: healthAddress === "off" ? undefined : healthAddress,
+  };
 }
 
 function attemptConfig(env: Environment, faults: ConfigFault[]): ClientConfig | undefined {

@@ -23,6 +23,7 @@ import { Attempts, graceMs } from "./attempt.js";
 import { Completions } from "./completions.js";
 import { type Connection, openConnection, type SessionListener } from "./connection.js";
 import { type Dialled, dial } from "./dial.js";
+import { joinHealth } from "./health.js";
 import { resolveOptions, type WorkerConfig, type WorkerOptions } from "./options.js";
 import { fetchPayload, storePayload } from "./payload.js";
 import { guardProcess } from "./process-guard.js";
@@ -71,9 +72,19 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const config = resolveOptions(options);
   // An embedded mesh traces for its whole process.
   const telemetry = config.carrier ? undefined : await startTelemetry("taskmesh-worker");
-  const worker = new RunningWorker(config, async () => telemetry?.stop());
+  let worker: RunningWorker | undefined;
+  const leaveHealth = await answerProbes(config, () => worker?.ready ?? false);
+  worker = new RunningWorker(config, async () => {
+    await leaveHealth();
+    await telemetry?.stop();
+  });
   await worker.started();
   return worker;
+}
+
+/** From before the first registration until after the last attempt, so that neither is taken for death. */
+async function answerProbes({ healthAddress, log }: WorkerConfig, ready: () => boolean): Promise<() => Promise<void>> {
+  return healthAddress ? joinHealth({ address: healthAddress, ready, log }) : async () => {};
 }
 
 /** The registration that holds, and the coordinator that holds it. */
@@ -158,6 +169,11 @@ class RunningWorker implements Worker, SessionListener {
 
   get inFlight(): number {
     return this.#attempts.size;
+  }
+
+  /** Whether work can come: the way of work is open, and the worker does not drain. */
+  get ready(): boolean {
+    return this.#transport !== undefined && !this.#draining;
   }
 
   /** Resolves when the registration holds and work can come. */

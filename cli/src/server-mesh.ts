@@ -10,6 +10,7 @@ import {
   type Address,
   ConfigError,
   coordinatorConfig,
+  createHealthServer,
   createLogger,
   createMetricsServer,
   createService,
@@ -43,6 +44,11 @@ function createServerMesh(env: Environment) {
   const { tokens, tls, metricsAddress } = config;
   const metrics = createMetricsServer({ tokens, tls, address: metricsAddress, log });
   const coordinator = createCoordinator(config);
+  const health = createHealthServer({
+    ...(config.healthAddress ? { address: config.healthAddress } : {}),
+    ready: async (signal) => coordinator.serving && ((await gateway?.ready(signal)) ?? false),
+    log,
+  });
   let gateway: Awaited<ReturnType<typeof startGateway>> | undefined;
   let workers: Worker[] = [];
   const rest = createService("gateway", {
@@ -68,6 +74,7 @@ function createServerMesh(env: Environment) {
           address,
           slots: builtinSlots,
           labels: { builtin: "true" },
+          healthAddress: "off",
         };
         workers.push(await startWorker({ ...options, handleSignals: false, quiet: true, signal }));
       }
@@ -78,7 +85,7 @@ function createServerMesh(env: Environment) {
     },
   });
   return {
-    service: serviceGroup("mesh", [metrics, coordinator, rest, builtins]),
+    service: serviceGroup("mesh", [health, metrics, coordinator, rest, builtins]),
     stopTimeoutMs: config.stopTimeoutMs,
     log,
     addresses: () => ({ grpc: formatAddress(coordinator.listener.address), rest: gateway?.url ?? "" }),

@@ -64,6 +64,8 @@ export interface CoordinatorParts {
 
 export interface Coordinator extends Service {
   readonly id: string;
+  /** Whether calls can be accepted now: it runs, does not drain, and the database answers. */
+  readonly serving: boolean;
   readonly listener: Listener;
   readonly engine: EngineRoom;
   readonly registry: Registry;
@@ -285,22 +287,26 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       },
     }),
   ]);
-  return { ...facade(service), id, listener, engine, registry, carrier };
+  return {
+    name: service.name,
+    start: service.start,
+    stop: service.stop,
+    get running() {
+      return service.running;
+    },
+    get serving() {
+      return service.running && health.serving;
+    },
+    id,
+    listener,
+    engine,
+    registry,
+    carrier,
+  };
 }
 
 /** A batch is one statement over arrays of unknown length, whose plans must go by index whatever the statistics say. */
 const commitSettings = { enable_seqscan: "off", jit: "off", plan_cache_mode: "force_generic_plan" };
-
-function facade(service: Service): Service {
-  return {
-    name: service.name,
-    start: () => service.start(),
-    stop: () => service.stop(),
-    get running() {
-      return service.running;
-    },
-  };
-}
 
 function required(url: string | undefined): string {
   if (url === undefined) throw new Error("a coordinator needs DATABASE_URL, or a database of its own");

@@ -1,8 +1,9 @@
-/** The coordinator process: configuration, start, wait for a signal, stop. */
+/** The coordinator process: configuration, start, wait for a signal, stop. `migrate` as its argument: the schema alone. */
 import {
   ConfigError,
   coordinatorConfig,
   coordinatorSettings,
+  createHealthServer,
   createLogger,
   createMetricsServer,
   runService,
@@ -12,6 +13,7 @@ import {
   startTelemetry,
 } from "@taskmesh/runtime";
 import { createCoordinator } from "./coordinator.js";
+import { migrateOnly } from "./migrate-only.js";
 
 const log = createLogger("coordinator");
 
@@ -19,11 +21,12 @@ const log = createLogger("coordinator");
 async function main(env: NodeJS.ProcessEnv = process.env): Promise<number> {
   if (process.argv.includes("--help")) {
     process.stdout.write(
-      `A Taskmesh coordinator. Its settings are environment variables:\n\n${settingsHelp(coordinatorSettings)}\n`,
+      `A Taskmesh coordinator; with the argument "migrate" it brings the database to its schema and ends. Its settings are environment variables:\n\n${settingsHelp(coordinatorSettings)}\n`,
     );
     return 0;
   }
   try {
+    if (process.argv[2] === "migrate") return await migrateOnly(env);
     const config = coordinatorConfig(env);
     setLogLevel(config.logLevel);
     for (const warning of config.warnings) log.warn(warning);
@@ -31,7 +34,12 @@ async function main(env: NodeJS.ProcessEnv = process.env): Promise<number> {
     const coordinator = createCoordinator(config);
     const { tokens, tls, metricsAddress: address } = config;
     const metrics = createMetricsServer({ tokens, ...(tls ? { tls } : {}), ...(address ? { address } : {}), log });
-    const group = serviceGroup("coordinator", [metrics, coordinator]);
+    const health = createHealthServer({
+      ...(config.healthAddress ? { address: config.healthAddress } : {}),
+      ready: () => coordinator.serving,
+      log,
+    });
+    const group = serviceGroup("coordinator", [health, metrics, coordinator]);
     const code = await runService(group, { log, stopTimeoutMs: config.stopTimeoutMs });
     await telemetry.stop();
     return code;

@@ -26,6 +26,11 @@ export class GatewayContext {
     readonly stopping: AbortSignal,
   ) {}
 
+  /** Whether requests can be served now: the gateway does not stop, and a coordinator says that it is serving. */
+  async ready(signal: AbortSignal): Promise<boolean> {
+    return !this.stopping.aborted && (await this.upstream.ready(signal));
+  }
+
   /** The namespace that a request is about: `?namespace=`, the header Taskmesh-Namespace, or the default. */
   namespaceOf(request: FastifyRequest): string {
     const { namespace } = request.query as { namespace?: string | string[] };

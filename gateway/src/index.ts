@@ -16,6 +16,8 @@ export interface Gateway {
   readonly address: string;
   /** Base of its URLs, `http://127.0.0.1:7480`. */
   readonly url: string;
+  /** Whether it can serve now: it does not stop, and a coordinator says that it is serving. Answers within two seconds. */
+  ready(signal: AbortSignal): Promise<boolean>;
   /** Ends event streams, lets other requests finish within the configured time, then closes. Safe to repeat. */
   stop(): Promise<void>;
 }
@@ -61,6 +63,7 @@ export async function startGateway(config: GatewayConfig, deps: GatewayDeps = {}
   return {
     address,
     url: `${config.tls === undefined ? "http" : "https"}://${address}`,
+    ready: (signal) => context.ready(signal),
     stop: () => {
       stopped ??= stop();
       return stopped;

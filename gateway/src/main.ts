@@ -1,11 +1,13 @@
 /** The gateway as a process of its own: configuration, start, wait for a signal, stop. */
 import {
   ConfigError,
+  createHealthServer,
   createLogger,
   createService,
   type GatewayConfig,
   gatewayConfig,
   runService,
+  serviceGroup,
   setLogLevel,
   startTelemetry,
 } from "@taskmesh/runtime";
@@ -37,7 +39,13 @@ async function main(): Promise<number> {
       await gateway?.stop();
     },
   });
-  const code = await runService(service, { log, stopTimeoutMs: config.stopTimeoutMs });
+  const health = createHealthServer({
+    ...(config.healthAddress ? { address: config.healthAddress } : {}),
+    ready: (signal) => gateway?.ready(signal) ?? false,
+    log,
+  });
+  const group = serviceGroup("gateway", [health, service]);
+  const code = await runService(group, { log, stopTimeoutMs: config.stopTimeoutMs });
   await telemetry.stop();
   return code;
 }

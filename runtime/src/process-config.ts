@@ -26,6 +26,8 @@ export interface ServerConfig {
   tokens: TokenSource;
   logLevel: LogThreshold;
   stopTimeoutMs: number;
+  /** Absent: no probes are answered. */
+  healthAddress?: Address;
   /** What is odd but allowed, for the log. */
   warnings: string[];
 }
@@ -148,6 +150,7 @@ interface ServerValues {
   tlsKey?: string | undefined;
   tlsClientCa?: string | undefined;
   stopTimeoutSeconds: number;
+  healthAddress: Address | "off";
   logLevel: LogThreshold;
 }
 
@@ -163,6 +166,7 @@ function readServer(values: ServerValues, env: Environment): { config: ServerCon
     tokens: { tokens: values.tokens ?? [], ...(path && values.tokens ? { file: path } : {}) },
     logLevel: values.logLevel,
     stopTimeoutMs: values.stopTimeoutSeconds * 1000,
+    ...(values.healthAddress === "off" ? {} : { healthAddress: values.healthAddress }),
     warnings: misspeltVariables(allSettings, env),
   };
   if (tlsCert && tlsKey && faults.length === 0) {

@@ -132,6 +132,17 @@ export function formatAddress({ host, port }: Address): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
+/** An address to listen on, or `off`. */
+export const addressOrOff = (): Kind<Address | "off"> => ({
+  form: "host:port | off",
+  schema: z.string().transform((value, context) => {
+    const parsed = value.toLowerCase() === "off" ? "off" : parseAddress(value);
+    if (parsed) return parsed;
+    context.issues.push({ code: "custom", message: "is neither host:port nor off", input: value });
+    return z.NEVER;
+  }),
+});
+
 /** Whether only this machine can reach the host. Names other than `localhost` may resolve to anything and are not loopback. */
 export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);

@@ -3,13 +3,12 @@
  * process-config.ts reads the tables and refuses what would be open.
  */
 
-import { z } from "zod";
 import type { Settings } from "./config.js";
 import { tokenList } from "./credentials.js";
 import { type LogThreshold, logLevels } from "./log.js";
 import {
-  type Address,
   address,
+  addressOrOff,
   defaulted,
   file,
   integer,
@@ -17,7 +16,6 @@ import {
   list,
   oneOf,
   optional,
-  parseAddress,
   required,
   text,
   url,
@@ -49,7 +47,18 @@ const logSettings = {
   ),
 };
 
+/** What orchestrators probe; each process that has it answers for itself. */
+const healthAddress = defaulted(
+  {
+    variable: "TASKMESH_HEALTH_ADDRESS",
+    doc: "Where GET /livez and GET /readyz are answered for an orchestrator's probes, without TLS and credentials; `off` answers none.",
+  },
+  addressOrOff(),
+  "off",
+);
+
 const serverSettings = {
+  healthAddress,
   tokens: optional(
     {
       ...tokenSetting,
@@ -155,7 +164,7 @@ export const coordinatorSettings = {
   ),
   metricsAddress: defaulted(
     { variable: "TASKMESH_METRICS_ADDRESS", doc: "Where GET /metrics is served for Prometheus; `off` serves none." },
-    orOff(),
+    addressOrOff(),
     defaultMetricsAddress,
   ),
   namespaces: defaulted(
@@ -215,16 +224,6 @@ export const gatewaySettings = {
   ...logSettings,
 };
 
-function orOff(): Kind<Address | "off"> {
-  const schema = z.string().transform((value, context) => {
-    const parsed = value.toLowerCase() === "off" ? "off" : parseAddress(value);
-    if (parsed) return parsed;
-    context.issues.push({ code: "custom", message: "is neither host:port nor off", input: value });
-    return z.NEVER;
-  });
-  return { form: "host:port | off", schema };
-}
-
 /** Variables of the OpenTelemetry standard that are honoured. */
 export const telemetrySettings = {
   endpoint: optional(
@@ -278,6 +277,15 @@ const elsewhere = {
       integer("slots", 1, 10_000),
       "10",
     ),
+    drainTimeoutSeconds: defaulted(
+      {
+        variable: "TASKMESH_DRAIN_TIMEOUT_SECONDS",
+        doc: "Time that attempts in flight have to end after SIGTERM; then their signals abort, and other workers get them.",
+      },
+      integer("seconds", 0, 86_400),
+      "30",
+    ),
+    healthAddress,
   },
   builtins: {
     httpAllow: optional(

@@ -24,6 +24,16 @@ export async function migrate(database: Database): Promise<void> {
   });
 }
 
+/** How many migrations the database has had; 0 for an empty one. */
+export async function countMigrations(db: Db): Promise<number> {
+  const [table] = await db.query<{ there: boolean }>(
+    "select to_regclass('drizzle.__drizzle_migrations') is not null as there",
+  );
+  if (!table?.there) return 0;
+  const [row] = await db.query<{ count: number }>("select count(*)::int as count from drizzle.__drizzle_migrations");
+  return row?.count ?? 0;
+}
+
 async function applyMigrations(tx: Db): Promise<void> {
   const orm = drizzle(async (text, params) => {
     const rows = await tx.query<Record<string, unknown>>(text, params);

@@ -12,7 +12,7 @@ export function statusRoutes(app: FastifyInstance, context: GatewayContext): voi
   app.get("/healthz", probe, async () => ({ status: "alive" }));
 
   app.get("/readyz", probe, async (request, reply) => {
-    const isReady = !context.stopping.aborted && (await context.upstream.ready(request.clientGone));
+    const isReady = await context.ready(request.clientGone);
     return reply.code(isReady ? 200 : 503).send({ status: isReady ? "ready" : "no coordinator is serving" });
   });
 
