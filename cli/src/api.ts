@@ -35,7 +35,7 @@ export interface CallOptions {
 export interface Api {
   readonly connection: Connection;
   /** One call. @throws CliError with the exit code that fits the failure. */
-  call(method: "GET" | "POST" | "PUT" | "DELETE", path: string, options?: CallOptions): Promise<JsonObject>;
+  call(method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE", path: string, options?: CallOptions): Promise<JsonObject>;
   /** The events of a stream; after a broken connection it goes on behind the last event seen. Ends when the server ends it. */
   events(path: string, options?: { after?: string; signal?: AbortSignal }): AsyncGenerator<ServerEvent>;
 }

@@ -49,6 +49,7 @@ const parseWhole = (text: string, min: number, max: number): number => {
 };
 
 export const parsePriority = (text: string): number => parseWhole(text, -100, 100);
+export const parseRetention = (text: string): number => parseWhole(text, 1, 36_500);
 export const parseLimit = (text: string): number => parseWhole(text, 1, 100_000);
 export const parseVersion = (text: string): number => parseWhole(text, 1, 4_294_967_295);
 

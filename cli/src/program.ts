@@ -20,6 +20,7 @@ import { dev } from "./commands/dev.js";
 import { gen } from "./commands/gen.js";
 import { init } from "./commands/init.js";
 import { mesh } from "./commands/mesh.js";
+import { namespaceSet, namespaceShow } from "./commands/namespace.js";
 import { runsCancel } from "./commands/runs-cancel.js";
 import { runsItems } from "./commands/runs-items.js";
 import { runsList } from "./commands/runs-list.js";
@@ -70,6 +71,7 @@ export function createProgram() {
   const group = (name: string, about: string) => program.command(name).description(about);
   group("actions", "the catalogue of actions").addCommand(actionsList()).addCommand(actionsDescribe());
   group("workers", "the live workers").addCommand(workersList());
+  group("namespace", "settings of the namespace").addCommand(namespaceShow()).addCommand(namespaceSet());
   group("chains", "chains of actions")
     .addCommand(chainsValidate())
     .addCommand(chainsApply())

@@ -230,6 +230,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       const silent = sleep(healthPatienceMs, patience.signal).then(() => false);
       health.setDatabase(await Promise.race([askDatabase(), silent]));
       patience.abort();
+      if (partitions.stale) await partitions.refresh(db).catch(() => {}); // Until it succeeds, commits go to the partitioned tables.
       await sleep(healthIntervalMs, signal);
     }
   };

@@ -29,6 +29,7 @@ import { callableRoutes } from "./routes/callables.js";
 import { callbackRoutes } from "./routes/callbacks.js";
 import { chainRoutes } from "./routes/chains.js";
 import { eventRoutes } from "./routes/events.js";
+import { namespaceRoutes } from "./routes/namespace.js";
 import { runRoutes } from "./routes/runs.js";
 import { statusRoutes } from "./routes/status.js";
 
@@ -70,6 +71,7 @@ export function createServer(context: GatewayContext): FastifyInstance {
   statusRoutes(app, context);
   actionRoutes(app, context);
   chainRoutes(app, context);
+  namespaceRoutes(app, context);
   runRoutes(app, context);
   eventRoutes(app, context);
   callbackRoutes(app, context);

@@ -71,6 +71,12 @@ afterAll(async () => {
 
 const start = async (...args: string[]): Promise<string> => (await taskmesh("runs", "start", ...args)).out;
 
+it("the namespace's retention is shown and changed", async () => {
+  expect((await taskmesh("namespace", "show")).out).toBe("default keeps runs for 30 days after their end");
+  expect((await taskmesh("namespace", "set", "--retention-days", "7")).out).toContain("for 7 days");
+  expect(await taskmesh("namespace", "set", "--retention-days", "0")).toMatchObject({ code: 2 });
+});
+
 it("an assignment is listed, claimed, refused to others, checked and completed", async () => {
   const run = await start("acme.expenses.v1.Expenses/Approve", "--input", '{"amount":250,"managers":["grace"]}');
   const inbox = await taskmesh("assignments", "list", "--person", "grace");

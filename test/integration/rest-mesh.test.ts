@@ -101,6 +101,25 @@ describe("a mesh over REST", () => {
     expect((await ask(gateway, "/api/v1/workers")).json.workers).toHaveLength(1);
   });
 
+  it("shows and changes how long the namespace keeps its runs", async () => {
+    const path = "/api/v1/namespace";
+    expect((await ask(gateway, path)).json.namespace).toMatchObject({ name: "default", retentionDays: 30 });
+    const change = (body: unknown) => ask(gateway, path, { method: "PATCH", body });
+    expect((await change({ retentionDays: 90 })).json.namespace).toMatchObject({ retentionDays: 90 });
+    for (const [body, field] of [
+      [{ retentionDays: 0 }, "retention_days"],
+      [{ retentionDays: 36_501 }, "retention_days"],
+      [{ retentionDays: "90" }, "retentionDays"],
+      [{ retention: 90 }, "retention"],
+      [[], ""],
+    ] as const) {
+      const answer = await change(body);
+      expect([answer.status, answer.json.errors[0].field]).toEqual([400, field]);
+    }
+    expect((await ask(gateway, path)).json.namespace).toMatchObject({ retentionDays: 90 });
+    expect((await ask(gateway, path, { headers: { "taskmesh-namespace": "none" } })).status).toBe(404);
+  });
+
   it("answers a plain call with its output", async () => {
     const answer = await call({ text: "a b" });
     expect(answer.text).toBe('{"words":2}');

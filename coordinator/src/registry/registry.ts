@@ -36,6 +36,7 @@ import { createNamespaces, type Namespaces } from "./namespaces.js";
 import { createOtherRevisions } from "./other-revisions.js";
 import { createPlans } from "./plans.js";
 import { createRegistration, type GrantedLane, sessionFacts } from "./registration.js";
+import { createRetention } from "./retention.js";
 import type { OpenedSession } from "./session.js";
 import { accessOf, createSessions, type Sessions } from "./sessions.js";
 
@@ -123,7 +124,8 @@ export function createRegistry(options: RegistryOptions): Registry {
     log,
     eager: false,
   });
-  const parts = serviceGroup("registry", [namespaces, coordinators, catalogue, sessions, lapses, cleanUp]);
+  const retention = createRetention({ db, coordinatorId: options.coordinatorId, log });
+  const parts = serviceGroup("registry", [namespaces, coordinators, catalogue, sessions, lapses, cleanUp, retention]);
   return {
     name: parts.name,
     start: () => parts.start(),

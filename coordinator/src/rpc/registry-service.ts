@@ -14,6 +14,7 @@ import type { Db } from "../store/db.js";
 import { type ContractRow, readActions, readContract, readRevisions } from "../store/registry.js";
 import { readWorkers, sessionExists, type WorkerRow } from "../store/sessions.js";
 import { bidi, unary } from "./calls.js";
+import { namespaceCalls } from "./namespace-calls.js";
 
 export interface RegistryServiceOptions {
   db: Db;
@@ -28,6 +29,7 @@ export function createRegistryService({ db, registry, intake }: RegistryServiceO
     readWorkers(db, namespaceId, intervals.sessionTimeoutMs);
 
   return {
+    ...namespaceCalls(db, namespaces),
     connect: bidi(
       (requests: AsyncIterable<ConnectRequest>, send: (response: ConnectResponse) => Promise<void>, context) =>
         sessions.accept({ messages: requests, cancelled: () => context.signal.aborted, send }),

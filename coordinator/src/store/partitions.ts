@@ -4,7 +4,8 @@
  */
 import type { Db } from "./db.js";
 
-const weekMs = 7 * 24 * 3600 * 1000;
+/** Length of a week in milliseconds. */
+export const weekMs = 7 * 24 * 3600 * 1000;
 const aheadWeeks = 3;
 const idColumn = { runs: "id", events: "run_id" } as const;
 /** Run rows are rewritten a few times, in place while their page has room; events never are. */
@@ -13,35 +14,46 @@ const storage = { runs: "fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05"
 /** Makes the partitions of last week to three weeks ahead of `nowMs`. Safe to repeat, also side by side with others under the migration lock. */
 export async function ensurePartitions(db: Db, nowMs: number): Promise<void> {
   for (const table of ["runs", "events"] as const) {
-    const options = storage[table];
-    await db.query(`create table if not exists ${table}_default partition of ${table} default with (${options})`);
-    const present = await db.query<{ name: string }>(
-      "select c.relname::text as name from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = $1::text::regclass",
-      [table],
+    await db.query(
+      `create table if not exists ${table}_default partition of ${table} default with (${storage[table]})`,
     );
-    const known = new Set(present.map(({ name }) => name));
+    const known = (await partitionsOf(db))[table];
     const first = Math.floor(nowMs / weekMs) - 1;
     for (let week = first; week <= first + 1 + aheadWeeks; week++) {
-      const name = `${table}_w${week}`;
-      if (known.has(name)) continue;
-      const [from, to] = [uuidAt(week * weekMs), uuidAt((week + 1) * weekMs)];
-      // Rows that came before their week had a partition are in the default one; the server would refuse to make it now.
-      const [strays] = await db.query<{ found: boolean }>(
-        `select exists (select from ${table}_default where ${idColumn[table]} >= $1::uuid and ${idColumn[table]} < $2::uuid) as found`,
-        [from, to],
-      );
-      if (strays?.found) continue;
-      await db.query(
-        `create table ${name} partition of ${table} for values from ('${from}') to ('${to}') with (${options})`,
-      );
+      if (!known.has(week)) await makePartition(db, table, week);
     }
   }
+}
+
+/** Makes the partition of a week that has none, unless rows of it came before. */
+export async function makePartition(db: Db, table: "runs" | "events", week: number): Promise<void> {
+  const [from, to] = [uuidAt(week * weekMs), uuidAt((week + 1) * weekMs)];
+  // Rows that came before their week had a partition are in the default one; the server would refuse to make it now.
+  const [strays] = await db.query<{ found: boolean }>(
+    `select exists (select from ${table}_default where ${idColumn[table]} >= $1::uuid and ${idColumn[table]} < $2::uuid) as found`,
+    [from, to],
+  );
+  if (strays?.found) return;
+  await db.query(
+    `create table ${table}_w${week} partition of ${table} for values from ('${from}') to ('${to}') with (${storage[table]})`,
+  );
 }
 
 /** The smallest UUID that a UUIDv7 of this instant can have (RFC 9562: 48 bits of milliseconds come first). */
 export function uuidAt(ms: number): string {
   const hex = ms.toString(16).padStart(12, "0");
   return `${hex.slice(0, 8)}-${hex.slice(8)}-0000-0000-000000000000`;
+}
+
+/** The weeks that have a partition, by table. */
+export async function partitionsOf(db: Db): Promise<{ runs: Set<number>; events: Set<number> }> {
+  const rows = await db.query<{ name: string }>(
+    `select c.relname::text as name from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent in ('runs'::regclass, 'events'::regclass)`,
+  );
+  const weeksOf = (table: string): Set<number> =>
+    new Set(rows.flatMap(({ name }) => (name.startsWith(`${table}_w`) ? Number(name.slice(table.length + 2)) : [])));
+  return { runs: weeksOf("runs"), events: weeksOf("events") };
 }
 
 /** The tables that a statement names: the partitioned ones, or the partitions of one week. */
@@ -59,21 +71,24 @@ export const partitionedTables: RunTables = { runs: "runs", events: "events" };
  */
 export class Partitions {
   #weeks = new Set<number>();
+  #stale = false;
+
+  /** Whether a partition was found to be gone since the last refresh. */
+  get stale(): boolean {
+    return this.#stale;
+  }
 
   /** Reads which weeks have partitions of both tables. */
   async refresh(db: Db): Promise<void> {
-    const rows = await db.query<{ name: string }>(
-      `select c.relname::text as name from pg_inherits i join pg_class c on c.oid = i.inhrelid
-        where i.inhparent in ('runs'::regclass, 'events'::regclass)`,
-    );
-    const names = new Set(rows.map(({ name }) => name));
-    const weeks = rows.flatMap(({ name }) => /^runs_w(\d+)$/.exec(name)?.[1] ?? []);
-    this.#weeks = new Set(weeks.filter((week) => names.has(`events_w${week}`)).map(Number));
+    const { runs, events } = await partitionsOf(db);
+    this.#stale = false;
+    this.#weeks = new Set([...runs].filter((week) => events.has(week)));
   }
 
   /** Forgets every week: a partition is gone, and the next refresh says which are left. */
   clear(): void {
     this.#weeks.clear();
+    this.#stale = true;
   }
 
   /** The tables of these runs. */

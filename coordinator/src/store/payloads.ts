@@ -7,6 +7,7 @@
  */
 import { createHash } from "node:crypto";
 import type { Db } from "./db.js";
+import { usePayload } from "./payload-uses.js";
 
 /** Largest chunk: what a reader holds in memory at a time. */
 export const chunkBytesMax = 1024 * 1024;
@@ -53,8 +54,7 @@ export async function finishPayload(
 ): Promise<string> {
   const reference = Buffer.from(payload.sha256).toString("hex");
   await db.transaction(async (tx) => {
-    const existing = await findPayload(tx, payload.namespaceId, reference);
-    if (!existing) {
+    if (!(await usePayload(tx, payload.namespaceId, reference))) {
       // A savepoint, since the loser of a race with the same bytes still has to drop its own.
       const won = await tx
         .transaction((inner) =>
@@ -68,7 +68,7 @@ export async function finishPayload(
           return true;
         })
         .catch(async (error: unknown) => {
-          if (await findPayload(tx, payload.namespaceId, reference)) return false;
+          if (await usePayload(tx, payload.namespaceId, reference)) return false;
           throw error;
         });
       if (won) return;
@@ -119,7 +119,7 @@ export async function readChunk(db: Db, id: number, no: number): Promise<Uint8Ar
 export async function putPayload(db: Db, namespaceId: number, bytes: Uint8Array): Promise<string> {
   const sha256 = createHash("sha256").update(bytes).digest();
   const reference = sha256.toString("hex");
-  if (await findPayload(db, namespaceId, reference)) return reference;
+  if (await usePayload(db, namespaceId, reference)) return reference;
   const id = await beginPayload(db, namespaceId);
   try {
     for (let no = 0; no * chunkBytesMax < bytes.length; no += 1) {

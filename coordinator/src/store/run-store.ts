@@ -8,6 +8,7 @@ import { type Commit, type CommitResult, commitBatch } from "./commit.js";
 import type { Db } from "./db.js";
 import { deleteEffectBatch, type EffectBatch, effectBatchesOf } from "./effect-batches.js";
 import { type ItemOutput, readItemOutputs } from "./item-reads.js";
+import { createPayloadUses } from "./payload-uses.js";
 import { getPayload, putPayload } from "./payloads.js";
 import { claimReady, type ReadyStep, waitingQueues } from "./ready.js";
 import { type ReportRow, readCheckpoint, writeReports } from "./reports.js";
@@ -40,8 +41,12 @@ export interface RunStore {
 
 /** The door to a real database. */
 export function createRunStore(db: Db): RunStore {
+  const usePayloads = createPayloadUses(db);
   return {
-    commitBatch: (commit) => commitBatch(db, commit),
+    commitBatch(commit) {
+      const using = usePayloads(commit);
+      return using ? using.then(() => commitBatch(db, commit)) : commitBatch(db, commit);
+    },
     loadRuns: (ids) => loadRuns(db, ids),
     storedStates: (ids) => storedStates(db, ids),
     findByKey: (namespaceId, key) => findByKey(db, namespaceId, key),

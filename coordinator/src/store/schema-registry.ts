@@ -35,10 +35,13 @@ export const namespaces = pgTable(
     id: integer("id").primaryKey().generatedByDefaultAsIdentity({ startWith: 2 }),
     name: text("name").notNull(),
     createdAt: instant("created_at").notNull().defaultNow(),
+    /** How long a run is kept after its end, in days. */
+    retentionDays: integer("retention_days").notNull().default(30),
   },
   (table) => [
     // Every rpc names its namespace; two of one name would split a tenant.
     unique("namespaces_name_key").on(table.name),
+    check("namespaces_retention_days_check", sql`${table.retentionDays} between 1 and 36500`),
   ],
 );
 
@@ -282,8 +285,12 @@ export const payloads = pgTable(
     sha256: bytea("sha256"),
     sizeBytes: bigint("size_bytes", { mode: "number" }).notNull().default(0),
     createdAt: instant("created_at").notNull().defaultNow(),
+    /** When a run last took it up, to a day: retention deletes what no run names any more (payload-uses.ts). */
+    usedAt: instant("used_at").notNull().defaultNow(),
   },
   (table) => [
+    // Retention looks for what was not used for long.
+    index("payloads_used_at_idx").on(table.usedAt),
     unique("payloads_namespace_id_reference_key").on(table.namespaceId, table.reference),
     // A reference says that all chunks are there, so hash and reference come together.
     check("payloads_complete_check", sql`(${table.reference} is null) = (${table.sha256} is null)`),
@@ -312,3 +319,12 @@ export const payloadChunks = pgTable(
     check("payload_chunks_bytes_check", sql`octet_length(${table.bytes}) <= 1048576`),
   ],
 );
+
+/** What the mesh does now and then, one coordinator at a time. */
+export const chores = pgTable("chores", {
+  name: text("name").primaryKey(),
+  /** Coordinator that did it last, or does it. */
+  holder: text("holder").notNull(),
+  /** Nobody takes it before: pushed while it is done, and by a pause when it is done. */
+  dueAt: instant("due_at").notNull(),
+});

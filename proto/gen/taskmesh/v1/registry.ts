@@ -374,6 +374,36 @@ export interface GetContractResponse {
   outputType: string;
 }
 
+/** Namespace is a tenancy boundary with its settings. */
+export interface Namespace {
+  name: string;
+  /**
+   * Days that a run is kept after its end, 1 to 36,500; 30 unless changed. Runs go when the week that they were accepted in
+   * can go, up to eight days later.
+   */
+  retentionDays: number;
+  createdAt?: Timestamp | undefined;
+}
+
+export interface GetNamespaceRequest {
+  /** Empty: the default one. */
+  namespace: string;
+}
+
+export interface GetNamespaceResponse {
+  namespace?: Namespace | undefined;
+}
+
+export interface UpdateNamespaceRequest {
+  /** Empty: the default one. */
+  namespace: string;
+  retentionDays?: number | undefined;
+}
+
+export interface UpdateNamespaceResponse {
+  namespace?: Namespace | undefined;
+}
+
 function createBaseConnectRequest(): ConnectRequest {
   return { message: undefined };
 }
@@ -4273,6 +4303,411 @@ export const GetContractResponse: MessageFns<GetContractResponse> = {
   },
 };
 
+function createBaseNamespace(): Namespace {
+  return { name: "", retentionDays: 0, createdAt: undefined };
+}
+
+export const Namespace: MessageFns<Namespace> = {
+  encode(message: Namespace, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.retentionDays !== 0) {
+      writer.uint32(16).uint32(message.retentionDays);
+    }
+    if (message.createdAt !== undefined) {
+      Timestamp.encode(message.createdAt, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Namespace {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNamespace();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.retentionDays = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.createdAt = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Namespace {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      retentionDays: isSet(object.retentionDays)
+        ? globalThis.Number(object.retentionDays)
+        : isSet(object.retention_days)
+        ? globalThis.Number(object.retention_days)
+        : 0,
+      createdAt: isSet(object.createdAt)
+        ? fromJsonTimestamp(object.createdAt)
+        : isSet(object.created_at)
+        ? fromJsonTimestamp(object.created_at)
+        : undefined,
+    };
+  },
+
+  toJSON(message: Namespace): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.retentionDays !== 0) {
+      obj.retentionDays = Math.round(message.retentionDays);
+    }
+    if (message.createdAt !== undefined) {
+      obj.createdAt = fromTimestamp(message.createdAt).toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Namespace>, I>>(base?: I): Namespace {
+    return Namespace.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Namespace>, I>>(object: I): Namespace {
+    const message = createBaseNamespace();
+    message.name = object.name ?? "";
+    message.retentionDays = object.retentionDays ?? 0;
+    message.createdAt = (object.createdAt !== undefined && object.createdAt !== null)
+      ? Timestamp.fromPartial(object.createdAt)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseGetNamespaceRequest(): GetNamespaceRequest {
+  return { namespace: "" };
+}
+
+export const GetNamespaceRequest: MessageFns<GetNamespaceRequest> = {
+  encode(message: GetNamespaceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetNamespaceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetNamespaceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetNamespaceRequest {
+    return { namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "" };
+  },
+
+  toJSON(message: GetNamespaceRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetNamespaceRequest>, I>>(base?: I): GetNamespaceRequest {
+    return GetNamespaceRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetNamespaceRequest>, I>>(object: I): GetNamespaceRequest {
+    const message = createBaseGetNamespaceRequest();
+    message.namespace = object.namespace ?? "";
+    return message;
+  },
+};
+
+function createBaseGetNamespaceResponse(): GetNamespaceResponse {
+  return { namespace: undefined };
+}
+
+export const GetNamespaceResponse: MessageFns<GetNamespaceResponse> = {
+  encode(message: GetNamespaceResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== undefined) {
+      Namespace.encode(message.namespace, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetNamespaceResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetNamespaceResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = Namespace.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetNamespaceResponse {
+    return { namespace: isSet(object.namespace) ? Namespace.fromJSON(object.namespace) : undefined };
+  },
+
+  toJSON(message: GetNamespaceResponse): unknown {
+    const obj: any = {};
+    if (message.namespace !== undefined) {
+      obj.namespace = Namespace.toJSON(message.namespace);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetNamespaceResponse>, I>>(base?: I): GetNamespaceResponse {
+    return GetNamespaceResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetNamespaceResponse>, I>>(object: I): GetNamespaceResponse {
+    const message = createBaseGetNamespaceResponse();
+    message.namespace = (object.namespace !== undefined && object.namespace !== null)
+      ? Namespace.fromPartial(object.namespace)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseUpdateNamespaceRequest(): UpdateNamespaceRequest {
+  return { namespace: "", retentionDays: undefined };
+}
+
+export const UpdateNamespaceRequest: MessageFns<UpdateNamespaceRequest> = {
+  encode(message: UpdateNamespaceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.retentionDays !== undefined) {
+      writer.uint32(16).uint32(message.retentionDays);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateNamespaceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateNamespaceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.retentionDays = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateNamespaceRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      retentionDays: isSet(object.retentionDays)
+        ? globalThis.Number(object.retentionDays)
+        : isSet(object.retention_days)
+        ? globalThis.Number(object.retention_days)
+        : undefined,
+    };
+  },
+
+  toJSON(message: UpdateNamespaceRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.retentionDays !== undefined) {
+      obj.retentionDays = Math.round(message.retentionDays);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpdateNamespaceRequest>, I>>(base?: I): UpdateNamespaceRequest {
+    return UpdateNamespaceRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpdateNamespaceRequest>, I>>(object: I): UpdateNamespaceRequest {
+    const message = createBaseUpdateNamespaceRequest();
+    message.namespace = object.namespace ?? "";
+    message.retentionDays = object.retentionDays ?? undefined;
+    return message;
+  },
+};
+
+function createBaseUpdateNamespaceResponse(): UpdateNamespaceResponse {
+  return { namespace: undefined };
+}
+
+export const UpdateNamespaceResponse: MessageFns<UpdateNamespaceResponse> = {
+  encode(message: UpdateNamespaceResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== undefined) {
+      Namespace.encode(message.namespace, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateNamespaceResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateNamespaceResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = Namespace.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateNamespaceResponse {
+    return { namespace: isSet(object.namespace) ? Namespace.fromJSON(object.namespace) : undefined };
+  },
+
+  toJSON(message: UpdateNamespaceResponse): unknown {
+    const obj: any = {};
+    if (message.namespace !== undefined) {
+      obj.namespace = Namespace.toJSON(message.namespace);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpdateNamespaceResponse>, I>>(base?: I): UpdateNamespaceResponse {
+    return UpdateNamespaceResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpdateNamespaceResponse>, I>>(object: I): UpdateNamespaceResponse {
+    const message = createBaseUpdateNamespaceResponse();
+    message.namespace = (object.namespace !== undefined && object.namespace !== null)
+      ? Namespace.fromPartial(object.namespace)
+      : undefined;
+    return message;
+  },
+};
+
 /** RegistryService takes the registrations of workers and shows what they serve. */
 export type RegistryServiceService = typeof RegistryServiceService;
 export const RegistryServiceService = {
@@ -4368,6 +4803,38 @@ export const RegistryServiceService = {
     responseSerialize: (value: GetContractResponse): Buffer => Buffer.from(GetContractResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetContractResponse => GetContractResponse.decode(value),
   },
+  /**
+   * GetNamespace returns a namespace with its settings.
+   *
+   * NOT_FOUND: no such namespace, reason NAMESPACE_NOT_FOUND.
+   */
+  getNamespace: {
+    path: "/taskmesh.v1.RegistryService/GetNamespace" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetNamespaceRequest): Buffer => Buffer.from(GetNamespaceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetNamespaceRequest => GetNamespaceRequest.decode(value),
+    responseSerialize: (value: GetNamespaceResponse): Buffer =>
+      Buffer.from(GetNamespaceResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetNamespaceResponse => GetNamespaceResponse.decode(value),
+  },
+  /**
+   * UpdateNamespace changes the settings that the request names and leaves the others as they are. A shorter retention takes runs
+   * away within the hour.
+   *
+   * NOT_FOUND: no such namespace, reason NAMESPACE_NOT_FOUND. INVALID_ARGUMENT: a setting out of its range, reason ARGUMENT_INVALID.
+   */
+  updateNamespace: {
+    path: "/taskmesh.v1.RegistryService/UpdateNamespace" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UpdateNamespaceRequest): Buffer =>
+      Buffer.from(UpdateNamespaceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UpdateNamespaceRequest => UpdateNamespaceRequest.decode(value),
+    responseSerialize: (value: UpdateNamespaceResponse): Buffer =>
+      Buffer.from(UpdateNamespaceResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UpdateNamespaceResponse => UpdateNamespaceResponse.decode(value),
+  },
 } as const;
 
 export interface RegistryServiceServer extends UntypedServiceImplementation {
@@ -4412,6 +4879,19 @@ export interface RegistryServiceServer extends UntypedServiceImplementation {
    * NOT_FOUND: no such contract in the namespace, reason CONTRACT_NOT_FOUND.
    */
   getContract: handleUnaryCall<GetContractRequest, GetContractResponse>;
+  /**
+   * GetNamespace returns a namespace with its settings.
+   *
+   * NOT_FOUND: no such namespace, reason NAMESPACE_NOT_FOUND.
+   */
+  getNamespace: handleUnaryCall<GetNamespaceRequest, GetNamespaceResponse>;
+  /**
+   * UpdateNamespace changes the settings that the request names and leaves the others as they are. A shorter retention takes runs
+   * away within the hour.
+   *
+   * NOT_FOUND: no such namespace, reason NAMESPACE_NOT_FOUND. INVALID_ARGUMENT: a setting out of its range, reason ARGUMENT_INVALID.
+   */
+  updateNamespace: handleUnaryCall<UpdateNamespaceRequest, UpdateNamespaceResponse>;
 }
 
 export interface RegistryServiceClient extends Client {
@@ -4527,6 +5007,47 @@ export interface RegistryServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetContractResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * GetNamespace returns a namespace with its settings.
+   *
+   * NOT_FOUND: no such namespace, reason NAMESPACE_NOT_FOUND.
+   */
+  getNamespace(
+    request: GetNamespaceRequest,
+    callback: (error: ServiceError | null, response: GetNamespaceResponse) => void,
+  ): ClientUnaryCall;
+  getNamespace(
+    request: GetNamespaceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetNamespaceResponse) => void,
+  ): ClientUnaryCall;
+  getNamespace(
+    request: GetNamespaceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetNamespaceResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * UpdateNamespace changes the settings that the request names and leaves the others as they are. A shorter retention takes runs
+   * away within the hour.
+   *
+   * NOT_FOUND: no such namespace, reason NAMESPACE_NOT_FOUND. INVALID_ARGUMENT: a setting out of its range, reason ARGUMENT_INVALID.
+   */
+  updateNamespace(
+    request: UpdateNamespaceRequest,
+    callback: (error: ServiceError | null, response: UpdateNamespaceResponse) => void,
+  ): ClientUnaryCall;
+  updateNamespace(
+    request: UpdateNamespaceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UpdateNamespaceResponse) => void,
+  ): ClientUnaryCall;
+  updateNamespace(
+    request: UpdateNamespaceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UpdateNamespaceResponse) => void,
   ): ClientUnaryCall;
 }
 
