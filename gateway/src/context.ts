@@ -2,6 +2,7 @@
 
 import { type GatewayConfig, type Logger, shorten, statusError } from "@taskmesh/runtime";
 import type { FastifyRequest } from "fastify";
+import type { ContractBook } from "./contract-book.js";
 import type { ContractCache } from "./contracts.js";
 import { header } from "./query.js";
 import { RunView } from "./run-view.js";
@@ -22,6 +23,7 @@ export class GatewayContext {
     readonly log: Logger,
     readonly upstream: Upstream,
     readonly contracts: ContractCache,
+    readonly book: ContractBook,
     /** Aborts when the gateway stops. */
     readonly stopping: AbortSignal,
   ) {}

@@ -4,6 +4,7 @@
  * A revision never changes, so it is kept by its fingerprint until others push it out. Which revision is the newest of a
  * method changes, so that answer lives for two seconds: as long as coordinators take to agree on it.
  */
+import { setMaxListeners } from "node:events";
 import {
   createFileRegistry,
   type DescMessage,
@@ -128,7 +129,9 @@ export function splitMethod(method: string): [service: string, rpc: string] {
   return [method.slice(0, slash), method.slice(slash + 1)];
 }
 
-const neverAborted = new AbortController().signal;
+/** For calls whose answer is shared: it does not end with the one who asked first. */
+export const neverAborted: AbortSignal = new AbortController().signal;
+setMaxListeners(0, neverAborted);
 
 function evict(map: Map<string, unknown>, max: number): void {
   for (const key of map.keys()) {

@@ -2,6 +2,7 @@
 import { setMaxListeners } from "node:events";
 import { createLogger, formatAddress, type GatewayConfig, type Logger } from "@taskmesh/runtime";
 import { GatewayContext } from "./context.js";
+import { ContractBook } from "./contract-book.js";
 import { ContractCache } from "./contracts.js";
 import { createServer } from "./server.js";
 import { Upstream } from "./upstream.js";
@@ -33,7 +34,9 @@ export async function startGateway(config: GatewayConfig, deps: GatewayDeps = {}
   const upstream = new Upstream(config.coordinator, log);
   const stopping = new AbortController();
   setMaxListeners(0, stopping.signal);
-  const context = new GatewayContext(config, log, upstream, new ContractCache(upstream), stopping.signal);
+  const contracts = new ContractCache(upstream);
+  const book = new ContractBook(upstream, contracts, log);
+  const context = new GatewayContext(config, log, upstream, contracts, book, stopping.signal);
   const app = createServer(context);
   const { host, port } = config.httpAddress;
   try {

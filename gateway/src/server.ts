@@ -25,11 +25,12 @@ import type { GatewayContext } from "./context.js";
 import { fromFastifyError, problemOf, sendProblem } from "./problem.js";
 import { actionRoutes } from "./routes/actions.js";
 import { assignmentRoutes } from "./routes/assignments.js";
-import { callableRoutes } from "./routes/callables.js";
+import { callableRoutes, DECLARED_PATHS } from "./routes/callables.js";
 import { callbackRoutes } from "./routes/callbacks.js";
 import { chainRoutes } from "./routes/chains.js";
 import { eventRoutes } from "./routes/events.js";
 import { namespaceRoutes } from "./routes/namespace.js";
+import { routeRoutes } from "./routes/routes.js";
 import { runRoutes } from "./routes/runs.js";
 import { statusRoutes } from "./routes/status.js";
 
@@ -76,7 +77,8 @@ export function createServer(context: GatewayContext): FastifyInstance {
   eventRoutes(app, context);
   callbackRoutes(app, context);
   assignmentRoutes(app, context);
-  callableRoutes(app, context);
+  routeRoutes(app, context);
+  callableRoutes(app, context, (request, reply, declared) => answerNotFound(request, reply, allowedMethods, declared));
   return app;
 }
 
@@ -122,6 +124,8 @@ function addHooks(app: FastifyInstance, context: GatewayContext): void {
   app.addHook("onRequest", (request, reply, done) => {
     reply.raw.once("close", () => {
       const { statusCode } = reply.raw;
+      const template = request.declared?.value.binding.template.text;
+      if (template !== undefined) spans.get(request)?.setAttribute("http.route", template);
       spans.get(request)?.setAttribute("http.response.status_code", statusCode);
       spans.get(request)?.end(statusCode >= 500 ? `HTTP ${statusCode}` : undefined);
       const ms = Math.round(reply.elapsedTime);
@@ -175,6 +179,7 @@ function addBodies(app: FastifyInstance): void {
 function trackRoutes(app: FastifyInstance): (path: string) => string[] {
   const routes: { pattern: RegExp; method: string }[] = [];
   app.addHook("onRoute", ({ url, method }) => {
+    if (url === DECLARED_PATHS) return;
     const pattern = new RegExp(`^${url.replace(/:[A-Za-z]+/g, "[^/]+")}$`);
     for (const one of [method].flat()) routes.push({ pattern, method: one });
   });
@@ -185,10 +190,12 @@ function answerNotFound(
   request: FastifyRequest,
   reply: FastifyReply,
   allowedMethods: (path: string) => string[],
+  declared: readonly string[] = [],
 ): FastifyReply {
   const path = request.url.split("?", 1)[0]!;
-  const allowed = allowedMethods(path);
-  if (allowed.length === 0) {
+  const allowed = [...new Set([...allowedMethods(path), ...declared])];
+  // A path that is none although its method would do: a name in it is longer than any.
+  if (allowed.length === 0 || allowed.includes(request.method)) {
     return sendProblem(reply, problemOf(statusError({ reason: "ROUTE_NOT_FOUND", message: "there is no such route" })));
   }
   const message = `${request.method} is not possible here, but ${allowed.join(", ")}`;

@@ -55,6 +55,7 @@ export function readJsonBody(body: unknown): JsonInput {
 
 /**
  * Starts a run with the JSON form of its input. `inputField` is where the input stands in the request, empty for the whole body.
+ * `known`: the contract to read it with; default: the newest of the method.
  * Throws METHOD_NOT_FOUND, INPUT_INVALID with every fault, and what StartRun refuses.
  */
 export async function startRun(
@@ -63,9 +64,10 @@ export async function startRun(
   input: JsonInput,
   inputField: string,
   options: CallOptions,
+  known?: Contract,
 ): Promise<StartedRun> {
   const { namespace, method } = settings;
-  const contract = await context.contracts.current(namespace, method, options);
+  const contract = known ?? (await context.contracts.current(namespace, method, options));
   const { registry } = contract;
   const parsed = messageFromJson(contract.input, input.value, { registry, lossyIntegers: input.lossyIntegers });
   if (!parsed.ok) throw inputInvalid(parsed.violations, inputField);
@@ -81,7 +83,8 @@ export async function startRun(
   return { runId, existing: existing && !isOwnKey, contract };
 }
 
-function inputInvalid(violations: readonly JsonViolation[], inputField: string): Error {
+/** The refusal of an input, with every fault. `inputField`: where the input stands in the request. */
+export function inputInvalid(violations: readonly JsonViolation[], inputField: string): Error {
   const fieldViolations = violations.map(({ field, message }) => ({
     field: joinPath(inputField, field),
     description: message,
@@ -91,6 +94,11 @@ function inputInvalid(violations: readonly JsonViolation[], inputField: string):
   const where = first === undefined || first.field === "" ? "the input" : first.field;
   const message = `${where}: ${first?.description ?? "breaks the contract"}${more}`;
   return statusError({ reason: "INPUT_INVALID", message, fieldViolations });
+}
+
+/** Whether a request came without a body. */
+export function isEmptyBody(body: unknown): boolean {
+  return !Buffer.isBuffer(body) || body.length === 0;
 }
 
 function joinPath(prefix: string, path: string): string {

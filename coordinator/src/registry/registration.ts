@@ -25,6 +25,7 @@ import {
 import type { SessionFacts } from "../store/sessions.js";
 import { builtinContracts } from "./builtin-contracts.js";
 import { contractServes } from "./contract-serves.js";
+import { httpWarnings } from "./http-warnings.js";
 import { LruMap } from "./lru-map.js";
 
 /** What one worker may offer: far above real ones, so that a hostile one can't fill tables. */
@@ -87,7 +88,7 @@ export function createRegistration(db: Db): Registration {
       const wanted = [...contracts.values()];
       const known = await knownContracts(db, namespaceId, "action", [...contracts.keys()]);
       const missing = wanted.filter((contract) => !known.has(entryOf(contract)));
-      const warnings = await breakingChanges(db, namespaceId, missing);
+      const warnings = [...(await breakingChanges(db, namespaceId, missing)), ...httpWarnings(missing)];
       const lanes = await retried(() =>
         db.transaction(async (tx) => {
           if (missing.length > 0) await storeContracts(tx, namespaceId, missing);

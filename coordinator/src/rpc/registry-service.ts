@@ -9,6 +9,7 @@ import type {
 } from "@taskmesh/proto";
 import { statusError } from "@taskmesh/runtime";
 import type { Intake } from "../pipeline/ports.js";
+import { createContractList } from "../registry/contract-list.js";
 import type { Registry } from "../registry/registry.js";
 import type { Db } from "../store/db.js";
 import { type ContractRow, readActions, readContract, readRevisions } from "../store/registry.js";
@@ -25,6 +26,7 @@ export interface RegistryServiceOptions {
 /** Makes the service. */
 export function createRegistryService({ db, registry, intake }: RegistryServiceOptions): RegistryServiceServer {
   const { namespaces, sessions, intervals } = registry;
+  const contractList = createContractList(db);
   const workersOf = (namespaceId: number): Promise<WorkerRow[]> =>
     readWorkers(db, namespaceId, intervals.sessionTimeoutMs);
 
@@ -103,6 +105,10 @@ export function createRegistryService({ db, registry, intake }: RegistryServiceO
         inputType: row.inputType,
         outputType: row.outputType,
       };
+    }),
+    listContracts: unary(async (request) => {
+      const namespace = await namespaces.resolve(request.namespace);
+      return contractList.read(namespace.id, request.knownVersion);
     }),
   };
 }

@@ -1,46 +1,160 @@
-/** `POST /v1/{service}/{method}`: any action or chain as a plain JSON call. */
-
+/**
+ * `POST /v1/{service}/{method}`, any action or chain as a plain JSON call; and the routes that contracts declare with google.api.http.
+ *
+ * Contracts come and go while the server listens, and its router takes no routes then. So one route stands for all declared ones, and
+ * finds them in the contract book.
+ */
+import { METHODS } from "node:http";
 import { type GetResultResponse, RunStatus } from "@taskmesh/proto";
-import { type Reason, statusError } from "@taskmesh/runtime";
+import { isJsonObject, isStatusError, type Reason, statusError } from "@taskmesh/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { GatewayContext } from "../context.js";
+import type { Contract } from "../contracts.js";
 import { failureHttpStatus } from "../failure-status.js";
+import { type HttpRoute, isOwnPath } from "../http-routes.js";
+import type { PathMatch } from "../path-tree.js";
 import { PAYLOAD_BYTES_MAX, payloadToJson, readPayload } from "../payloads.js";
 import { type Problem, problemOf, sendProblem } from "../problem.js";
 import { header, invalid, methodOfPath, refuseQuery } from "../query.js";
 import { failureToJson } from "../render.js";
-import { readJsonBody, type StartedRun, startRun, WAIT_MS_MAX, waitForResult } from "../start.js";
+import {
+  inputInvalid,
+  isEmptyBody,
+  type JsonInput,
+  readJsonBody,
+  type StartedRun,
+  startRun,
+  WAIT_MS_MAX,
+  waitForResult,
+} from "../start.js";
+import { transcode } from "../transcode.js";
 
-/** Registers the route. */
-export function callableRoutes(app: FastifyInstance, context: GatewayContext): void {
-  app.post("/v1/:service/:method", { bodyLimit: PAYLOAD_BYTES_MAX }, (request, reply) => call(context, request, reply));
+declare module "fastify" {
+  interface FastifyRequest {
+    /** The declared route that the request found. */
+    declared: PathMatch<HttpRoute> | undefined;
+  }
 }
 
-async function call(context: GatewayContext, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+/** Answers a request that is no route of the mesh; `declared`: methods that contracts declare for its path. */
+export type AnswerNotFound = (
+  request: FastifyRequest,
+  reply: FastifyReply,
+  declared: readonly string[],
+) => FastifyReply;
+
+/** Registers the routes. */
+export function callableRoutes(app: FastifyInstance, context: GatewayContext, notFound: AnswerNotFound): void {
+  app.decorateRequest("declared", undefined);
+  const limits = { bodyLimit: PAYLOAD_BYTES_MAX };
+  app.post("/v1/:service/:method", limits, (request, reply) => callPlain(context, request, reply));
+  for (const method of METHODS) {
+    if (method !== "CONNECT" && !app.supportedMethods.includes(method)) app.addHttpMethod(method, { hasBody: true });
+  }
+  app.all(DECLARED_PATHS, {
+    ...limits,
+    // Before the body is read: what leads nowhere needs none.
+    onRequest: async (request, reply) => {
+      const { match, verbs } = await findDeclared(context, request);
+      request.declared = match;
+      return match === undefined ? notFound(request, reply, verbs) : undefined;
+    },
+    handler: (request, reply) => callDeclared(context, request, reply),
+  });
+}
+
+/** Every path that is no other route. */
+export const DECLARED_PATHS = "/*";
+
+async function findDeclared(
+  context: GatewayContext,
+  request: FastifyRequest,
+): Promise<{ match: PathMatch<HttpRoute> | undefined; verbs: string[] }> {
+  const path = request.url.split("?", 1)[0]!;
+  if (isOwnPath(path)) return { match: undefined, verbs: [] };
+  const namespace = context.checkNamespace(header(request, "taskmesh-namespace"));
+  const { routes } = await context.book.page(namespace, context.callOptions(request));
+  const match = routes.find(request.method, path);
+  return { match, verbs: match === undefined ? routes.verbsOf(path) : [] };
+}
+
+/** A plain call; where there is no such method, contracts may have declared the path. */
+async function callPlain(context: GatewayContext, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  let call: Call;
+  try {
+    const method = methodOfPath(request);
+    const namespace = context.namespaceOf(request);
+    const contract = await context.contracts.current(namespace, method, context.callOptions(request));
+    call = { namespace, contract, input: { value: {}, lossyIntegers: [] } };
+  } catch (error) {
+    if (!isStatusError(error) || !noSuchMethod.has(error.reason)) throw error;
+    const { match } = await findDeclared(context, request);
+    if (match === undefined) throw error;
+    request.declared = match;
+    return callDeclared(context, request, reply);
+  }
   refuseQuery(request);
-  const namespace = context.namespaceOf(request);
-  const method = methodOfPath(request);
+  // An input without fields needs no body.
+  if (!isEmptyBody(request.body)) call.input = readJsonBody(request.body);
+  return perform(context, request, reply, call);
+}
+
+/** Reasons of a path that names no method of the namespace. */
+const noSuchMethod: ReadonlySet<string> = new Set(["METHOD_NOT_FOUND", "ARGUMENT_INVALID"]);
+
+async function callDeclared(
+  context: GatewayContext,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<FastifyReply> {
+  const { value: route, segments } = request.declared!;
+  const { binding, contract } = route;
+  const body = isEmptyBody(request.body) ? undefined : readJsonBody(request.body);
+  const question = request.url.indexOf("?");
+  const query = question < 0 ? "" : request.url.slice(question + 1);
+  const transcoded = transcode(binding, contract.input, { segments, query, body });
+  if (!transcoded.ok) throw inputInvalid(transcoded.violations, "");
+  const namespace = context.checkNamespace(header(request, "taskmesh-namespace"));
+  return perform(context, request, reply, {
+    namespace,
+    contract,
+    input: transcoded.input,
+    answerField: binding.responseBody?.jsonName,
+  });
+}
+
+interface Call {
+  namespace: string;
+  contract: Contract;
+  input: JsonInput;
+  /** The field of the output that is the answer; undefined: all of it. */
+  answerField?: string | undefined;
+}
+
+async function perform(
+  context: GatewayContext,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  call: Call,
+): Promise<FastifyReply> {
+  const { namespace, contract, input, answerField } = call;
   const options = context.callOptions(request);
   const waitMs = preferredWaitMs(header(request, "prefer"));
-  // An input without fields needs no body.
-  const input = isEmpty(request.body) ? { value: {}, lossyIntegers: [] } : readJsonBody(request.body);
   const idempotencyKey = header(request, "idempotency-key") ?? "";
+  const { method } = contract;
   const settings = { namespace, method, idempotencyKey, labels: {}, priority: 0, timeout: undefined };
-  const run = await startRun(context, settings, input, "", options);
+  const run = await startRun(context, settings, input, "", options, contract);
   reply.header("taskmesh-run-id", run.runId);
   if (waitMs === 0) return accepted(reply, namespace, run);
   const result = await waitForResult(context, namespace, run.runId, waitMs, options);
-  return answer(context, request, reply, { namespace, run, result });
-}
-
-function isEmpty(body: unknown): boolean {
-  return !Buffer.isBuffer(body) || body.length === 0;
+  return answer(context, request, reply, { namespace, run, result, answerField });
 }
 
 interface Ended {
   namespace: string;
   run: StartedRun;
   result: GetResultResponse;
+  answerField: string | undefined;
 }
 
 async function answer(
@@ -49,7 +163,7 @@ async function answer(
   reply: FastifyReply,
   ended: Ended,
 ): Promise<FastifyReply> {
-  const { namespace, run, result } = ended;
+  const { namespace, run, result, answerField } = ended;
   const options = context.callOptions(request);
   switch (result.status) {
     case RunStatus.RUN_STATUS_SUCCEEDED: {
@@ -59,7 +173,11 @@ async function answer(
         id === "" || id === run.contract.id ? run.contract : await context.contracts.revision(namespace, id, options);
       const bytes = await readPayload(context.upstream, namespace, result.output, options);
       // Who called for a result gets all of it: masking is for those who look on.
-      return reply.send(payloadToJson(contract, "output", bytes, false));
+      const json = payloadToJson(contract, "output", bytes, false);
+      if (answerField === undefined) return reply.send(json);
+      // A field can be a bare string, number or null, which the library would not send as JSON by itself.
+      const field = isJsonObject(json) ? (json[answerField] ?? null) : null;
+      return reply.header("content-type", "application/json; charset=utf-8").send(JSON.stringify(field));
     }
     case RunStatus.RUN_STATUS_FAILED:
     case RunStatus.RUN_STATUS_CANCELLED:

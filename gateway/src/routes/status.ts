@@ -41,6 +41,7 @@ export function statusRoutes(app: FastifyInstance, context: GatewayContext): voi
       logs: "/api/v1/runs/{runId}/logs",
       cancel: "/api/v1/runs/{runId}/cancel",
       call: "/v1/{service}/{method}",
+      routes: "/api/v1/routes",
       health: "/healthz",
       readiness: "/readyz",
       metrics: "/metrics",

@@ -404,6 +404,36 @@ export interface UpdateNamespaceResponse {
   namespace?: Namespace | undefined;
 }
 
+export interface ListContractsRequest {
+  namespace: string;
+  /** `version` of an earlier answer; while it still holds, the answer has no contracts. */
+  knownVersion: string;
+}
+
+export interface ListContractsResponse {
+  /** Names this list; equal at every coordinator for equal lists. */
+  version: string;
+  /** By method, at most 10,000; empty if `version` is the known one. */
+  contracts: ListedContract[];
+}
+
+/** ListedContract is the newest revision of one action or chain. */
+export interface ListedContract {
+  /** Full method name. */
+  method: string;
+  /** Fingerprint. */
+  contract: string;
+  chain: boolean;
+  inputType: string;
+  outputType: string;
+  /** Names the descriptor set: contracts of one name have the same bytes there. */
+  descriptorSet: string;
+  /** Whether any method of its files declares google.api.http. */
+  http: boolean;
+  /** Its place among all methods of the namespace in the order in which they were first registered. */
+  place: number;
+}
+
 function createBaseConnectRequest(): ConnectRequest {
   return { message: undefined };
 }
@@ -4708,6 +4738,384 @@ export const UpdateNamespaceResponse: MessageFns<UpdateNamespaceResponse> = {
   },
 };
 
+function createBaseListContractsRequest(): ListContractsRequest {
+  return { namespace: "", knownVersion: "" };
+}
+
+export const ListContractsRequest: MessageFns<ListContractsRequest> = {
+  encode(message: ListContractsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.knownVersion !== "") {
+      writer.uint32(18).string(message.knownVersion);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListContractsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListContractsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.knownVersion = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListContractsRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      knownVersion: isSet(object.knownVersion)
+        ? globalThis.String(object.knownVersion)
+        : isSet(object.known_version)
+        ? globalThis.String(object.known_version)
+        : "",
+    };
+  },
+
+  toJSON(message: ListContractsRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.knownVersion !== "") {
+      obj.knownVersion = message.knownVersion;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListContractsRequest>, I>>(base?: I): ListContractsRequest {
+    return ListContractsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListContractsRequest>, I>>(object: I): ListContractsRequest {
+    const message = createBaseListContractsRequest();
+    message.namespace = object.namespace ?? "";
+    message.knownVersion = object.knownVersion ?? "";
+    return message;
+  },
+};
+
+function createBaseListContractsResponse(): ListContractsResponse {
+  return { version: "", contracts: [] };
+}
+
+export const ListContractsResponse: MessageFns<ListContractsResponse> = {
+  encode(message: ListContractsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.version !== "") {
+      writer.uint32(10).string(message.version);
+    }
+    for (const v of message.contracts) {
+      ListedContract.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListContractsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListContractsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.version = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.contracts.push(ListedContract.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListContractsResponse {
+    return {
+      version: isSet(object.version) ? globalThis.String(object.version) : "",
+      contracts: globalThis.Array.isArray(object?.contracts)
+        ? object.contracts.map((e: any) => ListedContract.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ListContractsResponse): unknown {
+    const obj: any = {};
+    if (message.version !== "") {
+      obj.version = message.version;
+    }
+    if (message.contracts?.length) {
+      obj.contracts = message.contracts.map((e) => ListedContract.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListContractsResponse>, I>>(base?: I): ListContractsResponse {
+    return ListContractsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListContractsResponse>, I>>(object: I): ListContractsResponse {
+    const message = createBaseListContractsResponse();
+    message.version = object.version ?? "";
+    message.contracts = object.contracts?.map((e) => ListedContract.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseListedContract(): ListedContract {
+  return {
+    method: "",
+    contract: "",
+    chain: false,
+    inputType: "",
+    outputType: "",
+    descriptorSet: "",
+    http: false,
+    place: 0,
+  };
+}
+
+export const ListedContract: MessageFns<ListedContract> = {
+  encode(message: ListedContract, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.method !== "") {
+      writer.uint32(10).string(message.method);
+    }
+    if (message.contract !== "") {
+      writer.uint32(18).string(message.contract);
+    }
+    if (message.chain !== false) {
+      writer.uint32(24).bool(message.chain);
+    }
+    if (message.inputType !== "") {
+      writer.uint32(34).string(message.inputType);
+    }
+    if (message.outputType !== "") {
+      writer.uint32(42).string(message.outputType);
+    }
+    if (message.descriptorSet !== "") {
+      writer.uint32(50).string(message.descriptorSet);
+    }
+    if (message.http !== false) {
+      writer.uint32(56).bool(message.http);
+    }
+    if (message.place !== 0) {
+      writer.uint32(64).uint32(message.place);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListedContract {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListedContract();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.contract = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.chain = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.inputType = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.outputType = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.descriptorSet = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.http = reader.bool();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.place = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListedContract {
+    return {
+      method: isSet(object.method) ? globalThis.String(object.method) : "",
+      contract: isSet(object.contract) ? globalThis.String(object.contract) : "",
+      chain: isSet(object.chain) ? globalThis.Boolean(object.chain) : false,
+      inputType: isSet(object.inputType)
+        ? globalThis.String(object.inputType)
+        : isSet(object.input_type)
+        ? globalThis.String(object.input_type)
+        : "",
+      outputType: isSet(object.outputType)
+        ? globalThis.String(object.outputType)
+        : isSet(object.output_type)
+        ? globalThis.String(object.output_type)
+        : "",
+      descriptorSet: isSet(object.descriptorSet)
+        ? globalThis.String(object.descriptorSet)
+        : isSet(object.descriptor_set)
+        ? globalThis.String(object.descriptor_set)
+        : "",
+      http: isSet(object.http) ? globalThis.Boolean(object.http) : false,
+      place: isSet(object.place) ? globalThis.Number(object.place) : 0,
+    };
+  },
+
+  toJSON(message: ListedContract): unknown {
+    const obj: any = {};
+    if (message.method !== "") {
+      obj.method = message.method;
+    }
+    if (message.contract !== "") {
+      obj.contract = message.contract;
+    }
+    if (message.chain !== false) {
+      obj.chain = message.chain;
+    }
+    if (message.inputType !== "") {
+      obj.inputType = message.inputType;
+    }
+    if (message.outputType !== "") {
+      obj.outputType = message.outputType;
+    }
+    if (message.descriptorSet !== "") {
+      obj.descriptorSet = message.descriptorSet;
+    }
+    if (message.http !== false) {
+      obj.http = message.http;
+    }
+    if (message.place !== 0) {
+      obj.place = Math.round(message.place);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListedContract>, I>>(base?: I): ListedContract {
+    return ListedContract.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListedContract>, I>>(object: I): ListedContract {
+    const message = createBaseListedContract();
+    message.method = object.method ?? "";
+    message.contract = object.contract ?? "";
+    message.chain = object.chain ?? false;
+    message.inputType = object.inputType ?? "";
+    message.outputType = object.outputType ?? "";
+    message.descriptorSet = object.descriptorSet ?? "";
+    message.http = object.http ?? false;
+    message.place = object.place ?? 0;
+    return message;
+  },
+};
+
 /** RegistryService takes the registrations of workers and shows what they serve. */
 export type RegistryServiceService = typeof RegistryServiceService;
 export const RegistryServiceService = {
@@ -4835,6 +5243,22 @@ export const RegistryServiceService = {
       Buffer.from(UpdateNamespaceResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UpdateNamespaceResponse => UpdateNamespaceResponse.decode(value),
   },
+  /**
+   * ListContracts lists the newest revision of every action and chain of a namespace by name, without descriptors: for programs that make
+   * an API of all of them, such as the gateway. Asked again with the `version` of its last answer, it says cheaply that nothing has changed.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  listContracts: {
+    path: "/taskmesh.v1.RegistryService/ListContracts" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListContractsRequest): Buffer => Buffer.from(ListContractsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListContractsRequest => ListContractsRequest.decode(value),
+    responseSerialize: (value: ListContractsResponse): Buffer =>
+      Buffer.from(ListContractsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListContractsResponse => ListContractsResponse.decode(value),
+  },
 } as const;
 
 export interface RegistryServiceServer extends UntypedServiceImplementation {
@@ -4892,6 +5316,13 @@ export interface RegistryServiceServer extends UntypedServiceImplementation {
    * NOT_FOUND: no such namespace, reason NAMESPACE_NOT_FOUND. INVALID_ARGUMENT: a setting out of its range, reason ARGUMENT_INVALID.
    */
   updateNamespace: handleUnaryCall<UpdateNamespaceRequest, UpdateNamespaceResponse>;
+  /**
+   * ListContracts lists the newest revision of every action and chain of a namespace by name, without descriptors: for programs that make
+   * an API of all of them, such as the gateway. Asked again with the `version` of its last answer, it says cheaply that nothing has changed.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  listContracts: handleUnaryCall<ListContractsRequest, ListContractsResponse>;
 }
 
 export interface RegistryServiceClient extends Client {
@@ -5048,6 +5479,27 @@ export interface RegistryServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UpdateNamespaceResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * ListContracts lists the newest revision of every action and chain of a namespace by name, without descriptors: for programs that make
+   * an API of all of them, such as the gateway. Asked again with the `version` of its last answer, it says cheaply that nothing has changed.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  listContracts(
+    request: ListContractsRequest,
+    callback: (error: ServiceError | null, response: ListContractsResponse) => void,
+  ): ClientUnaryCall;
+  listContracts(
+    request: ListContractsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListContractsResponse) => void,
+  ): ClientUnaryCall;
+  listContracts(
+    request: ListContractsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListContractsResponse) => void,
   ): ClientUnaryCall;
 }
 
