@@ -23,6 +23,7 @@ import { type AbortCode, describe } from "./errors.js";
 import type { ServedAction } from "./options.js";
 import { fitsInline, inlineBytes } from "./payload.js";
 import { type Outcome, perform } from "./perform.js";
+import { countAttempt } from "./worker-metrics.js";
 
 /** How often deadlines are looked at: an attempt may run over by this much, which no timeout in seconds notices. */
 const clockMs = 100;
@@ -296,6 +297,7 @@ export class Attempts {
   #report(attempt: Attempt, outcome: FinalOutcome): void {
     if (attempt.reported) return;
     attempt.reported = true;
+    countAttempt(attempt, outcome.kind);
     const { completions } = this.#ports;
     const bytes = (outcome.kind === "output" ? outcome.bytes.length : 0) + attempt.context.logBytes;
     const completion = toCompletion(attempt, outcome, this.#ports.sessionId());
@@ -314,6 +316,7 @@ export class Attempts {
 
   /** Ends an attempt without a word (A4). */
   #drop(attempt: Attempt): void {
+    countAttempt(attempt, "dropped");
     this.#byLease.delete(attempt.start.lease);
     this.#free(attempt);
     this.#tellIdle();
@@ -354,6 +357,7 @@ export class Attempts {
       this.#report(attempt, timedOut(attempt));
     } else if (code === "LEASE_LOST") {
       attempt.reported = true;
+      countAttempt(attempt, "dropped");
       this.#byLease.delete(attempt.start.lease);
       this.#lingering.add(attempt);
     }

@@ -19,6 +19,7 @@ import {
   fromServiceError,
   fullJitter,
   type Logger,
+  metrics,
   StatusError,
   sleep,
   status,
@@ -84,6 +85,9 @@ const hopeless = new Set<status>([
   status.OUT_OF_RANGE,
 ]);
 
+const beats = metrics.workerBeats.at();
+const beatSeconds = metrics.workerBeatSeconds.at();
+
 type Stream = ClientDuplexStream<ConnectRequest, ConnectResponse>;
 
 /** Opens a session and keeps it until it is stopped. */
@@ -102,6 +106,8 @@ class SelfHealingConnection implements Connection {
   /** The live stream, once registered. */
   #stream: Stream | undefined;
   #beatNumber = 0n;
+  /** When the newest beat went out. */
+  #beatAtMs = 0;
   #silentIntervals = 0;
 
   constructor(options: ConnectionOptions) {
@@ -189,6 +195,7 @@ class SelfHealingConnection implements Connection {
         onHeld();
       } else if (message?.$case === "beatReply") {
         this.#silentIntervals = 0;
+        if (message.value.number === this.#beatNumber) beatSeconds.record((performance.now() - this.#beatAtMs) / 1_000);
         listener.onReply(message.value);
         if (message.value.drain) tearDown("DRAINING", "the coordinator is draining");
       }
@@ -244,6 +251,8 @@ class SelfHealingConnection implements Connection {
     // A stream that can't take more has beats waiting already; the next interval will tell whether it is dead.
     if (!stream?.writable || stream.writableNeedDrain) return;
     const value: Beat = { ...this.#options.listener.beat(), number: ++this.#beatNumber };
+    this.#beatAtMs = performance.now();
+    beats.add();
     stream.write({ message: { $case: "beat", value } });
   }
 

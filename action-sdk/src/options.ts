@@ -13,6 +13,7 @@ import {
   clientConfig,
   createLogger,
   type Environment,
+  guard,
   type Logger,
   readSettings,
   settingsTables,
@@ -49,6 +50,8 @@ export interface WorkerOptions {
   tls?: { ca?: string; cert?: string; key?: string };
   /** Transports that the worker may use, best first. Default: `["jetstream", "relay"]`. */
   transports?: readonly TransportName[];
+  /** `host:port` where GET /metrics is served, or `off`. Default: TASKMESH_WORKER_METRICS_ADDRESS, else `off`. */
+  metricsAddress?: string;
   /** Milliseconds that work in flight has to end after SIGTERM, SIGINT or `stop()`. Then its signals abort. Default: TASKMESH_DRAIN_TIMEOUT_SECONDS, else 30,000. */
   drainTimeoutMs?: number;
   /**
@@ -85,6 +88,8 @@ export interface ServedAction {
 export interface WorkerConfig {
   client: ClientConfig;
   slots: number;
+  /** Undefined: no metrics are served. */
+  metricsAddress: Address | undefined;
   actions: ReadonlyMap<string, ServedAction>;
   queues: readonly QueuePlan[];
   descriptorSet: Uint8Array;
@@ -144,6 +149,7 @@ interface Outside {
   slots: number;
   drainTimeoutMs: number;
   healthAddress: Address | undefined;
+  metricsAddress: Address | undefined;
 }
 
 /**
@@ -158,6 +164,7 @@ function readOutside(options: WorkerOptions, env: Environment, faults: ConfigFau
     ["token", "TASKMESH_TOKEN", options.token],
     ["slots", "TASKMESH_SLOTS", options.slots === undefined ? undefined : String(options.slots)],
     ["healthAddress", "TASKMESH_HEALTH_ADDRESS", options.healthAddress],
+    ["metricsAddress", "TASKMESH_WORKER_METRICS_ADDRESS", options.metricsAddress],
   ];
   const overlay: Record<string, string | undefined> = { ...env };
   const optionOf = new Map<string, string>();
@@ -172,6 +179,7 @@ function readOutside(options: WorkerOptions, env: Environment, faults: ConfigFau
   const client = attemptConfig(overlay, found);
   const worker = readSettings(workerSettings, overlay);
   found.push(...worker.faults);
+  if (client && worker.faults.length === 0) found.push(...guardMetrics(worker.values.metricsAddress, client));
   if (tls && !tls.cert !== !tls.key) {
     found.push({ variable: "tls", problem: "has only one of cert and key", fix: "Give both, or neither." });
   }
@@ -181,13 +189,22 @@ function readOutside(options: WorkerOptions, env: Environment, faults: ConfigFau
     faults.push(option ? { ...fault, variable: option, fix: fix.replace(variable, `the option ${option}`) } : fault);
   }
   if (!client || found.length > 0) return undefined;
-  const { slots, drainTimeoutSeconds, healthAddress } = worker.values;
+  const { slots, drainTimeoutSeconds, healthAddress, metricsAddress } = worker.values;
   return {
     client: tls ? { ...client, tls } : client,
     slots,
     drainTimeoutMs: drainTimeoutSeconds * 1_000,
     healthAddress: healthAddress === "off" ? undefined : healthAddress,
+    metricsAddress: metricsAddress === "off" ? undefined : metricsAddress,
   };
+}
+
+/** Metrics tell outsiders of the work: who can reach them from elsewhere must show the worker's token. */
+function guardMetrics(address: Address | "off", { token }: ClientConfig): ConfigFault[] {
+  const { variable } = workerSettings.metricsAddress;
+  const served = address === "off" ? undefined : address;
+  const faults = guard(variable, served, { tokens: { tokens: token ? [token] : [] }, warnings: [] });
+  return faults.map((fault) => ({ ...fault, fix: "Bind 127.0.0.1, or give the worker a token of 32 characters." }));
 }
 
 function attemptConfig(env: Environment, faults: ConfigFault[]): ClientConfig | undefined {

@@ -8,7 +8,14 @@
  *
  * The session, the transport and the attempts break and heal apart: losing one never ends the others.
  */
-import { type BeatReply, type Register, type Registered, type StartStep, TransportKind } from "@taskmesh/proto";
+import {
+  type BeatReply,
+  type FreeSlots,
+  type Register,
+  type Registered,
+  type StartStep,
+  TransportKind,
+} from "@taskmesh/proto";
 import {
   fromServiceError,
   fullJitter,
@@ -28,6 +35,7 @@ import { resolveOptions, type WorkerConfig, type WorkerOptions } from "./options
 import { fetchPayload, storePayload } from "./payload.js";
 import { guardProcess } from "./process-guard.js";
 import { createTransport } from "./transports.js";
+import { showWorker } from "./worker-metrics.js";
 
 /** Time for one claim before it is tried again. */
 const claimTimeoutMs = 5_000;
@@ -74,8 +82,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const telemetry = config.carrier ? undefined : await startTelemetry("taskmesh-worker");
   let worker: RunningWorker | undefined;
   const leaveHealth = await answerProbes(config, () => worker?.ready ?? false);
+  const hide = await showWorker(config, () => worker);
   worker = new RunningWorker(config, async () => {
-    await leaveHealth();
+    await Promise.all([leaveHealth(), hide()]);
     await telemetry?.stop();
   });
   await worker.started();
@@ -176,6 +185,12 @@ class RunningWorker implements Worker, SessionListener {
     return this.#transport !== undefined && !this.#draining;
   }
 
+  /** Slots of each queue, and how many of them are free. */
+  get freeSlots(): FreeSlots[] {
+    const names = this.#config.queues.map((queue) => queue.taskQueue);
+    return this.#attempts.freeSlots(names, this.#config.slots);
+  }
+
   /** Resolves when the registration holds and work can come. */
   async started(): Promise<void> {
     try {
@@ -231,13 +246,11 @@ class RunningWorker implements Worker, SessionListener {
   }
 
   beat(): ReturnType<SessionListener["beat"]> {
-    const { queues, slots } = this.#config;
     const intervalMs = Number(this.#session?.registered.beatInterval?.seconds ?? 5n) * 1_000;
-    const names = queues.map((queue) => queue.taskQueue);
     return {
       nonce: this.#nonce,
       attempts: this.#attempts.beats(intervalMs * youngShare),
-      freeSlots: this.#attempts.freeSlots(names, slots),
+      freeSlots: this.freeSlots,
       draining: this.#draining,
     };
   }

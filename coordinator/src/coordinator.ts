@@ -209,11 +209,13 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
   let asked: Promise<boolean> | undefined;
   /** Whether the database answers; sets the clock by the way. One question at a time, however long it takes. */
   const askDatabase = (): Promise<boolean> => {
+    const startedAtMs = performance.now();
     asked ??= db
       .query<{ now: number }>("select (extract(epoch from clock_timestamp()) * 1000)::float8 as now")
       .then(
         ([row]) => {
           if (row) clock.observe(row.now);
+          meters.asked(performance.now() - startedAtMs);
           return true;
         },
         () => false,
@@ -228,7 +230,9 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       const patience = new AbortController();
       // A database that is paused or cut off does not refuse, it is silent.
       const silent = sleep(healthPatienceMs, patience.signal).then(() => false);
-      health.setDatabase(await Promise.race([askDatabase(), silent]));
+      const answers = await Promise.race([askDatabase(), silent]);
+      health.setDatabase(answers);
+      if (!answers) meters.asked(undefined);
       patience.abort();
       if (partitions.stale) await partitions.refresh(db).catch(() => {}); // Until it succeeds, commits go to the partitioned tables.
       await sleep(healthIntervalMs, signal);
@@ -270,7 +274,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     createService("engine room", {
       start() {
         engine.start();
-        meters.watch(engine, db);
+        meters.watch({ engine, db, carrier });
       },
       async stop() {
         meters.unwatch();

@@ -1,43 +1,64 @@
 /** What the engine room counts, as the mesh's metrics. Counting is an addition to a number, whether anybody asks for it or not. */
-import { EventKind, RunStatus, TransportKind } from "@taskmesh/proto";
-import { metrics } from "@taskmesh/runtime";
+import { RunStatus, TransportKind } from "@taskmesh/proto";
+import { type Carrier, declareMetrics, metrics } from "@taskmesh/runtime";
+import { createPeriodic } from "./periodic.js";
 import type { EngineMeters, EngineRoom } from "./pipeline/engine-room.js";
-import type { Draft } from "./pipeline/fold.js";
+import { countDraft } from "./plan-meters.js";
 import type { Db } from "./store/db.js";
-import { type Figures, readFigures } from "./store/figures.js";
+import { type DatabaseFigures, type Figures, readDatabaseFigures, readFigures } from "./store/figures.js";
 
 export interface Meters extends EngineMeters {
+  /** The answer of the database to the shortest question, `undefined`: none came in time. */
+  asked(milliseconds: number | undefined): void;
   /** Reads the gauges of the engine room and of the whole mesh when metrics are asked for. */
-  watch(engine: EngineRoom, db: Db): void;
+  watch(parts: { engine: EngineRoom; db: Db; carrier: Pick<Carrier, "healthy"> }): void;
   unwatch(): void;
 }
+
+/** How often the figures of the whole mesh are read while anybody scrapes: often enough for an alert that waits a minute. */
+const figuresEveryMs = 10_000;
+/** A scraper that did not come for this long is gone. */
+const figuresKeenMs = 90_000;
+
+const sent = {
+  stored: metrics.starts.at("stored"),
+  unknown: metrics.starts.at("unknown"),
+  refused: metrics.starts.at("refused"),
+};
+const batchSize = metrics.batchSize.at();
+const commitSeconds = metrics.commitSeconds.at();
 
 export function createMeters(): Meters {
   let stops: (() => void)[] = [];
   return {
-    started: () => metrics.runsStarted.add(1),
-    ended(run) {
-      const status = RunStatus[run.status].replace("RUN_STATUS_", "").toLowerCase();
-      metrics.runsEnded.add(1, status);
-      metrics.runSeconds.record((run.endedAtMs - run.acceptedAtMs) / 1000, status);
+    settled(settled) {
+      if (settled.verdict === "changed") return;
+      metrics.completionsStale.add(1, settled.verdict === "unknown-run" ? "unknown-run" : settled.why);
     },
-    settled({ settled, executionMs, method }) {
-      if (settled.verdict !== "changed")
-        metrics.eventsStale.add(1, settled.verdict === "unknown-run" ? "unknown_run" : settled.why);
-      else metrics.attemptSeconds.record(executionMs / 1000, method);
-    },
-    garbage: () => metrics.messagesUndecodable.add(1, "completions"),
+    garbage: () => metrics.messagesUndecodable.add(1),
     conflicts: (runs) => metrics.conflicts.add(runs),
-    batch({ work, commitMs, drafts }) {
-      metrics.batchSize.record(work);
-      metrics.commitSeconds.record(commitMs / 1000);
-      for (const draft of drafts) countDraft(draft);
+    committed({ work, commitMs }) {
+      batchSize.record(work);
+      commitSeconds.record(commitMs / 1_000);
     },
-    watch(engine, db) {
+    commitFailed: (why) => metrics.commitsFailed.add(1, why),
+    written: countDraft,
+    sent: ({ kind }) => sent[kind].add(),
+    wiped: () => metrics.carrierWipes.add(1),
+    asked(milliseconds) {
+      metrics.databaseUp.set(milliseconds === undefined ? 0 : 1);
+      if (milliseconds !== undefined) metrics.databasePing.record(milliseconds / 1_000);
+    },
+    watch({ engine, db, carrier }) {
+      const figures = createPeriodic(() => readAll(db), figuresEveryMs, figuresKeenMs);
       stops = [
-        metrics.readySteps.observe(async () => showFigures(await readFigures(db))),
-        metrics.queueDepth.observe(() => metrics.queueDepth.set(engine.pipeline.depth)),
+        declareMetrics("coordinator"),
+        figures.stop,
+        metrics.readySteps.observe(() => figures.ask()),
+        metrics.pipelineDepth.observe(() => metrics.pipelineDepth.set(engine.pipeline.depth)),
+        metrics.cachedRuns.observe(() => metrics.cachedRuns.set(engine.pipeline.cached)),
         metrics.dispatchedSteps.observe(() => metrics.dispatchedSteps.set(engine.dispatched())),
+        metrics.carrierUp.observe(() => metrics.carrierUp.set(carrier.healthy() ? 1 : 0)),
       ];
     },
     unwatch() {
@@ -47,39 +68,55 @@ export function createMeters(): Meters {
   };
 }
 
+async function readAll(db: Db): Promise<void> {
+  const startedAtMs = performance.now();
+  showFigures(await readFigures(db));
+  const database = await readDatabaseFigures(db);
+  metrics.figuresSeconds.set((performance.now() - startedAtMs) / 1_000);
+  if (database) showDatabase(database);
+}
+
 const transports: Record<number, string> = {
   [TransportKind.TRANSPORT_KIND_JETSTREAM]: "jetstream",
   [TransportKind.TRANSPORT_KIND_RELAY]: "relay",
   [TransportKind.TRANSPORT_KIND_MEMORY]: "memory",
 };
 
-function showFigures(figures: Figures): void {
-  metrics.readySteps.set(figures.readySteps);
-  metrics.sweeperLagSeconds.set(figures.sweeperLagSeconds);
-  metrics.slots.set(figures.freeSlots, "free");
-  metrics.slots.set(figures.slots - figures.freeSlots, "busy");
-  for (const [kind, name] of Object.entries(transports)) {
-    const found = figures.sessions.find(({ transport }) => transport === Number(kind));
-    metrics.workers.set(found?.count ?? 0, name);
-  }
-}
-
-const stepEnds: Partial<Record<EventKind, string>> = {
-  [EventKind.EVENT_KIND_STEP_SUCCEEDED]: "succeeded",
-  [EventKind.EVENT_KIND_STEP_FAILED]: "failed",
-  [EventKind.EVENT_KIND_STEP_EXPIRED]: "expired",
-  [EventKind.EVENT_KIND_STEP_CANCELLED]: "cancelled",
+const liveStatuses: Record<number, string> = {
+  [RunStatus.RUN_STATUS_RUNNING]: "running",
+  [RunStatus.RUN_STATUS_PAUSED]: "paused",
+  [RunStatus.RUN_STATUS_BROKEN]: "broken",
 };
 
-function countDraft({ plan, write }: Draft): void {
-  for (const effect of write.effects) {
-    if (effect.kind !== "dispatch") continue;
-    metrics.attempts.add(1, effect.step.method);
-    if (effect.attempt > 1) metrics.retries.add(1, effect.step.method);
+function showFigures({ queues, sessions, runs, ...mesh }: Figures): void {
+  metrics.sweeperLag.set(mesh.sweeperLagSeconds);
+  metrics.effectBatches.set(mesh.effectBatches);
+  metrics.coordinators.set(mesh.coordinators);
+  for (const [kind, name] of Object.entries(transports)) {
+    metrics.workers.set(sessions.find(({ transport }) => transport === Number(kind))?.count ?? 0, name);
   }
-  for (const { kind, step } of write.records) {
-    if (kind === EventKind.EVENT_KIND_COMPLETION_LATE) metrics.completionsLate.add(1);
-    const ended = stepEnds[kind];
-    if (ended !== undefined) metrics.stepsEnded.add(1, ended, plan.steps[step]?.method ?? "");
+  for (const [kind, name] of Object.entries(liveStatuses)) {
+    metrics.liveRuns.set(runs.find(({ status }) => status === Number(kind))?.count ?? 0, name);
   }
+  const labels = (namespace: string, queue: string): string[] => [namespace, queue];
+  metrics.readySteps.replace(queues.map((one) => ({ value: one.ready, labels: labels(one.namespace, one.queue) })));
+  metrics.oldestReady.replace(
+    queues.map((one) => ({ value: one.oldestSeconds, labels: labels(one.namespace, one.queue) })),
+  );
+  metrics.slots.replace(
+    queues.flatMap((one) => [
+      { value: one.freeSlots, labels: ["free", ...labels(one.namespace, one.queue)] },
+      { value: one.slots - one.freeSlots, labels: ["busy", ...labels(one.namespace, one.queue)] },
+    ]),
+  );
+}
+
+function showDatabase(figures: DatabaseFigures): void {
+  metrics.databaseConnections.set(figures.connections);
+  metrics.databaseConnectionsMax.set(figures.connectionsMax);
+  metrics.databaseSize.set(figures.sizeBytes);
+  metrics.databaseTransaction.set(figures.oldestTransactionSeconds);
+  metrics.databaseCommits.set(figures.commits);
+  metrics.databaseRollbacks.set(figures.rollbacks);
+  metrics.databaseDeadlocks.set(figures.deadlocks);
 }

@@ -129,8 +129,8 @@ function addHooks(app: FastifyInstance, context: GatewayContext): void {
       spans.get(request)?.setAttribute("http.response.status_code", statusCode);
       spans.get(request)?.end(statusCode >= 500 ? `HTTP ${statusCode}` : undefined);
       const ms = Math.round(reply.elapsedTime);
-      metrics.requests.add(1, request.method, String(statusCode));
-      metrics.requestSeconds.record(reply.elapsedTime / 1_000, request.method);
+      const route = request.routeOptions.url ?? "unknown";
+      metrics.requestSeconds.record(reply.elapsedTime / 1_000, request.method, route, String(statusCode));
       context.log.debug(
         { request_id: request.id, method: request.method, url: request.url, statusCode, ms },
         "answered",

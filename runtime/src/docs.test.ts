@@ -6,6 +6,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { settingsMarkdown } from "./config.js";
+import { metricTables } from "./metric-table.js";
+import { type AnyMetric, type Label, seriesMax, valuesMax } from "./metric-values.js";
 import { failureReasons, type ReasonEntry, reasons } from "./reasons.js";
 import { settingsTables } from "./settings.js";
 import { codeName, status, toHttpStatus } from "./status.js";
@@ -76,7 +78,55 @@ be given; secrets never appear in logs. Units are part of a name (\`_SECONDS\`, 
 ${sections.join("\n")}`;
 }
 
+const metricSections: Record<keyof typeof metricTables, string> = {
+  coordinator: "Coordinators",
+  worker: "Workers",
+  gateway: "Gateways",
+  process: "Every process",
+};
+
+function metricsMarkdown(): string {
+  const labels = new Map<string, Label>();
+  const sections = Object.entries(metricTables).map(([role, table]) => {
+    const rows = (Object.values(table) as AnyMetric[]).map((metric) => {
+      for (const label of metric.labels) labels.set(`${label.name} ${label.doc}`, label);
+      const name = metric.kind === "counter" ? `${metric.name}_total` : metric.name;
+      return row(`\`${name}\``, metric.kind, metric.labels.map(({ name }) => `\`${name}\``).join(", "), metric.help);
+    });
+    const head = ["| metric | kind | labels | what it says |", "|---|---|---|---|"];
+    return [`## ${metricSections[role as keyof typeof metricTables]}`, "", ...head, ...rows, ""].join("\n");
+  });
+  const labelRows = [...labels.values()].map(({ name, doc, values }) =>
+    row(`\`${name}\``, doc, values ? values.map((value) => `\`${value}\``).join(" ") : "names that users give"),
+  );
+  return `# Metrics
+
+<!-- Made from runtime/src/metric-table.ts by runtime/src/docs.test.ts; change it there. -->
+
+In Prometheus' text format: of a coordinator at \`TASKMESH_METRICS_ADDRESS\`, of a gateway at \`/metrics\` of its own address, of a worker at
+\`TASKMESH_WORKER_METRICS_ADDRESS\` where that is set. A bearer token of the process is asked for if it has any.
+
+Counting is an addition to a number in memory, done after the commit that made it true. Counters are of one process: sum over processes. Gauges that say
+"of the whole mesh" are the same on every coordinator: take the maximum. They come from one query, made every ten seconds while anybody scrapes,
+however many do; when the database is away they keep their last value, and \`taskmesh_database_up\` is 0.
+
+Labels that hold names keep at most ${valuesMax} different names each, and a metric at most ${seriesMax.toLocaleString("en")} series of them; what comes later is counted under \`other\`.
+No label holds a run's or a step's id.
+
+${sections.join("\n")}
+## Labels
+
+| label | what it says | values |
+|---|---|---|
+${labelRows.join("\n")}
+`;
+}
+
 describe("the documents", () => {
+  it("docs/metrics.md is made of the table of instruments", async () => {
+    await expect(metricsMarkdown()).toMatchFileSnapshot(doc("metrics.md"));
+  });
+
   it("docs/errors.md is made of the registry of reasons", async () => {
     await expect(errorsMarkdown()).toMatchFileSnapshot(doc("errors.md"));
   });

@@ -5,7 +5,8 @@ import { PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
 import { resourceFromAttributes } from "@opentelemetry/resources";
 import { AggregationTemporality, type DataPoint, DataPointType, type MetricData } from "@opentelemetry/sdk-metrics";
 import { sleep } from "./backoff.js";
-import { type AnyMetric, Counter, Gauge, type Histogram } from "./metric-values.js";
+import { metrics } from "./metric-table.js";
+import type { AnyMetric, Histogram } from "./metric-values.js";
 import type { MetricsExport } from "./metrics.js";
 
 /** Ten times a second is enough to see a blocked loop, and few enough wake-ups to cost nothing while idle. */
@@ -13,23 +14,17 @@ const loopResolutionMs = 100;
 /** Prometheus gives a scrape 10 s. */
 const refreshMsMax = 3_000;
 
-const delay = new Gauge("taskmesh_event_loop_delay_seconds", "Delay of the event loop since the last scrape.", [
-  "quantile",
-]);
-const memory = new Gauge("taskmesh_process_memory_bytes", "Memory of the process.", ["kind"]);
-const cpu = new Counter("taskmesh_process_cpu_seconds", "Processor time that the process has used.", ["mode"]);
-
-/** Serves these metrics and those of the process. */
-export function createExport(metrics: readonly AnyMetric[]): MetricsExport {
+/** Serves the metrics that `shown` names when it is asked. */
+export function createExport(shown: () => Iterable<AnyMetric>): MetricsExport {
   const loop = monitorEventLoopDelay({ resolution: loopResolutionMs });
   loop.enable();
   const startTime = hrTime();
   const serializer = new PrometheusSerializer("", false, undefined, true, true);
-  const all = [...metrics, delay, memory, cpu];
 
   return {
     contentType: "text/plain; version=0.0.4; charset=utf-8",
     async render() {
+      const all = [...shown()];
       readProcess(loop);
       await refresh(all);
       const endTime = hrTime();
@@ -58,17 +53,17 @@ async function refresh(metrics: readonly AnyMetric[]): Promise<void> {
 function readProcess(loop: ReturnType<typeof monitorEventLoopDelay>): void {
   // The histogram holds whole intervals: what is above the resolution is delay.
   const late = (nanos: number): number => Math.max(0, nanos / 1e9 - loopResolutionMs / 1e3) || 0;
-  delay.set(late(loop.percentile(50)), "0.5");
-  delay.set(late(loop.percentile(99)), "0.99");
-  delay.set(late(loop.max), "1");
+  metrics.loopDelayP50.set(late(loop.percentile(50)));
+  metrics.loopDelayP99.set(late(loop.percentile(99)));
+  metrics.loopDelayMax.set(late(loop.max));
   loop.reset();
-  const { rss, heapUsed, external } = process.memoryUsage();
-  memory.set(rss, "resident");
-  memory.set(heapUsed, "heap");
-  memory.set(external, "external");
+  const { rss, heapUsed } = process.memoryUsage();
+  metrics.memory.set(rss);
+  metrics.heap.set(heapUsed);
   const { user, system } = process.cpuUsage();
-  cpu.series.set("user", user / 1e6);
-  cpu.series.set("system", system / 1e6);
+  metrics.cpu.set(user / 1e6, "user");
+  metrics.cpu.set(system / 1e6, "system");
+  metrics.uptime.set(process.uptime());
 }
 
 function toMetricData(metric: AnyMetric, startTime: HrTime, endTime: HrTime): MetricData {
@@ -81,13 +76,11 @@ function toMetricData(metric: AnyMetric, startTime: HrTime, endTime: HrTime): Me
   };
   switch (metric.kind) {
     case "counter": {
-      const dataPoints = [...metric.series].map(([key, value]) => point(key, value));
-      // A counter that never counted is 0, not absent: rates need a beginning.
-      if (dataPoints.length === 0 && metric.labels.length === 0) dataPoints.push(point("", 0));
+      const dataPoints = [...metric.series].map(([key, { value }]) => point(key, value));
       return { ...base, dataPointType: DataPointType.SUM, isMonotonic: true, dataPoints };
     }
     case "gauge": {
-      const dataPoints = [...metric.series].map(([key, value]) => point(key, value));
+      const dataPoints = [...metric.series].map(([key, { value }]) => point(key, value));
       return { ...base, dataPointType: DataPointType.GAUGE, dataPoints };
     }
     case "histogram":

@@ -1,8 +1,11 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { createLogger } from "./log.js";
-import { Counter, Gauge, Histogram, seriesMax } from "./metric-values.js";
-import { metrics, startMetrics } from "./metrics.js";
+import { Counter, Gauge, Histogram, type Label, seriesMax, valuesMax } from "./metric-values.js";
+import { declareMetrics, metrics, startMetrics } from "./metrics.js";
 import { createMetricsServer, type MetricsServer, type MetricsServerOptions } from "./metrics-server.js";
+
+const name = (label: string): Label => ({ name: label, doc: "A name." });
+const status: Label = { name: "status", doc: "How it went.", values: ["ok", "bad"] };
 
 const silent = createLogger("test", { level: "silent" });
 
@@ -11,30 +14,76 @@ describe("the table of instruments", () => {
     const all = Object.values(metrics);
     expect(new Set(all.map(({ name }) => name)).size).toBe(all.length);
     for (const metric of all) {
-      expect(metric.name).toMatch(/^taskmesh_[a-z]+(_[a-z]+)*$/);
+      // Our own, or those of OpenTelemetry's conventions.
+      expect(metric.name).toMatch(/^(taskmesh|http_server|nodejs|v8js|process)(_[a-z0-9]+)+$/);
       expect(metric.name, "the exporter adds _total").not.toMatch(/_total$/);
       expect(metric.help).toMatch(/^[A-Z].*\.$/);
-      for (const label of metric.labels) expect(label).toMatch(/^[a-z_]+$/);
+      for (const { name, doc } of metric.labels) {
+        expect(name).toMatch(/^[a-z_]+$/);
+        // Prometheus and Kubernetes put these on every series.
+        expect(["job", "instance", "namespace", "pod", "le", "quantile"]).not.toContain(name);
+        expect(doc).toMatch(/^[A-Z].*\.$/);
+      }
+      expect(metric.labels.filter(({ values }) => !values).length, "names that users give").toBeLessThanOrEqual(3);
       if (metric.name.endsWith("_seconds") && metric.kind === "histogram") expect(metric.bounds[0]).toBeLessThan(1);
     }
   });
 });
 
 describe("values", () => {
-  it("keeps a bounded number of series and counts the rest together", () => {
-    const counter = new Counter("c", "C.", ["a", "b"]);
-    for (let i = 0; i < seriesMax + 500; i += 1) counter.add(1, `a${i}`, "b");
+  it("keeps a bounded number of names, and counts the rest under other", () => {
+    const counter = new Counter("c", "C.", [name("action"), status]);
+    for (let i = 0; i < valuesMax + 500; i += 1) counter.add(1, `a${i}`, i % 2 ? "ok" : "bad");
+    const labels: Record<string, unknown>[] = [...counter.series].map(([key, { value }]) => ({
+      ...counter.attributesOf(key),
+      value,
+    }));
+    expect(new Set(labels.map((one) => one["action"])).size).toBe(valuesMax + 1);
+    // What has few values by nature is kept where names overflow.
+    expect(labels).toContainEqual({ action: "other", status: "ok", value: 250 });
+    expect(labels).toContainEqual({ action: "other", status: "bad", value: 250 });
+    counter.add(1, "a0", "nobody listed this");
+    expect(counter.at("a0", "other").value).toBe(1);
+  });
+
+  it("keeps a bounded number of series, however names combine", () => {
+    const counter = new Counter("c", "C.", [name("a"), name("b"), status]);
+    for (let i = 0; i < 100; i += 1) for (let j = 0; j < 100; j += 1) counter.add(1, `a${i}`, `b${j}`, "ok");
     expect(counter.series.size).toBe(seriesMax + 1);
-    const total = [...counter.series.values()].reduce((sum, value) => sum + value, 0);
-    expect(total).toBe(seriesMax + 500);
-    const other = [...counter.series.keys()].at(-1)!;
-    expect(counter.attributesOf(other)).toEqual({ a: "other", b: "other" });
+    const total = [...counter.series.values()].reduce((sum, { value }) => sum + value, 0);
+    expect(total).toBe(10_000);
+    expect(counter.at("other", "other", "ok").value).toBe(10_000 - seriesMax);
+  });
+
+  it("finds a series once, and counts on", () => {
+    const counter = new Counter("c", "C.", [name("action")]);
+    const series = counter.at("x");
+    series.add();
+    counter.add(2, "x");
+    expect(counter.at("x")).toBe(series);
+    expect(series.value).toBe(3);
+  });
+
+  it("begins at zero where all label values are known", () => {
+    expect([...new Counter("c", "C.", [status]).series.keys()]).toEqual(["ok", "bad"]);
+    expect(new Counter("c", "C.", [status, name("action")]).series.size).toBe(0);
+    expect(new Counter("c", "C.", []).at().value).toBe(0);
+  });
+
+  it("forgets series of a gauge that are not there any more", () => {
+    const gauge = new Gauge("g", "G.", [name("queue")]);
+    gauge.replace([
+      { value: 1, labels: ["a"] },
+      { value: 2, labels: ["b"] },
+    ]);
+    gauge.replace([{ value: 3, labels: ["b"] }]);
+    expect([...gauge.series].map(([key, { value }]) => [key, value])).toEqual([["b", 3]]);
   });
 
   it("puts a value that equals a bound below it", () => {
     const histogram = new Histogram("h", "H.", [], [1, 10]);
     for (const value of [0.5, 1, 1.0001, 10, 11]) histogram.record(value);
-    expect(histogram.series.get("")).toEqual({ buckets: [2, 2, 1], sum: 23.5001, count: 5 });
+    expect(histogram.at()).toMatchObject({ buckets: [2, 2, 1], sum: 23.5001, count: 5 });
   });
 
   it("reads observed gauges when asked, until that is ended", async () => {
@@ -47,7 +96,7 @@ describe("values", () => {
     end();
     endFailing();
     await gauge.refresh();
-    expect(gauge.series.get("")).toBe(1);
+    expect(gauge.at().value).toBe(1);
   });
 });
 
@@ -63,24 +112,32 @@ describe("the metrics server", () => {
     await server.start();
     return `http://127.0.0.1:${server.address?.port}`;
   };
-  afterEach(() => server?.stop());
+  let undeclare = (): void => {};
+  afterEach(async () => {
+    undeclare();
+    await server?.stop();
+  });
 
   it("serves what was counted, and the process itself", async () => {
-    metrics.runsEnded.add(2, "SUCCEEDED");
-    metrics.stepsEnded.add(1, "FAILED", 'odd"name\\');
+    undeclare = declareMetrics("coordinator");
+    metrics.runsEnded.add(2, "succeeded", "acme.v1.Chains/Buy", "");
+    metrics.stepsEnded.add(1, "failed", 'odd"name\\', "", "q");
     metrics.commitSeconds.record(0.004);
     const answer = await fetch(`${await serve()}/metrics`);
     const text = await answer.text();
     expect(answer.headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
-    expect(text).toContain('taskmesh_runs_ended_total{status="SUCCEEDED"} 2\n');
-    expect(text).toContain('taskmesh_steps_ended_total{status="FAILED",method="odd\\"name\\\\"} 1\n');
+    expect(text).toContain('taskmesh_runs_ended_total{status="succeeded",chain="acme.v1.Chains/Buy",action=""} 2\n');
+    expect(text).toContain(
+      'taskmesh_steps_ended_total{status="failed",action="odd\\"name\\\\",chain="",queue="q"} 1\n',
+    );
     expect(text).toContain('taskmesh_commit_seconds_bucket{le="0.005"} 1\n');
     expect(text).toContain('taskmesh_commit_seconds_bucket{le="+Inf"} 1\n');
-    expect(text).toMatch(/taskmesh_process_memory_bytes\{kind="resident"\} \d{7,}/);
-    expect(text).toMatch(/taskmesh_event_loop_delay_seconds\{quantile="0\.99"\} [\d.e-]+/);
-    expect(text).toContain("taskmesh_runs_started_total 0\n");
+    expect(text).toMatch(/\nprocess_memory_usage_bytes \d{7,}\n/);
+    expect(text).toMatch(/\nnodejs_eventloop_delay_p99_seconds [\d.e-]+\n/);
+    expect(text).toContain("taskmesh_conflicts_total 0\n");
+    expect(text, "no part of this process is a gateway").not.toContain("http_server");
     for (const line of text.trimEnd().split("\n")) {
-      expect(line).toMatch(/^(# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\{.*\})? [-\d.e+]+|[a-z_]+(\{.*\})? \+Inf)$/);
+      expect(line).toMatch(/^(# (HELP|TYPE) [a-z0-9_]+ .+|[a-z0-9_]+(\{.*\})? [-\d.e+]+|[a-z0-9_]+(\{.*\})? \+Inf)$/);
     }
   });
 
@@ -113,7 +170,7 @@ describe("the metrics server", () => {
     const [first, second] = await Promise.all([startMetrics(), startMetrics()]);
     await first.stop();
     await first.stop();
-    expect(await second.render()).toContain("taskmesh_runs_started_total");
+    expect(await second.render()).toContain("process_uptime_seconds");
     await second.stop();
   });
 });

@@ -190,7 +190,11 @@ function halfPair(
 }
 
 /** Refuses an address that other machines can reach and nothing guards; warns where a token would travel in the clear. */
-function guard(variable: string, bound: Address | undefined, server: ServerConfig): ConfigFault[] {
+export function guard(
+  variable: string,
+  bound: Address | undefined,
+  server: Pick<ServerConfig, "tokens" | "tls" | "warnings">,
+): ConfigFault[] {
   if (!bound || isLoopback(bound.host)) return [];
   const shown = formatAddress(bound);
   const fix = "Bind 127.0.0.1, or set TASKMESH_TOKEN_FILE, or TASKMESH_TLS_CERT, _KEY and _CLIENT_CA.";

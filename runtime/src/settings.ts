@@ -286,6 +286,14 @@ const elsewhere = {
       "30",
     ),
     healthAddress,
+    metricsAddress: defaulted(
+      {
+        variable: "TASKMESH_WORKER_METRICS_ADDRESS",
+        doc: "Where a worker serves GET /metrics for Prometheus, to whoever shows the worker's own token if it has one; `off` serves none.",
+      },
+      addressOrOff(),
+      "off",
+    ),
   },
   builtins: {
     httpAllow: optional(

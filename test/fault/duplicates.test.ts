@@ -125,9 +125,9 @@ describe("messages that come again", () => {
     const messages = tap.heard.slice(from).filter(({ subject }) => !subject.startsWith("probe."));
     const of = (prefix: string): Overheard[] => messages.filter(({ subject }) => subject.startsWith(prefix)).reverse();
     expect(of("start.").length).toBeGreaterThanOrEqual(ids.length * 3);
-    const stale = [...metrics.eventsStale.series.values()].reduce((a, b) => a + b, 0);
+    const now = (): number => [...metrics.completionsStale.series.values()].reduce((sum, { value }) => sum + value, 0);
+    const stale = now();
     for (const { subject, bytes } of [...of("done."), ...of("start.")]) await tap.publish(subject, bytes);
-    const now = (): number => [...metrics.eventsStale.series.values()].reduce((a, b) => a + b, 0);
     await waitFor("the copies to be counted", () => now() - stale >= ids.length * 3, 30_000);
     await waitFor("the streams to be empty", async () => (await tap.messages("TASKMESH_DONE")) === 0, 30_000, 100);
     const live = await startText("live", three);
@@ -196,14 +196,14 @@ describe("a worker that is paused for longer than its session", () => {
     expect(won).toBeGreaterThan(1);
     expect((await firstStep()).lostAttempts).toBe(won - 1);
     // What the paused worker would have said, as it would have said it, three times.
-    const late = metrics.completionsLate.series.get("") ?? 0;
+    const late = metrics.completionsLate.at().value;
     const words = PageActionsService.score.responseSerialize({ words: 99 });
     const output = Payload.fromPartial({ data: { $case: "inline", value: words } });
     const { stepId, attempt, lease } = old!;
     const report = completion({ runId, stepId, attempt, lease, outcome: { $case: "output", value: output } });
     const bytes = CompletionBatch.encode({ completions: [report] }).finish();
     await tap.publish(`done.${old!.namespaceId}.${old!.reportTo}`, bytes, bytes, bytes);
-    await waitFor("the late reports", () => (metrics.completionsLate.series.get("") ?? 0) >= late + 3, 20_000);
+    await waitFor("the late reports", () => metrics.completionsLate.at().value >= late + 3, 20_000);
     // It wakes up, and finishes what it believes to have.
     writeFileSync(paused.gate, "");
     paused.process.kill("SIGCONT");

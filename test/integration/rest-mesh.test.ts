@@ -244,6 +244,6 @@ describe("a mesh over REST", () => {
 
   it("serves its own numbers", async () => {
     const { text } = await ask(gateway, "/metrics");
-    expect(text).toMatch(/taskmesh_http_requests_total\{[^}]*method="POST"[^}]*\} \d+/);
+    expect(text).toMatch(/http_server_request_duration_seconds_count\{http_request_method="POST",[^}]*\} \d+/);
   });
 });

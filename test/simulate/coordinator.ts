@@ -58,7 +58,7 @@ export class SimCoordinator implements Inbox {
       clock,
       coordinatorId: id,
       log,
-      meters: { started() {}, ended() {}, settled() {}, garbage() {}, conflicts() {}, batch() {} },
+      meters: silentMeters,
     });
     this.room.start();
     mesh.bus.inboxes.add(this);
@@ -157,6 +157,18 @@ export class SimCoordinator implements Inbox {
     return trouble.happens("slow") ? world.random.int(0, 2_000) : world.random.int(0, 3);
   }
 }
+
+const nothing = (): void => {};
+const silentMeters: Parameters<typeof createEngineRoom>[0]["meters"] = {
+  settled: nothing,
+  garbage: nothing,
+  conflicts: nothing,
+  committed: nothing,
+  commitFailed: nothing,
+  written: nothing,
+  sent: nothing,
+  wiped: nothing,
+};
 
 type Publish = Parameters<typeof createEngineRoom>[0]["carrier"]["publishStart"];
 

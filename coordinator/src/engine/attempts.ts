@@ -68,7 +68,7 @@ function refuseReport(begin: () => Turn, run: RunState, event: ReportEvent, inde
 
 function complete(turn: Turn, index: number, event: Extract<RunEvent, { kind: "complete" }>): Advance {
   const { outcome, session, executionMs } = event;
-  const about = { session, executionMs };
+  const about = { session, executionMs, waitedMs: waitedMs(turn, index, executionMs) };
   if (event.checkpointed) editStep(turn, index).checkpointed = true;
   if (turn.run.cancel) return completeCancelled(turn, index, about);
   if (outcome.kind === "cancelled") {
@@ -81,7 +81,14 @@ function complete(turn: Turn, index: number, event: Extract<RunEvent, { kind: "c
   return attemptSucceeded(turn, index, outcome.value, about);
 }
 
-type About = { session?: string; executionMs?: number };
+type About = { session?: string; executionMs?: number; waitedMs?: number };
+
+/** From when the attempt could run to its start: as a beat told it, else counted back from now. */
+function waitedMs(turn: Turn, index: number, executionMs: number): number {
+  const { status, startedAtMs, attemptAtMs } = turn.run.steps[index]!;
+  const startAtMs = status === StepStatus.STEP_STATUS_RUNNING ? startedAtMs : turn.nowMs - executionMs;
+  return Math.max(0, startAtMs - attemptAtMs);
+}
 
 /** The attempt's output is the step's; the steps that need it start. */
 export function attemptSucceeded(turn: Turn, index: number, output: Value, about: About): Advance {

@@ -13,7 +13,7 @@ import { StepStatus } from "./run-state.js";
 import { evaluationFailure } from "./step-input.js";
 import { editStep, meshFailure, move, record, scopeOf, type Turn } from "./turn.js";
 
-type About = { session?: string; executionMs?: number };
+type About = { session?: string; executionMs?: number; waitedMs?: number };
 
 /** What a call's output means for the step: its end, another round (which is then planned), or a failure. */
 export function endRound(

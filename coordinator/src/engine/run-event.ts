@@ -97,6 +97,8 @@ export interface RunRecord {
   failure?: Failure;
   session?: string;
   executionMs?: number;
+  /** How long the attempt waited for its start; for the metrics, not stored. */
+  waitedMs?: number;
   runStatus?: RunStatus;
   note?: string;
 }

@@ -25,7 +25,6 @@ export interface ChildrenDeps {
   plans: Plans;
   clock: DbClock;
   log: Logger;
-  started(): void;
   /** W3C trace context of an attempt; undefined: the run has none. */
   traceOf(run: RunState, stepId: string, attempt: number): TraceHeaders | undefined;
 }
@@ -107,7 +106,6 @@ export function createChildren(deps: ChildrenDeps): Children {
         const work = { kind: "start" as const, runId: childId, command, internal: true as const, tries: 0, bytes };
         pipeline.submit({ ...work, settle: () => resolve(), taken: resolve, fail });
       });
-      deps.started();
     } catch (error) {
       // What the database or the engine refuses will be refused for ever.
       if (!isFinalRefusal(error)) throw error;

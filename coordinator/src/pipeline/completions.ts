@@ -18,7 +18,7 @@ export interface CompletionsDeps {
   /** Keeps the checkpoint of an attempt that did not succeed. */
   keep: Reports["addCheckpoint"];
   /** Each completion, when it is decided. */
-  settled?(completion: CompleteStep, settled: Settled): void;
+  settled?(settled: Settled): void;
   garbage?(): void;
 }
 
@@ -101,7 +101,7 @@ async function submitCompletion(deps: CompletionsDeps, namespaceId: number, comp
       fail,
     });
   });
-  deps.settled?.(completion, settled);
+  deps.settled?.(settled);
 }
 
 function logsOf(completion: CompleteStep) {

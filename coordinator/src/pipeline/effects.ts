@@ -1,6 +1,6 @@
 /** Performs what committed runs set in motion: starts go out, evaluations begin, waiters are told. */
 import type { StartStep } from "@taskmesh/proto";
-import { type Carrier, encodeStartStep, type TraceHeaders } from "@taskmesh/runtime";
+import { type Carrier, encodeStartStep, type PublishOutcome, type TraceHeaders } from "@taskmesh/runtime";
 import type { Value } from "../engine/plan.js";
 import type { Effect, Report } from "../engine/run-event.js";
 import { type RunState, stateOf } from "../engine/run-state.js";
@@ -11,6 +11,8 @@ import type { Windows } from "./windows.js";
 
 export interface EffectsDeps {
   carrier: Pick<Carrier, "publishStart">;
+  /** How each publish of a start ended. */
+  sent(outcome: PublishOutcome): void;
   windows: Windows;
   notices: Notices;
   coordinatorId: string;
@@ -87,6 +89,7 @@ function sendStart(deps: EffectsDeps, run: RunState, effect: Dispatch, done: () 
     const bytes = encodeStartStep(toStartStep(run, effect, deps.coordinatorId, deps.nowMs(), checkpoint));
     const { lane, packMax } = place;
     deps.carrier.publishStart({ lane, packMax, id: lease, bytes, ...(headers ? { headers } : {}) }, (outcome) => {
+      deps.sent(outcome);
       switch (outcome.kind) {
         case "stored":
           return done();

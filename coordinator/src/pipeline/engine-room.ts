@@ -1,16 +1,15 @@
 /** The parts that move runs, put together: pipeline, effects, completions, sweeper, refill, evaluator, recovery. */
-import type { CompleteStep } from "@taskmesh/proto";
 import {
   attemptSpanKey,
   type Carrier,
   type CarrierListener,
   type DbClock,
   type Logger,
+  type PublishOutcome,
   tracing,
 } from "@taskmesh/runtime";
 import type { Report, RunEvent } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
-import { stepIndex } from "../engine/step-index.js";
 import { Partitions } from "../store/partitions.js";
 import type { RunStore } from "../store/run-store.js";
 import { type Audit, createAudit } from "./audit.js";
@@ -21,7 +20,7 @@ import { createEvaluator } from "./evaluator.js";
 import type { Draft } from "./fold.js";
 import { createIntake } from "./intake.js";
 import { Notices } from "./notices.js";
-import { createPipeline, type Pipeline } from "./pipeline.js";
+import { createPipeline, type Pipeline, type PipelineDeps } from "./pipeline.js";
 import type { Catalogue, Intake, Plans } from "./ports.js";
 import { createRecovery, type Recovery } from "./recovery.js";
 import { createRefill } from "./refill.js";
@@ -49,13 +48,15 @@ export interface EngineRoomDeps {
 
 /** What is counted; each is called at most once an event. */
 export interface EngineMeters {
-  started(): void;
-  ended(run: RunState): void;
-  settled(completion: { settled: Settled; executionMs: number; method: string }): void;
+  settled(settled: Settled): void;
   garbage(): void;
   /** Runs that lost their compare-and-set. */
   conflicts(runs: number): void;
-  batch(batch: { work: number; commitMs: number; drafts: readonly Draft[] }): void;
+  committed: PipelineDeps["committed"];
+  commitFailed: PipelineDeps["commitFailed"];
+  written(draft: Draft): void;
+  sent(outcome: PublishOutcome): void;
+  wiped(): void;
 }
 
 export interface EngineRoom {
@@ -89,6 +90,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
   };
   const effects = {
     carrier,
+    sent: meters.sent,
     windows,
     notices,
     coordinatorId,
@@ -121,7 +123,6 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     ) => evaluator.evaluate(run, draft.plan, stepId, done),
     ended(draft: Parameters<Results["ended"]>[0]) {
       results.ended(draft);
-      meters.ended(draft.write.run);
       spans.ended(draft.write.run, draft.plan.method);
     },
     traceOf: (run: RunState, report: Report) =>
@@ -143,9 +144,11 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     log,
     perform: (draft, confirmed) => performEffects(effects, draft, confirmed),
     settleEnded: (runId, done) => children.settle(runId, done),
-    observe(batch) {
-      meters.batch(batch);
-      spans.batch(batch.drafts);
+    committed: meters.committed,
+    commitFailed: meters.commitFailed,
+    written(draft) {
+      meters.written(draft);
+      spans.written(draft);
     },
     conflicts: meters.conflicts,
   });
@@ -155,7 +158,6 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     plans,
     clock,
     log,
-    started: meters.started,
     traceOf: (run, stepId, attempt) => effects.traceOf(run, { stepId, item: 0, attempt, lease: "" }),
   });
   const evaluator = createEvaluator({ store, pipeline, log });
@@ -163,7 +165,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
   const refill = createRefill({ store, pipeline, catalogue: deps.catalogue, windows, log });
   const recovery = createRecovery({ store, pipeline, log, nowMs, settleEnded: children.settleEnded });
   const audit = createAudit({ store, pipeline, windows, catalogue: deps.catalogue, log, nowMs, children });
-  const intake = createIntake({ store, pipeline, clock, coordinatorId, reports, started: meters.started });
+  const intake = createIntake({ store, pipeline, clock, coordinatorId, reports });
 
   const completions = {
     pipeline,
@@ -175,9 +177,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       return evaluator.checkStored(found.run, plan, stepId, value);
     },
     keep: reports.addCheckpoint,
-    settled(completion: CompleteStep, settled: Settled) {
-      meters.settled({ settled, executionMs: completion.executionMs, method: methodOf(settled, completion.stepId) });
-    },
+    settled: meters.settled,
     garbage: meters.garbage,
   };
 
@@ -191,7 +191,10 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     dispatched: () => windows.size,
     listener: {
       onCompletions: (delivery) => takeCompletions(completions, delivery),
-      onWiped: () => void recovery.wiped(),
+      onWiped() {
+        meters.wiped();
+        void recovery.wiped();
+      },
     },
     start() {
       sweeper.start();
@@ -207,10 +210,4 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       notices.notifyAll();
     },
   };
-}
-
-/** The callee of the step that an event was about, where it moved it on. */
-function methodOf(settled: Settled, stepId: string): string {
-  if (settled.verdict !== "changed") return "";
-  return settled.plan.steps[stepIndex(settled.plan, stepId) ?? -1]?.method ?? "";
 }

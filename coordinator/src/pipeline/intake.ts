@@ -18,7 +18,6 @@ export interface IntakeDeps {
   clock: DbClock;
   coordinatorId: string;
   reports: Reports;
-  started(): void;
 }
 
 /** Times that an answer to a taken idempotency key is looked for: its row commits a moment after it wins. */
@@ -126,10 +125,7 @@ async function startRun(deps: IntakeDeps, command: StartCommand): Promise<{ runI
       fail,
     });
   });
-  if (outcome === "started") {
-    deps.started();
-    return { runId, existing: false };
-  }
+  if (outcome === "started") return { runId, existing: false };
   return existingRun(deps, command, requestHash!, runId);
 }
 

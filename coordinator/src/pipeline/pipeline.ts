@@ -40,7 +40,11 @@ export interface PipelineDeps {
   /** The run has ended; what it may still owe others is done once more. Calls `done` when it is. */
   settleEnded(runId: string, done: () => void): void;
   /** After each commit. */
-  observe(batch: { work: number; commitMs: number; drafts: readonly Draft[] }): void;
+  committed(batch: { work: number; commitMs: number }): void;
+  /** Each draft that is stored, before it is performed. */
+  written(draft: Draft): void;
+  /** A commit did not come about, and why. */
+  commitFailed(why: "unavailable" | "conflict" | "refused"): void;
   /** Runs lost their compare-and-set. */
   conflicts(runs: number): void;
 }
@@ -150,7 +154,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
       return afterError(drafts, error, { no, pending: pending.length > 0 });
     }
     deps.clock.observe(result.nowMs);
-    deps.observe({ work: inBatch, commitMs: performance.now() - startedAt, drafts });
+    deps.committed({ work: inBatch, commitMs: performance.now() - startedAt });
     if (result.written.size < drafts.length) deps.conflicts(drafts.length - result.written.size);
     const open = countEffects({ no, pending: pending.length > 0 });
     finish(drafts, result.written, open);
@@ -165,7 +169,9 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
 
   const afterError = async (drafts: Draft[], error: unknown, batch: BatchRow): Promise<void> => {
     const state = sqlState(error);
-    if (state === "40P01" || state === "40001") {
+    const locked = state === "40P01" || state === "40001";
+    deps.commitFailed(isUnavailable(error) ? "unavailable" : locked ? "conflict" : "refused");
+    if (locked) {
       await sleep(5 + Math.random() * 20);
       return commitDrafts(drafts);
     }
@@ -250,6 +256,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
       run.version = expectedVersion + 1;
       if (isFinal(run.status)) cache.drop(run.id);
       else cache.put(run.id, run, draft.plan);
+      deps.written(draft);
       deps.perform(draft, open.more());
       answer(draft);
     }

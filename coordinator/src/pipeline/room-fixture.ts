@@ -72,17 +72,19 @@ export async function openRoom(options: RoomOptions): Promise<Room> {
     coordinatorId: id,
     log: createLogger("test", { level: "silent" }),
     meters: {
-      started: () => {},
-      ended: () => {},
       settled: () => {},
       garbage: () => {},
       conflicts(runs) {
         counts.conflicts += runs;
       },
-      batch({ work }) {
+      committed({ work }) {
         counts.batches += 1;
         counts.work += work;
       },
+      commitFailed: () => {},
+      written: () => {},
+      sent: () => {},
+      wiped: () => {},
     },
   });
   const command = (plan: ChainPlan, more: Partial<StartCommand> = {}): StartCommand => ({

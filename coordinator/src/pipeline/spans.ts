@@ -11,8 +11,8 @@ import { type RunState, stateOf } from "../engine/run-state.js";
 import type { Draft } from "./fold.js";
 
 export interface Spans {
-  /** Records what the drafts of a committed batch ended. */
-  batch(drafts: readonly Draft[]): void;
+  /** Records what a draft ended, once it is stored. */
+  written(draft: Draft): void;
   /** Records the span of a run that has ended. */
   ended(run: RunState, method: string): void;
 }
@@ -84,16 +84,13 @@ export function createSpans(): Spans {
   };
 
   return {
-    batch(drafts) {
-      if (!tracing.enabled) return;
-      for (const draft of drafts) {
-        if (!draft.write.run.trace) continue;
-        for (const record of draft.write.records) {
-          if (endings.has(record.kind)) attemptEnded(draft, record, errorOf(record));
-        }
-        for (const effect of draft.write.effects) {
-          if (effect.kind === "dispatch") attemptStarted(draft, effect);
-        }
+    written(draft) {
+      if (!tracing.enabled || !draft.write.run.trace) return;
+      for (const record of draft.write.records) {
+        if (endings.has(record.kind)) attemptEnded(draft, record, errorOf(record));
+      }
+      for (const effect of draft.write.effects) {
+        if (effect.kind === "dispatch") attemptStarted(draft, effect);
       }
     },
     ended(run, method) {

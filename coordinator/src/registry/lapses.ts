@@ -5,7 +5,7 @@
  * found as orphans. When beats could not be recorded because this process was stopped or the database was away, nobody is judged for a
  * while after the database answered again: the workers are given the time to beat, and their coordinators to record it.
  */
-import type { Logger, Service } from "@taskmesh/runtime";
+import { type Logger, metrics, type Service } from "@taskmesh/runtime";
 import type { Db } from "../store/db.js";
 import { findSilentSessions, lapseSessions, readBindings, readOrphanedBindings } from "../store/sessions.js";
 import type { RegistryIntervals } from "./intervals.js";
@@ -48,6 +48,7 @@ export function createLapses(options: LapsesOptions): Service {
     const lapsed = await lapseSessions(db, at, intervals.sessionTimeoutMs, sessionsPerRound);
     if (lapsed.length === 0) return;
     log.info({ sessions: lapsed }, "sessions lapsed");
+    metrics.sessionsLapsed.add(lapsed.length);
     options.onChange();
     await options.lose(await readBindings(db, lapsed, bindingsPerRound), "its worker went silent");
   };

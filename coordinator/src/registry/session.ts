@@ -21,7 +21,7 @@ import {
   type Register,
   type Registered,
 } from "@taskmesh/proto";
-import { type Logger, sleep, statusError } from "@taskmesh/runtime";
+import { type Logger, metrics, sleep, statusError } from "@taskmesh/runtime";
 import type { AttemptRef, BindVerdict, Intake } from "../pipeline/ports.js";
 import type { BindingRow } from "../store/sessions.js";
 import type { RegistryIntervals } from "./intervals.js";
@@ -186,6 +186,7 @@ export class Session {
       throw protocolBroken(`a beat lists ${beat.attempts.length} attempts; the worker has ${this.#slots} slots`);
     }
     this.#lastNumber = beat.number;
+    metrics.beats.add(1);
     this.lastBeatAtMs = performance.now();
     this.nonces.echoed(beat.nonce);
     this.listed = new Set(beat.attempts.map((attempt) => attempt.lease));

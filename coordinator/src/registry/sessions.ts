@@ -5,7 +5,7 @@
  * One tick does what is due for all sessions; each kind of database work is one statement for all of them.
  */
 import type { JetStreamAccess, Register } from "@taskmesh/proto";
-import { type Carrier, type Logger, randomToken, type Service, statusError } from "@taskmesh/runtime";
+import { type Carrier, type Logger, metrics, randomToken, type Service, statusError } from "@taskmesh/runtime";
 import type { Intake } from "../pipeline/ports.js";
 import type { Db } from "../store/db.js";
 import { type BeatRow, type BindingRow, endSession, readBindings, recordBeats } from "../store/sessions.js";
@@ -133,6 +133,7 @@ class SessionRoom implements SessionHost {
   opened(session: Session): void {
     this.live.get(session.id)?.close(sessionGone());
     this.live.set(session.id, session);
+    metrics.sessions.set(this.live.size);
     this.#options.onChange();
     if (this.draining) void session.drain();
   }
@@ -149,6 +150,7 @@ class SessionRoom implements SessionHost {
     this.#pending.delete(session);
     if (this.live.get(session.id) !== session) return;
     this.live.delete(session.id);
+    metrics.sessions.set(this.live.size);
     // A worker that was told to go elsewhere closes this stream and keeps its session.
     if (left && !this.draining) void this.#end(session);
   }

@@ -1,6 +1,6 @@
 /** Whether the gateway lives and can serve, and what it offers. */
 
-import { type MetricsExport, startMetrics } from "@taskmesh/runtime";
+import { declareMetrics, type MetricsExport, startMetrics } from "@taskmesh/runtime";
 import type { FastifyInstance } from "fastify";
 import type { GatewayContext } from "../context.js";
 
@@ -23,7 +23,11 @@ export function statusRoutes(app: FastifyInstance, context: GatewayContext): voi
     const { contentType, render } = await metrics;
     return reply.header("content-type", contentType).send(await render());
   });
-  app.addHook("onClose", async () => (await metrics)?.stop());
+  const undeclare = declareMetrics("gateway");
+  app.addHook("onClose", async () => {
+    undeclare();
+    await (await metrics)?.stop();
+  });
 
   app.get("/", async () => ({
     name: "taskmesh",

@@ -25,6 +25,7 @@ import {
   type StreamInfo,
 } from "@nats-io/jetstream";
 import { sleep } from "../backoff.js";
+import { metrics } from "../metric-table.js";
 import type { NatsLink } from "./nats-link.js";
 import { doneConsumer, doneFilter, doneStream, startStream } from "./nats-names.js";
 import { dedupeWindowMs, type Lane, laneConsumer, laneSubject, messageBytesMax } from "./transport.js";
@@ -241,6 +242,9 @@ export class Provision {
       made = true;
     }
     this.#seen.set(config.name, { created: info.created, lastSequence: info.state.last_seq });
+    metrics.streamMessages.set(info.state.messages, config.name);
+    metrics.streamBytes.set(info.state.bytes, config.name);
+    metrics.streamConsumers.set(info.state.consumer_count, config.name);
     if (!before) {
       assertUsable(info);
       return made;

@@ -14,6 +14,7 @@
  */
 import type { JetStreamAccess } from "@taskmesh/proto";
 import { fullJitter, sleep } from "../backoff.js";
+import { metrics } from "../metric-table.js";
 import { Provision } from "./jetstream-provision.js";
 import { JetStreamWork } from "./jetstream-work.js";
 import {
@@ -313,6 +314,7 @@ export class JetStreamCarrier implements Carrier {
       for (const pull of this.#running?.pulls.values() ?? []) pull.poke();
     };
     if (namespaceId === undefined) {
+      metrics.messagesUndecodable.add(1);
       end("terminate");
       return;
     }

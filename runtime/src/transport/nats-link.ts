@@ -19,6 +19,7 @@ import {
   usernamePasswordAuthenticator,
 } from "@nats-io/transport-node";
 import { fullJitter, sleep } from "../backoff.js";
+import { metrics } from "../metric-table.js";
 
 /** A ping every second, dead after two without an answer: with the dial's time-out still far below the 10 s in which dispatch must resume. */
 const pingIntervalMs = 1_000;
@@ -28,6 +29,9 @@ const reconnectWaitMs = 200;
 const reconnectJitterMs = 400;
 /** Period of the one timer that everything on the link shares. */
 export const tickMs = 250;
+
+const linksUp = metrics.natsLinks.at("up");
+const linksDown = metrics.natsLinks.at("down");
 
 export interface NatsLinkOptions {
   /** URLs "nats://host:port" or "tls://host:port", possibly with user and password. */
@@ -79,6 +83,7 @@ export class NatsLink {
   private constructor(nc: NatsConnection, inboxPrefix: string) {
     this.#nc = nc;
     this.#inboxPrefix = inboxPrefix;
+    linksUp.add();
     this.#timer = setInterval(() => {
       const now = performance.now();
       this.#tell((listener) => listener.onTick?.(now));
@@ -172,6 +177,7 @@ export class NatsLink {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       clearInterval(this.#timer);
+      (this.#up ? linksUp : linksDown).add(-1);
       await this.#nc.close().catch(() => {});
       this.#listeners.clear();
     })();
@@ -190,6 +196,11 @@ export class NatsLink {
   #setUp(up: boolean): void {
     if (this.#up === up) return;
     this.#up = up;
+    if (!this.#closing) {
+      linksUp.add(up ? 1 : -1);
+      linksDown.add(up ? -1 : 1);
+      if (!up) metrics.natsDisconnects.add(1);
+    }
     this.#tell((listener) => (up ? listener.onUp?.() : listener.onDown?.()));
   }
 

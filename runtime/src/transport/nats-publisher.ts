@@ -13,6 +13,7 @@
  * Why not the client's `publish()` of JetStream: it costs four times the CPU of this (docs/adr/0002-transport-seam.md).
  */
 import type { Msg, Subscription } from "@nats-io/transport-node";
+import { metrics } from "../metric-table.js";
 import type { HeaderBlock, LinkListener, NatsLink } from "./nats-link.js";
 import { framingBytesMax } from "./pack-bytes.js";
 import { dedupeWindowMs, messageBytesMax, type PublishOutcome, type TraceHeaders } from "./transport.js";
@@ -28,6 +29,14 @@ const openMax = 50_000;
 const openBytesMax = 256 * 1024 * 1024;
 /** "message size exceeds maximum allowed" */
 const tooLargeCode = 10054;
+
+const resentCell = metrics.resent.at();
+const publishSeconds = metrics.publishSeconds.at();
+const outcomeCells = {
+  stored: metrics.publishes.at("stored"),
+  unknown: metrics.publishes.at("unknown"),
+  refused: metrics.publishes.at("refused"),
+};
 
 export interface PublisherOptions {
   /** Called when a message could not be stored because the stream is missing. */
@@ -145,7 +154,10 @@ export class AckedPublisher {
 
   #send(key: string, entry: Entry, now: number): void {
     if (!this.#link.publish(entry.subject, entry.bytes, this.#prefix + key, entry.headers)) return;
-    if (entry.sentAtMs > 0) this.resent += 1;
+    if (entry.sentAtMs > 0) {
+      this.resent += 1;
+      resentCell.add();
+    }
     entry.sentAtMs = now;
     entry.why = "the broker did not confirm it";
   }
@@ -168,6 +180,8 @@ export class AckedPublisher {
     if (!entry) return;
     this.#entries.delete(key);
     this.#bytes -= entry.bytes.length;
+    outcomeCells[outcome.kind].add();
+    if (outcome.kind === "stored") publishSeconds.record((performance.now() - entry.createdAtMs) / 1_000);
     entry.done(outcome);
   }
 
