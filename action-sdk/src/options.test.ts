@@ -33,6 +33,16 @@ describe("worker options", () => {
     ]);
   });
 
+  it("let nobody from elsewhere read metrics without the worker's token", () => {
+    const env = { TASKMESH_WORKER_METRICS_ADDRESS: "0.0.0.0:7491" };
+    expect(faultsOf(base, env)).toEqual([
+      "TASKMESH_WORKER_METRICS_ADDRESS: 0.0.0.0:7491 can be reached from other machines, and nothing guards it",
+    ]);
+    expect(faultsOf(base, { ...env, TASKMESH_TOKEN: "0123456789abcdef0123456789abcdef" })).toEqual([]);
+    expect(resolveOptions({ ...base, metricsAddress: "127.0.0.1:7491" }, env).metricsAddress?.port).toBe(7491);
+    expect(resolveOptions(base, {}).metricsAddress).toBeUndefined();
+  });
+
   it("beat the environment, which beats the defaults", () => {
     const env = {
       TASKMESH_ADDRESS: "env:1",

@@ -114,7 +114,7 @@ export function resolveOptions(options: WorkerOptions, env: Environment = proces
   const served = serveActions(options, faults);
   checkNumbers(options, faults);
   if (faults.length > 0 || !outside) throw new ConfigError(faults);
-  const { client, slots, drainTimeoutMs, healthAddress } = outside;
+  const { client, slots, drainTimeoutMs, healthAddress, metricsAddress } = outside;
   return {
     client,
     slots,
@@ -128,6 +128,7 @@ export function resolveOptions(options: WorkerOptions, env: Environment = proces
     drainTimeoutMs: options.drainTimeoutMs ?? drainTimeoutMs,
     // An embedded worker is part of a process that answers for itself.
     healthAddress: options.carrier ? undefined : healthAddress,
+    metricsAddress: options.carrier ? undefined : metricsAddress,
     handleSignals: options.handleSignals ?? true,
     quiet: options.quiet ?? false,
     log: options.logger ?? createLogger("worker"),
