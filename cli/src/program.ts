@@ -25,6 +25,7 @@ import { runsCancel } from "./commands/runs-cancel.js";
 import { runsItems } from "./commands/runs-items.js";
 import { runsList } from "./commands/runs-list.js";
 import { runsLogs } from "./commands/runs-logs.js";
+import { runsPause, runsResume, runsRetry, runsSkip, runsTerminate, runsUpdate } from "./commands/runs-operate.js";
 import { runsResult } from "./commands/runs-result.js";
 import { runsShow } from "./commands/runs-show.js";
 import { runsSignal } from "./commands/runs-signal.js";
@@ -86,7 +87,13 @@ export function createProgram() {
     .addCommand(runsResult())
     .addCommand(runsItems())
     .addCommand(runsLogs())
-    .addCommand(runsSignal());
+    .addCommand(runsSignal())
+    .addCommand(runsPause())
+    .addCommand(runsResume())
+    .addCommand(runsTerminate())
+    .addCommand(runsUpdate())
+    .addCommand(runsRetry())
+    .addCommand(runsSkip());
   group("assignments", "what waiting steps ask of people")
     .addCommand(assignmentsList())
     .addCommand(assignmentsShow())

@@ -22,6 +22,7 @@ const statusByReason: Readonly<Record<FailureReason, number>> = {
   SCHEDULE_TO_CLOSE_TIMEOUT: 504,
   RUN_EXPIRED: 504,
   CANCELLED: 409,
+  TERMINATED: 409,
   INPUT_INVALID: 422,
   OUTPUT_INVALID: 500,
   PAYLOAD_TOO_LARGE: 500,

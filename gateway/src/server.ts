@@ -31,6 +31,7 @@ import { chainRoutes } from "./routes/chains.js";
 import { eventRoutes } from "./routes/events.js";
 import { namespaceRoutes } from "./routes/namespace.js";
 import { routeRoutes } from "./routes/routes.js";
+import { runOperationRoutes } from "./routes/run-operations.js";
 import { runRoutes } from "./routes/runs.js";
 import { statusRoutes } from "./routes/status.js";
 
@@ -74,6 +75,7 @@ export function createServer(context: GatewayContext): FastifyInstance {
   chainRoutes(app, context);
   namespaceRoutes(app, context);
   runRoutes(app, context);
+  runOperationRoutes(app, context);
   eventRoutes(app, context);
   callbackRoutes(app, context);
   assignmentRoutes(app, context);

@@ -4,6 +4,7 @@ import {
   type Duration,
   type Each,
   type Expression,
+  type FailureRule,
   type HumanSpec,
   Join,
   OnUnhandled,
@@ -34,6 +35,7 @@ export function formatChainDocument(chain: ChainSpec): string {
           : chain.onUnhandled === OnUnhandled.ON_UNHANDLED_FAIL
             ? "FAIL"
             : "",
+      broken_ttl: time(chain.brokenTtl),
       steps: chain.steps.map(formatStep),
       output: formatExpressions(chain.output),
     }),
@@ -76,6 +78,15 @@ function formatStep(step: StepSpec): Record<string, unknown> {
       }),
     parent_close: choice(ParentClose[step.parentClose], "PARENT_CLOSE_"),
     each: step.each && formatEach(step.each),
+    on_failure: step.onFailure.length > 0 ? step.onFailure.map(formatRule) : undefined,
+  });
+}
+
+function formatRule(rule: FailureRule): Record<string, unknown> {
+  return present({
+    reasons: rule.reasons.length > 0 ? rule.reasons : undefined,
+    continue: rule.continue || undefined,
+    output: formatExpressions(rule.output),
   });
 }
 

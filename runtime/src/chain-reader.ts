@@ -29,7 +29,7 @@ export interface DocumentProblem extends TextPlace {
 
 /** What may stand where. */
 type Shape =
-  | { kind: "text" | "duration" | "number" | "whole" | "expression" | "condition" | "onUnhandled" | "span" }
+  | { kind: "text" | "duration" | "number" | "whole" | "flag" | "expression" | "condition" | "onUnhandled" | "span" }
   /** One value of an enum, written without its prefix. */
   | { kind: "choice"; prefix: string; names: readonly string[] }
   | { kind: "record"; keys: Keys }
@@ -52,6 +52,8 @@ const retryKeys: Keys = {
   budget: duration,
   non_retryable: texts,
 };
+
+const failureRuleKeys: Keys = { reasons: texts, continue: { kind: "flag" }, output: expressions };
 
 const stepKeys: Keys = {
   id: text,
@@ -102,6 +104,7 @@ const stepKeys: Keys = {
       tolerated_share: { kind: "number" },
     },
   },
+  on_failure: { kind: "list", item: { kind: "record", keys: failureRuleKeys } },
 };
 
 /** Settings of a chain. */
@@ -116,6 +119,7 @@ export const chainKeys: Keys = {
   description: text,
   on_unhandled: { kind: "onUnhandled" },
   run_timeout_from: { kind: "choice", prefix: "RUN_TIMEOUT_FROM_", names: ["ACCEPTANCE", "FIRST_START"] },
+  broken_ttl: duration,
 };
 
 const camel = (name: string): string => name.replace(/_(.)/g, (_, c: string) => c.toUpperCase());
@@ -127,6 +131,7 @@ const article: Record<Shape["kind"], string> = {
   duration: "a time such as 500ms, 1s, 2m or 1h30m",
   number: "a number",
   whole: "a whole number",
+  flag: "true or false",
   expression: "a CEL expression or a literal",
   condition: "a CEL expression",
   onUnhandled: "FAIL or BREAK",
@@ -242,6 +247,8 @@ export class ChainReader {
         const whole = typeof number === "number" && Number.isInteger(number) && Math.abs(number) < 2 ** 31;
         return whole ? number : this.wrong(node, shape, path);
       }
+      case "flag":
+        return typeof value === "boolean" ? value : this.wrong(node, shape, path);
       case "duration": {
         const time = typeof value === "string" ? parseDuration(value) : undefined;
         if (time !== undefined) return time;

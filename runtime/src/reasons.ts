@@ -47,6 +47,16 @@ export const reasons = {
     meaning: "The input of a run breaks the contract of its method; BadRequest names the field.",
     fix: "Compare the input with the contract (`taskmesh actions describe`).",
   },
+  OUTPUT_INVALID: {
+    code: INVALID_ARGUMENT,
+    meaning: "The output that is given for a step breaks the contract of its callee; BadRequest names the field.",
+    fix: "Compare it with the contract (`taskmesh actions describe`).",
+  },
+  OUTPUT_NEEDED: {
+    code: INVALID_ARGUMENT,
+    meaning: "Other expressions of the chain rely on the step's output, so it can't be skipped without one.",
+    fix: "Give the output that the step would have returned.",
+  },
   PAGE_TOKEN_INVALID: {
     code: INVALID_ARGUMENT,
     meaning: "The page token was not made by this list, or its filter has changed.",
@@ -206,6 +216,21 @@ export const reasons = {
     meaning: "The assignment is for other people or groups.",
     fix: "Name the person and the groups that they are in; the chain says who may do it.",
   },
+  RUN_CANCELLING: {
+    code: FAILED_PRECONDITION,
+    meaning: "The run is being cancelled and can't be held any more.",
+    fix: "Wait for its end.",
+  },
+  RUN_NOT_BROKEN: {
+    code: FAILED_PRECONDITION,
+    meaning: "Only a BROKEN run has steps to retry or skip, and this one is not BROKEN (any more).",
+    fix: "See its state (`taskmesh runs show`); somebody else may have mended it.",
+  },
+  STEP_NOT_BROKEN: {
+    code: FAILED_PRECONDITION,
+    meaning: "The step is none of those that broke the run.",
+    fix: "`broken_steps` of the run names those.",
+  },
   LEASE_LOST: {
     code: FAILED_PRECONDITION,
     meaning: "The attempt was superseded by another one, or its step has ended.",
@@ -330,6 +355,7 @@ export const failureReasons = {
   SCHEDULE_TO_CLOSE_TIMEOUT: { retryable: false, meaning: "The step took longer than all its attempts together may." },
   RUN_EXPIRED: { retryable: false, meaning: "The run reached its deadline." },
   CANCELLED: { retryable: false, meaning: "The run was cancelled." },
+  TERMINATED: { retryable: false, meaning: "The run was ended at once, by somebody's wish." },
   INPUT_INVALID: { retryable: false, meaning: "The input of the step breaks the action's contract." },
   OUTPUT_INVALID: { retryable: false, meaning: "What the handler returned breaks the action's contract." },
   PAYLOAD_TOO_LARGE: { retryable: false, meaning: "What the handler returned is over 64 MiB." },

@@ -7,7 +7,7 @@
  * again. The same spec against the same contracts always gives the same plan, so a plan is never stored: coordinators compile
  * the spec with the contracts that were pinned when it was saved.
  */
-import { createRegistry, type DescEnum, type DescMessage } from "@bufbuild/protobuf";
+import { createRegistry, type DescEnum, type DescMessage, type Registry } from "@bufbuild/protobuf";
 import { EmptySchema } from "@bufbuild/protobuf/wkt";
 import { type ChainEdge, type ChainProblem, ChainSpec, RunTimeoutFrom, type StepSpec } from "@taskmesh/proto";
 import { nearestName } from "@taskmesh/runtime";
@@ -17,6 +17,7 @@ import type { CheckedExpression } from "./cel/check.js";
 import { guardsOf } from "./cel/paths.js";
 import { createScopeTypes, type ScopeTypes, type StepOutput } from "./cel/scope-types.js";
 import { calleesOf, checkCallee, childPlan, childSettings, nearestMethod } from "./chain-callee.js";
+import { chainContract } from "./chain-contract.js";
 import { edgesOf, reportCycle } from "./chain-edges.js";
 import { neededBy } from "./chain-graph.js";
 import { type CheckedEach, checkEach, eachOutput, planEach } from "./compile-each.js";
@@ -26,7 +27,15 @@ import { checkRepeat, type Repeat, repeatPlan } from "./compile-repeat.js";
 import { type Branch, branchCondition, checkBool, checkCases, fellowsOf, linkBranches } from "./compile-switch.js";
 import { isWaiting, readWait, refuseDifferentSignals, type WaitingStep } from "./compile-wait.js";
 import { type Contract, splitMethod } from "./contract.js";
-import { declareContract } from "./declare.js";
+import {
+  brokenTtl,
+  type CheckedRule,
+  checkRules,
+  errorRegistries,
+  failureParts,
+  mayEndWithout,
+  reliedOn,
+} from "./failure-rules.js";
 import { checkedBinding, stepBase } from "./plan-parts.js";
 import {
   durationMs,
@@ -85,6 +94,7 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
   const contract = chainContract(spec, environment, report);
   if (contract !== undefined) result.contract = contract;
   const runTimeoutMs = runTimeout(spec, report);
+  const brokenTtlMs = brokenTtl(spec, report);
   if (spec.steps.length === 0)
     report({ reason: "MISSING_VALUE", path: "steps", message: "a chain has at least one step" });
   if (spec.steps.length > stepsMax) {
@@ -103,6 +113,10 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
   }
   const types = scopeTypes(steps, contract, environment);
   for (const step of inOrderOfJoins(steps)) checkStep(step, steps, types, report);
+  const errors = errorRegistries(steps);
+  const errorTypes = errors && scopeTypes(steps, contract, environment, errors);
+  if (errorTypes !== undefined)
+    for (const step of steps) checkRules(step, typesWithout(errorTypes, missedBy(step, steps)), report);
   const races = racesOf(steps);
   const ended = typesWithout(types, new Set(races.keys()));
   const output = contract === undefined ? undefined : checkOutput(spec, contract, ended, report);
@@ -112,6 +126,7 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
   if (result.problems.length > 0 || contract === undefined || output === undefined) return result;
   const options = { force: environment.force ?? false };
   const shape = { steps, users: neededBy(needs), races };
+  const relied = reliedOn(steps, output);
   result.plan = {
     method: contract.method,
     version: environment.version ?? 0,
@@ -119,8 +134,12 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
     outputContract: contract.fingerprint,
     runTimeoutMs,
     ...(spec.runTimeoutFrom === RunTimeoutFrom.RUN_TIMEOUT_FROM_FIRST_START ? { timedFromStart: true as const } : {}),
+    ...(brokenTtlMs === undefined ? {} : { brokenTtlMs }),
     source: { ...sourceOf(spec, contract, steps), publicUrl: environment.publicUrl ?? "" },
-    steps: steps.map((step) => planStep(step, shape, types, options)),
+    steps: steps.map((step) => ({
+      ...planStep(step, shape, types, options),
+      ...failureParts(step, relied, errorTypes, options),
+    })),
     bindOutput: checkedBinding(
       compileBinding(contract.output, output.sources, types, { ...options, label: "output" }),
       contract,
@@ -154,35 +173,7 @@ interface StepDraft {
   condition?: CheckedExpression;
   input?: CheckedMessage;
   each?: CheckedEach;
-}
-
-function chainContract(spec: ChainSpec, environment: ChainEnvironment, report: Report): Contract | undefined {
-  const declared = spec.contract;
-  if (declared === undefined || declared.name === "") {
-    report({
-      reason: "MISSING_VALUE",
-      path: "contract.name",
-      message: "the chain needs the name of the rpc that it implements",
-      expected: "package.Service/Method",
-    });
-    return undefined;
-  }
-  const inline = Object.keys(declared.input).length > 0 || Object.keys(declared.output).length > 0;
-  if (!inline) {
-    const contract = environment.chainContract ?? environment.contractFor(declared.name);
-    if (contract !== undefined) return contract;
-    const message = `no contract ${declared.name} is registered, and the chain declares neither input nor output`;
-    const suggestion = nearestName(declared.name, environment.methods?.() ?? []) ?? "";
-    report({ reason: "UNKNOWN_CONTRACT", path: "contract.name", message, found: declared.name, suggestion });
-    return undefined;
-  }
-  const { contract, problems } = declareContract(declared, {
-    previous: environment.chainContract,
-    resolveType: environment.resolveType,
-  });
-  for (const { path, ...problem } of problems)
-    report({ ...problem, path: path === "" ? "contract" : `contract.${path}` });
-  return contract;
+  rules?: CheckedRule[];
 }
 
 function runTimeout(spec: ChainSpec, report: Report): number {
@@ -257,6 +248,7 @@ function scopeTypes(
   steps: readonly StepDraft[],
   contract: Contract | undefined,
   { publicUrl = "" }: ChainEnvironment,
+  errors?: readonly Registry[],
 ): ScopeTypes {
   const outputs = new Map<string, StepOutput>();
   const opaque = new Set<string>();
@@ -269,7 +261,7 @@ function scopeTypes(
         index,
         output,
         registry,
-        skippable: spec.when !== "" || branch !== undefined,
+        skippable: mayEndWithout(spec) || branch !== undefined,
         ...eachOutput(spec),
       });
     }
@@ -283,7 +275,7 @@ function scopeTypes(
       : { desc: known.input, registry: known.registry };
   const callbacks = steps.filter(({ spec }) => spec.callback !== undefined && stepIds.test(spec.id));
   const ids = callbacks.map(({ spec }) => spec.id);
-  return createScopeTypes(input, [...outputs.values()], opaque, { ids, publicUrl });
+  return createScopeTypes(input, [...outputs.values()], opaque, { ids, publicUrl }, errors);
 }
 
 function checkStep(step: StepDraft, steps: readonly StepDraft[], all: ScopeTypes, report: Report): void {

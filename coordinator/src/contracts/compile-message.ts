@@ -109,8 +109,9 @@ function checkField(
     report({ ...place, ...whole, reason: "WRONG_TYPE", message, expected, found });
     return undefined;
   }
-  const { steps, input, run, each, depth } = checked.reading;
-  if (steps.size > 0 || input || run || each || depth > 0) return { kind: "expression", field, expression: checked };
+  const { steps, input, run, each, error, depth } = checked.reading;
+  const varies = steps.size > 0 || input || run || each || error;
+  if (varies || depth > 0) return { kind: "expression", field, expression: checked };
   const bytes = encodeConstant(mapping.target, field, checked);
   if (bytes instanceof Uint8Array) return { kind: "constant", field, bytes };
   report({ ...place, ...whole, reason: "INVALID_VALUE", message: bytes.message, expected });

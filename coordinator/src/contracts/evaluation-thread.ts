@@ -27,6 +27,11 @@ function evaluate(request: EvaluationRequest): EvaluationAnswer["result"] {
     if (step === undefined) throw new Error(`there is no step ${task.step}`);
     if (task.kind === "input") return step.bindInput(scope);
     if (task.kind === "items") return opened(step, scope, task.from);
+    if (task.kind === "fallback") {
+      const bind = step.catches?.[task.rule]?.bindOutput;
+      if (bind === undefined) throw new Error(`step ${task.step} has no rule ${task.rule}`);
+      return bind(scope);
+    }
     return step.condition?.(scope) ?? { kind: "value", value: true };
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);

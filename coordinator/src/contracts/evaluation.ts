@@ -17,6 +17,7 @@ export type EvaluationTask =
   | { kind: "condition" | "input"; step: number }
   /** The items of a fan-out from this one on. */
   | { kind: "items"; step: number; from: number }
+  | { kind: "fallback"; step: number; rule: number }
   | { kind: "output" };
 
 type Result = Evaluated<Uint8Array | boolean | OpenedItems>;
@@ -54,6 +55,8 @@ export interface EvaluationThread {
   input(plan: ChainPlan, step: number, scope: Scope): Promise<Evaluated<Uint8Array>>;
   /** Binds the inputs of a fan-out's items, from one of them on. */
   items(plan: ChainPlan, step: number, scope: Scope, from: number): Promise<Evaluated<OpenedItems>>;
+  /** Encodes what a rule of a step's on_failure gives instead of its output. */
+  fallback(plan: ChainPlan, step: number, rule: number, scope: Scope): Promise<Evaluated<Uint8Array>>;
   /** Encodes the chain's output. */
   output(plan: ChainPlan, scope: Scope): Promise<Evaluated<Uint8Array>>;
   /** Ends the thread; what is still waiting fails. Safe to repeat. */
@@ -158,6 +161,8 @@ export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions
     input: async (plan, step, scope) => narrow(await evaluate(plan, { kind: "input", step }, scope), "object"),
     items: async (plan, step, scope, from) =>
       narrow(await evaluate(plan, { kind: "items", step, from }, scope), "object"),
+    fallback: async (plan, step, rule, scope) =>
+      narrow(await evaluate(plan, { kind: "fallback", step, rule }, scope), "object"),
     output: async (plan, scope) => narrow(await evaluate(plan, { kind: "output" }, scope), "object"),
     async stop() {
       stopped = true;

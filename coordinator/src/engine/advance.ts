@@ -9,6 +9,7 @@ import { onReport } from "./attempts.js";
 import { onChildEnded } from "./child-end.js";
 import { admit, cancel, evaluated, redispatch, wake } from "./control.js";
 import { receive } from "./messages.js";
+import { operate } from "./operate.js";
 import type { ChainPlan, Value } from "./plan.js";
 import type { Advance, Context, RunEvent } from "./run-event.js";
 import { isFinal, type ParentRef, pendingStep, type RunState, RunStatus } from "./run-state.js";
@@ -75,7 +76,7 @@ export function advance(run: RunState, plan: ChainPlan, event: RunEvent, context
     case "evaluated":
       return evaluated(beginTurn(run, plan, context), event.stepId, event.evaluation);
     case "cancel":
-      return cancel(run, plan, event.reason, context);
+      return cancel(run, plan, event, context);
     case "assignment":
       return assignment(run, plan, event, context);
     case "message":
@@ -84,5 +85,7 @@ export function advance(run: RunState, plan: ChainPlan, event: RunEvent, context
       return wake(beginTurn(run, plan, context));
     case "child-ended":
       return onChildEnded(run, plan, event, context);
+    case "operate":
+      return operate(run, plan, event, context);
   }
 }

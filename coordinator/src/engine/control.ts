@@ -1,8 +1,10 @@
 /** What happens to runs that no worker reports: time, cancels, room in lanes, evaluations, starts that must be sent again. */
 import { EventKind, type Failure } from "@taskmesh/proto";
 import { attemptFailed } from "./attempts.js";
+import { evaluatedFallback } from "./catch.js";
 import { resumeChild } from "./children.js";
 import { dueOf } from "./deadlines.js";
+import { leaveHold, noteOperation } from "./hold.js";
 import { cancelItems, itemsEvaluated, onItem, redispatchItems, wakeItems } from "./items.js";
 import type { ChainPlan } from "./plan.js";
 import { askChild, endCancelled, endRun, failStep, finishIfOver, forgetLease, stopStep } from "./run-end.js";
@@ -12,6 +14,7 @@ import {
   inFlight,
   isEvaluating,
   isFinal,
+  isHeld,
   isOver,
   type RunState,
   RunStatus,
@@ -52,7 +55,8 @@ export function admit(turn: Turn, index: number, item?: number): Advance {
   const step = turn.run.steps[index];
   if (item !== undefined && step?.each && !turn.at) return onItem(turn, index, item, () => admit(turn, index));
   if (!step) return unchanged(turn.run, "unknown-step");
-  if (step.status !== StepStatus.STEP_STATUS_READY || turn.run.cancel) return unchanged(turn.run, "not-ready");
+  const refused = turn.run.cancel || isHeld(turn.run.status);
+  if (step.status !== StepStatus.STEP_STATUS_READY || refused) return unchanged(turn.run, "not-ready");
   const plan = turn.plan.steps[index]!;
   const before = turn.records.length;
   const sent = offerStep(turn, plan, true);
@@ -66,6 +70,7 @@ export function evaluated(turn: Turn, stepId: string, evaluation: Evaluation): A
   const opened = turn.plan.steps[index]!.each && itemsEvaluated(turn, index, evaluation);
   if (opened) return opened;
   if (!isEvaluating(turn.run.steps[index]!) || turn.run.cancel) return unchanged(turn.run, "not-ready");
+  if (turn.run.catching?.[index]) return evaluatedFallback(turn, index, evaluation);
   const plan = turn.plan.steps[index]!;
   if (evaluation.kind === "failed") {
     failStep(turn, index, evaluation.failure);
@@ -98,12 +103,20 @@ function evaluatedOutput(turn: Turn, evaluation: Evaluation): Advance {
 }
 
 /** Nothing new starts from here on; attempts under way may clean up for a while. */
-export function cancel(run: RunState, plan: ChainPlan, reason: string, context: Context): Advance {
+export function cancel(
+  run: RunState,
+  plan: ChainPlan,
+  event: Extract<RunEvent, { kind: "cancel" }>,
+  context: Context,
+): Advance {
   if (run.cancel || run.closing) return unchanged(run, "cancelling");
+  const { reason, by } = event;
   const turn = beginTurn(run, plan, context);
+  noteOperation(turn, event);
+  leaveHold(turn);
   turn.run.cancel = { reason, graceUntilMs: turn.nowMs + cancelGraceMs };
   turn.run.evaluatingOutput = false;
-  record(turn, EventKind.EVENT_KIND_CANCEL_REQUESTED, { note: reason });
+  record(turn, EventKind.EVENT_KIND_CANCEL_REQUESTED, { note: reason, ...(by ? { by } : {}) });
   turn.run.steps.forEach((step, index) => {
     const abandoned = plan.steps[index]!.child?.onParentClose === "abandon";
     if (isOver(step.status)) return;
@@ -129,11 +142,12 @@ export function wake(turn: Turn): Advance {
   if (run.closing) {
     if (run.deadlineAtMs <= nowMs) endRun(turn, run.closing.status, run.closing.failure);
   } else if (run.cancel && Math.min(run.cancel.graceUntilMs, run.deadlineAtMs) <= nowMs) endCancelled(turn);
-  else if (run.deadlineAtMs <= nowMs) {
+  else if (run.broken && run.broken.untilMs <= nowMs) endRun(turn, RunStatus.RUN_STATUS_FAILED, run.failure);
+  else if (!run.broken && run.deadlineAtMs <= nowMs) {
     const message = `the run did not end within ${run.deadlineAtMs - run.acceptedAtMs} ms`;
     endRun(turn, RunStatus.RUN_STATUS_EXPIRED, meshFailure("RUN_EXPIRED", message, false));
   } else if (!run.cancel) {
-    if (run.startAtMs !== undefined && run.startAtMs <= nowMs) startHeldBack(turn);
+    if (run.startAtMs !== undefined && run.startAtMs <= nowMs && !isHeld(run.status)) startHeldBack(turn);
     for (const step of plan.steps) wakeStep(turn, step.index);
   }
   return changed(turn, true);
@@ -144,6 +158,9 @@ function wakeStep(turn: Turn, index: number): void {
   const plan = turn.plan.steps[index]!;
   const step = turn.run.steps[index]!;
   if (step.each) return wakeItems(turn, index, () => wakeStep(turn, index));
+  // Its limits have done what they can; the evaluation has one of its own.
+  if (turn.run.catching?.[index]) return;
+  if (isHeld(turn.run.status) && !inFlight(step.status)) return;
   const due = dueOf(step, plan, turn.nowMs);
   const expired = StepStatus.STEP_STATUS_EXPIRED;
   switch (due) {

@@ -1,7 +1,16 @@
 /** The instants at which a run needs to be looked at though nobody reports anything. */
 import type { ChainPlan, StepPlan } from "./plan.js";
 import type { ItemChange } from "./run-event.js";
-import { inFlight, isFinal, isOver, type RunState, type StepState, StepStatus, timeoutGraceMs } from "./run-state.js";
+import {
+  inFlight,
+  isFinal,
+  isHeld,
+  isOver,
+  type RunState,
+  type StepState,
+  StepStatus,
+  timeoutGraceMs,
+} from "./run-state.js";
 
 /** What is due for a step at an instant, most final first. */
 export type Due = "schedule-to-close" | "schedule-to-start" | "start-to-close" | "retry" | "wait";
@@ -39,25 +48,27 @@ export function nextWakeupAtMs(run: RunState, plan: ChainPlan, changes?: Readonl
   if (run.closing) return run.deadlineAtMs;
   // After a cancel no limit of a step counts any more: waking for one would change nothing, again and again.
   if (run.cancel) return Math.min(run.deadlineAtMs, run.cancel.graceUntilMs);
-  let at = Math.min(run.deadlineAtMs, run.startAtMs ?? Infinity);
+  const held = isHeld(run.status);
+  let at = run.broken ? run.broken.untilMs : run.deadlineAtMs;
+  if (run.startAtMs !== undefined && !held) at = Math.min(at, run.startAtMs);
   for (let i = 0; i < run.steps.length; i++) {
     const step = run.steps[i]!;
-    if (step.status === StepStatus.STEP_STATUS_PENDING || isOver(step.status)) continue;
+    if (step.status === StepStatus.STEP_STATUS_PENDING || isOver(step.status) || run.catching?.[i]) continue;
     const stepPlan = plan.steps[i]!;
-    if (!step.each) at = Math.min(at, wakeupOf(step, stepPlan));
+    if (!step.each) at = Math.min(at, wakeupOf(step, stepPlan, held));
     else if (!changes)
-      for (const item of run.items?.get(i)?.values() ?? []) at = Math.min(at, wakeupOf(item, stepPlan));
+      for (const item of run.items?.get(i)?.values() ?? []) at = Math.min(at, wakeupOf(item, stepPlan, held));
   }
   for (const { step, item } of changes?.values() ?? []) {
     const state = run.items?.get(step)?.get(item);
-    if (state) at = Math.min(at, wakeupOf(state, plan.steps[step]!));
+    if (state) at = Math.min(at, wakeupOf(state, plan.steps[step]!, held));
   }
   return at;
 }
 
-/** When something of the step, or of the item, is due next. */
-function wakeupOf(step: StepState, plan: StepPlan): number {
-  if (step.status === StepStatus.STEP_STATUS_PENDING) return Infinity;
+/** When something of the step, or of the item, is due next. What waits with a run that is held has no limit of its own meanwhile. */
+function wakeupOf(step: StepState, plan: StepPlan, held: boolean): number {
+  if (step.status === StepStatus.STEP_STATUS_PENDING || (held && !inFlight(step.status))) return Infinity;
   let at = step.status === StepStatus.STEP_STATUS_RETRYING ? step.retryAtMs : Infinity;
   at = Math.min(at, scheduleToCloseAtMs(step, plan), scheduleToStartAtMs(step, plan));
   if (step.wait) at = Math.min(at, waitEndsAtMs(step));

@@ -9,8 +9,8 @@ import { nextWakeupAtMs } from "./deadlines.js";
 import type { Evaluated, WaitPlan } from "./plan.js";
 import { evaluated, failure, planOf, type RunBench, type StepSpec, startMs, startRun, value } from "./plan-fixture.js";
 import { decodeRunState, encodeRunState, unread } from "./run-codec.js";
-import type { Report, RunEvent } from "./run-event.js";
-import { inFlight, isEvaluating, isFinal, isOver, type RunState, RunStatus, StepStatus } from "./run-state.js";
+import type { Operation, Report, RunEvent, RunRecord } from "./run-event.js";
+import { inFlight, isEvaluating, isFinal, isHeld, isOver, type RunState, RunStatus, StepStatus } from "./run-state.js";
 
 const stepsMax = 8;
 const runTimeoutMs = 600_000;
@@ -45,6 +45,9 @@ const stepSpec = fc.record({
   join: fc.option(fc.constantFrom("any", "first"), { nil: undefined, freq: 4 }),
   /** Whether a call's output ends a step that repeats. */
   until: fc.option(answer, { nil: undefined, freq: 5 }),
+  /** How a failure is caught, if it is: without an output, or by one whose evaluation goes like this. */
+  caught: fc.option(fc.constantFrom("continue", "yes", "yes", "deferred", "failed"), { nil: undefined, freq: 2 }),
+  anyReason: fc.boolean(),
 });
 
 const human: WaitPlan = {
@@ -60,25 +63,15 @@ const planArbitrary = fc
     specs: fc.array(stepSpec, { minLength: 1, maxLength: stepsMax }),
     output: fc.constantFrom("yes", "yes", "yes", "deferred", "failed"),
     timed: fc.boolean(),
+    brokenTtlMs: fc.option(fc.integer({ min: 1, max: 100_000 }), { nil: undefined, freq: 2 }),
   })
-  .map(({ specs, output, timed }) => {
+  .map(({ specs, output, timed, brokenTtlMs }) => {
     const steps: Record<string, StepSpec> = {};
     specs.forEach((drawn, index) => {
-      const {
-        needs,
-        condition,
-        input,
-        attemptsMax,
-        delayMs,
-        exclusive,
-        startToCloseMs,
-        waitMs,
-        mailbox,
-        child,
-        join,
-        until,
-        ...limits
-      } = drawn;
+      const { needs, condition, input, attemptsMax, delayMs, exclusive, startToCloseMs, ...more } = drawn;
+      const { waitMs, mailbox, child, join, until, caught, anyReason, ...limits } = more;
+      const bindOutput = (): Evaluated<Uint8Array> => toEvaluated(caught ?? "", new Uint8Array([index]));
+      const reasons = anyReason ? [] : ["BROKEN", "SCHEDULE_TO_CLOSE_TIMEOUT"];
       const needed = Array.from({ length: index }, (_, at) => at).filter((at) => (needs >> at) & 1);
       const ending = until && (() => toEvaluated(until, until === "yes"));
       steps[`s${index}`] = {
@@ -93,12 +86,14 @@ const planArbitrary = fc
         ...(waitMs === undefined ? {} : { wait: timer(waitMs) }),
         ...(mailbox === undefined ? {} : { wait: mailbox === "person" ? human : { kind: "signal" as const, mailbox } }),
         ...(child && waitMs === undefined && mailbox === undefined ? { child: { onParentClose: child } } : {}),
+        ...(caught === undefined ? {} : { catches: [caught === "continue" ? { reasons } : { reasons, bindOutput }] }),
         ...(Object.fromEntries(Object.entries(limits).filter(([, ms]) => ms !== undefined)) as StepSpec),
       };
     });
     placeRaces(steps);
     const from = timed ? { timedFromStart: true as const } : {};
-    return planOf(steps, { runTimeoutMs, ...from, bindOutput: () => toEvaluated(output, new Uint8Array([9])) });
+    const more = { ...from, ...(brokenTtlMs === undefined ? {} : { brokenTtlMs }) };
+    return planOf(steps, { runTimeoutMs, ...more, bindOutput: () => toEvaluated(output, new Uint8Array([9])) });
   });
 
 /** Steps that only a race needs are its branches. */
@@ -138,6 +133,14 @@ const happening = fc.record({
       "evaluated",
       "skip",
       "cancel",
+      "pause",
+      "resume",
+      "resume",
+      "retry",
+      "retry",
+      "override",
+      "update",
+      "terminate",
       "wake",
       "wake",
       "message",
@@ -212,6 +215,20 @@ function eventOf(bench: RunBench, drawn: Happening): RunEvent {
       return personDoes(drawn);
     case "message":
       return messageOf(bench, drawn);
+    case "pause":
+    case "resume":
+      return operation({ kind: drawn.what });
+    case "terminate":
+      // Rarely: it would end most runs before anything happens to them.
+      return operation({ kind: drawn.pick === 0 ? "terminate" : "resume" });
+    case "update":
+      return operation({ kind: "update", priority: drawn.pick });
+    case "retry": {
+      const input = drawn.pick === 1 ? { input: stored } : {};
+      return operation({ kind: "retry", steps: drawn.pick < 2 ? [`s${drawn.step}`] : [], ...input });
+    }
+    case "override":
+      return operation({ kind: "skip", step: `s${drawn.step}`, ...(drawn.pick > 2 ? { output: stored } : {}) });
   }
 }
 
@@ -220,6 +237,8 @@ function personDoes({ step, pick }: Pick<Happening, "step" | "pick">): RunEvent 
   const act = kind === "complete" ? { kind, value: value("form") } : { kind };
   return { kind: "assignment", stepId: `s${step}`, person: `person-${pick % 2}`, act };
 }
+
+const operation = (what: Operation): RunEvent => ({ kind: "operate", operation: what, by: "", reason: "" });
 
 /** A message with a value of its own; some repeat the key of an earlier one. */
 function messageOf(bench: RunBench, { step, pick }: Pick<Happening, "step" | "pick">): RunEvent {
@@ -253,7 +272,8 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
   run.steps.forEach((step, index) => {
     const was = before.steps[index]!;
     expect(step.attempt, "E3").toBeGreaterThanOrEqual(was.attempt);
-    if (isOver(was.status)) expect({ ...step, late: 0 }, "E4").toEqual({ ...was, late: 0 });
+    const mended = before.broken?.steps.includes(index) && drawn === "operate";
+    if (isOver(was.status) && !mended) expect({ ...step, late: 0 }, "E4").toEqual({ ...was, late: 0 });
     if (inFlight(step.status)) expect(step.lease, "E1").not.toBe("");
     const { wait } = plan.steps[index]!;
     if (wait) expect(step.lease, "W1").toBe("");
@@ -275,6 +295,9 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     if (effect.kind !== "dispatch") continue;
     expect(run.steps[effect.step.index]!.lease, "what is sent carries the current lease").toBe(effect.lease);
     expect(before.cancel, "E6").toBeUndefined();
+    // What an operator lets go on may break again in the same turn.
+    const held = isHeld(before.status) && isHeld(run.status) && drawn !== "operate";
+    expect(held && !effect.claimed, "E7").toBe(false);
   }
   if (isFinal(run.status)) expect(run.wakeupAtMs, "E5").toBe(0);
   else {
@@ -282,6 +305,9 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     expect(run.wakeupAtMs, "E5").toBeLessThanOrEqual(nextWakeupAtMs(run, plan));
   }
   const { nowMs, steps, evaluatingOutput, cancel, failure: failed, messages, closing, startAtMs, timed } = run;
+  const { catching, broken, extraMs } = run;
+  expect(broken !== undefined, "B1").toBe(run.status === RunStatus.RUN_STATUS_BROKEN);
+  for (const index of broken?.steps ?? []) expect(isOver(run.steps[index]!.status), "B1").toBe(true);
   const state = {
     nowMs,
     steps,
@@ -292,6 +318,9 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     ...(timed ? { timed } : {}),
     ...(failed ? { failure: failed } : {}),
     ...(messages ? { messages: { ...messages, kept: messages.kept.map((one) => ({ ...one, value: unread })) } } : {}),
+    ...(catching ? { catching } : {}),
+    ...(broken ? { broken } : {}),
+    ...(extraMs === undefined ? {} : { extraMs }),
   };
   expect(decodeRunState(encodeRunState(run), run.acceptedAtMs)).toEqual(state);
 }
@@ -301,7 +330,10 @@ function checkMessages({ run, records, plan }: RunBench): void {
   const { kept = [] } = run.messages ?? {};
   const text = (content: { bytes?: Uint8Array }): string => new TextDecoder().decode(content.bytes);
   const takers = plan.steps.filter(({ wait }) => wait?.kind === "signal");
-  const taken = takers.flatMap(({ index }) => (run.outputs[index] ? [text(run.outputs[index])] : []));
+  // What stands in for a message (a fallback, an operator's word) is none.
+  const took = ({ step, kind }: RunRecord): boolean => kind === EventKind.EVENT_KIND_STEP_SUCCEEDED && step >= 0;
+  const ended = new Set(records.filter(took).map(({ step }) => step));
+  const taken = takers.flatMap(({ index }) => (ended.has(index) ? [text(run.outputs[index]!)] : []));
   const all = [...taken, ...kept.map(({ value: one }) => text(one))];
   expect(new Set(all).size, "M1").toBe(all.length);
   expect(all.length, "M1").toBe(count(records, (r) => r.kind === EventKind.EVENT_KIND_SIGNAL_RECEIVED));
@@ -322,7 +354,14 @@ function checkHistory(bench: RunBench): void {
   const { run, records, effects } = bench;
   expect(records.map(({ seq }) => seq)).toEqual(records.map((_, at) => at + 1));
   run.steps.forEach((step, index) => {
-    const successes = count(records, (r) => r.step === index && r.kind === EventKind.EVENT_KIND_STEP_SUCCEEDED);
+    const isOutput = ({ kind, payload }: (typeof records)[number]): boolean =>
+      kind === EventKind.EVENT_KIND_STEP_SUCCEEDED ||
+      ((kind === EventKind.EVENT_KIND_STEP_CAUGHT || kind === EventKind.EVENT_KIND_STEP_OVERRIDDEN) &&
+        payload !== undefined);
+    const successes = count(records, (r) => r.step === index && isOutput(r));
+    const catches = count(records, (r) => r.step === index && r.kind === EventKind.EVENT_KIND_STEP_CAUGHT);
+    const retried = count(records, (r) => r.step === index && r.kind === EventKind.EVENT_KIND_STEP_RETRIED);
+    expect(catches, "F1: a failure is caught once").toBeLessThanOrEqual(1 + retried);
     expect(successes).toBe(step.status === StepStatus.STEP_STATUS_SUCCEEDED ? 1 : 0);
     expect(run.outputs[index] !== undefined).toBe(successes === 1);
   });
@@ -417,6 +456,10 @@ function settle(bench: RunBench): number {
     });
     if (bench.run.evaluatingOutput)
       apply({ kind: "evaluated", stepId: "", evaluation: { kind: "value", value: stored } });
+    if (isHeld(bench.run.status)) {
+      if (bench.run.broken) apply(operation({ kind: "skip", step: `s${bench.run.broken.steps[0]}`, output: stored }));
+      else apply(operation({ kind: "resume" }));
+    }
     if (turns > at) continue;
     bench.nowMs = Math.max(bench.nowMs, bench.run.wakeupAtMs);
     apply({ kind: "wake" });
@@ -462,7 +505,10 @@ describe("whatever happens to a run", () => {
           expect(looks).toBeLessThan(500);
           bench.wakeAt(Math.max(bench.nowMs, bench.run.wakeupAtMs));
         }
-        expect(bench.run.endedAtMs).toBeLessThanOrEqual(Math.max(deadlineAtMs, bench.run.acceptedAtMs + 40 * 11_000));
+        // A BROKEN run has its own time, once per break: what was played before may have broken it more than once.
+        const standing = (plan.brokenTtlMs ?? 0) + (bench.run.extraMs ?? 0);
+        const latestMs = Math.max(deadlineAtMs, bench.run.acceptedAtMs + 40 * 11_000) + standing;
+        expect(bench.run.endedAtMs).toBeLessThanOrEqual(latestMs);
         checkHistory(bench);
       }),
       runs,

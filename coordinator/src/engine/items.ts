@@ -22,6 +22,7 @@ import {
   type EachState,
   inFlight,
   isFinal,
+  isHeld,
   isOver,
   pendingStep,
   type RunState,
@@ -170,6 +171,7 @@ function settle(turn: Turn, index: number): void {
   if (each.failed > toleratedOf(plan, index, each.total)) return failStep(turn, index, tooMany(turn, index, each));
   if (run.cancel) return settleCancelled(turn, index);
   if (each.succeeded + each.failed === each.total) return succeed(turn, index, each);
+  if (isHeld(run.status)) return; // E7
   start(turn, index);
   refill(turn, index);
 }
@@ -236,9 +238,20 @@ function refill(turn: Turn, index: number): void {
   turn.effects.push({ kind: "evaluate", stepId: turn.plan.steps[index]!.id });
 }
 
+/** Does something with each open item, which then stands in its step's place. */
+export function forItems(turn: Turn, index: number, act: () => void): void {
+  for (const item of [...openItems(turn.run, index).entries()].map(([at]) => at)) withItem(turn, index, item, act);
+}
+
+/** The hold of the run is over: `act` with what is open, and then with the rest as before. */
+export function goOnWithItems(turn: Turn, index: number, act: () => void): void {
+  forItems(turn, index, act);
+  settle(turn, index);
+}
+
 /** Ends every item that is not over; the step's own end is recorded by the caller. */
 export function dropItems(turn: Turn, index: number): void {
-  for (const item of [...openItems(turn.run, index).entries()].map(([at]) => at)) dropItem(turn, index, item);
+  forItems(turn, index, () => stopStep(turn, index, StepStatus.STEP_STATUS_CANCELLED));
   forgetItems(turn, index);
 }
 

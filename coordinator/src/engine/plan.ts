@@ -4,6 +4,7 @@
  * A plan is pure: its functions depend on their arguments alone, never block, and never throw. Work that is not bounded, or that needs
  * a payload which is not in memory, is refused with `deferred`; the pipeline then evaluates it off the event loop and feeds the result back.
  */
+import type { Failure } from "@taskmesh/proto";
 
 /** A message by value or by reference. `bytes` is absent when it is stored elsewhere. */
 export interface Value {
@@ -25,6 +26,8 @@ export interface Scope {
   each?: { value: unknown; index: number; key?: string };
   /** What is decoded once for many items. */
   memo?: Map<object, unknown>;
+  /** What went wrong, for expressions that answer a failure. */
+  error?: Failure;
 }
 
 /** A mistake that an expression makes at run time (division by zero, missing key); final. */
@@ -50,6 +53,14 @@ export interface RetryPlan {
   attemptsMax: number;
   budgetMs?: number;
   nonRetryable: readonly string[];
+}
+
+/** What happens to a failure of a step that nothing else can mend. */
+export interface CatchPlan {
+  /** Reasons that it is for; empty: any. */
+  reasons: readonly string[];
+  /** The encoded output that the step has instead; absent: it has none. */
+  bindOutput?: (scope: Scope) => Evaluated<Uint8Array>;
 }
 
 export interface StepPlan {
@@ -85,6 +96,10 @@ export interface StepPlan {
   race?: RacePlan;
   /** The step calls again until a condition holds. */
   repeat?: RepeatPlan;
+  /** Whoever reads the output asks first whether there is one. */
+  mayBeUnset?: boolean;
+  /** In order: the first that is for the reason counts. */
+  catches?: readonly CatchPlan[];
   /** The step waits instead of calling: it has no attempts, and its input says what it waits for. */
   wait?: WaitPlan;
   /** The step is a fan-out; `bindInput` then wants a scope with an item. */
@@ -179,6 +194,8 @@ export interface ChainPlan {
   runTimeoutMs: number;
   /** The time of a run counts from its first start rather than from its acceptance. */
   timedFromStart?: true;
+  /** A failure that nothing catches breaks the run instead of failing it; it then waits for an operator for so long. */
+  brokenTtlMs?: number;
   steps: readonly StepPlan[];
   /** Absent for a lone action. */
   source?: PlanSource;

@@ -15,6 +15,7 @@ import {
   StepStatus,
   type WaitState,
 } from "./run-state.js";
+import { loadTrouble, type StoredTrouble, storeTrouble, type Trouble } from "./trouble-codec.js";
 
 type StoredValue = [contract: string, sizeBytes: number, sha256: string, reference: string];
 /** 0: pending. Instants are 0 where there is none, else 1 + the milliseconds since acceptance. */
@@ -42,7 +43,7 @@ type StoredStep =
 type StoredFlow = [via: number, rounds: number];
 type StoredWait = [endsAt: number] | [endsAt: number, claimedBy: string];
 
-interface StoredState {
+interface StoredState extends StoredTrouble {
   now: number;
   steps: StoredStep[];
   trace?: Readonly<Record<string, string>>;
@@ -85,6 +86,7 @@ export function encodeRunState(run: RunState): string {
   if (run.parent) stored.parent = [run.parent.runId, run.parent.stepId, run.parent.depth];
   if (run.closing) stored.closing = storeClosing(run.closing);
   if (each) stored.each = each;
+  storeTrouble(run, stored);
   return JSON.stringify(stored);
 }
 
@@ -111,7 +113,8 @@ export function decodeItem(text: string, acceptedAtMs: number, input: Value | un
 }
 
 function storeStep(s: StepState, originMs: number): StoredStep {
-  if (s.status === StepStatus.STEP_STATUS_PENDING) return 0;
+  // A step that an operator reset keeps its count of attempts.
+  if (s.status === StepStatus.STEP_STATUS_PENDING && s.attempt === 0 && !s.input) return 0;
   const at = (ms: number): number => (ms === 0 ? 0 : ms - originMs + 1);
   const input = s.input ? storeValue(s.input) : 0;
   const row: (number | string | StoredValue | StoredWait | StoredFlow)[] = [
@@ -157,7 +160,8 @@ export function decodeRunState(
       RunState,
       "trace" | "cancel" | "failure" | "messages" | "secret" | "startAtMs" | "timed" | "parent" | "closing"
     >
-  > {
+  > &
+  Trouble {
   const stored = JSON.parse(text) as StoredState;
   const steps = stored.steps.map((row) => loadStep(row, acceptedAtMs));
   for (const row of stored.each ?? []) {
@@ -178,6 +182,7 @@ export function decodeRunState(
     ...(stored.messages ? { messages: loadMessages(stored.messages) } : {}),
     ...(stored.parent ? { parent: loadParent(stored.parent) } : {}),
     ...(stored.closing ? { closing: loadClosing(stored.closing) } : {}),
+    ...loadTrouble(stored),
   };
 }
 

@@ -1,34 +1,54 @@
 /** How steps fail and runs end. A run ends once; what was under way is told to stop by the loss of its lease. */
 import { EventKind, type Failure } from "@taskmesh/proto";
+import { breakRun, mended } from "./broken.js";
+import { catchFailure } from "./catch.js";
+import { leaveHold } from "./hold.js";
 import { dropItems } from "./items.js";
 import { failInRace } from "./joins.js";
 import type { Value } from "./plan.js";
 import { inFlight, isFinal, isOver, RunStatus, StepStatus } from "./run-state.js";
-import { editStep, meshFailure, move, record, scopeOf, type Turn } from "./turn.js";
+import { editStep, type ItemTurn, meshFailure, move, record, scopeOf, type Turn } from "./turn.js";
 import { closeWait } from "./waits.js";
 
 /** Largest result that is kept in the history row itself; equals the transport's inline bound. */
 const inlineResultBytesMax = 128 * 1024;
 
-/** Ends a step badly, and with it the run, since nothing catches the failure. */
+type Bad = StepStatus.STEP_STATUS_FAILED | StepStatus.STEP_STATUS_EXPIRED;
+
+/** A step has failed for good: a rule of its own catches that, or the run fails with it. */
 export function failStep(
   turn: Turn,
   index: number,
   failure: Failure,
-  status: StepStatus.STEP_STATUS_FAILED | StepStatus.STEP_STATUS_EXPIRED = StepStatus.STEP_STATUS_FAILED,
+  status: Bad = StepStatus.STEP_STATUS_FAILED,
 ): void {
-  if (!turn.at && failInRace(turn, index, failure, status)) return;
+  if (turn.at) failItem(turn, index, failure, turn.at, status);
+  else if (!catchFailure(turn, index, failure, status)) failUncaught(turn, index, failure, status);
+}
+
+/** An item fails alone; what that means for its step is decided behind it (items.ts). */
+function failItem(turn: Turn, index: number, failure: Failure, at: ItemTurn, status: Bad): void {
+  const { attempt, key } = stopStep(turn, index, status);
+  at.failure = failure;
+  const note = key === undefined ? {} : { note: key };
+  record(turn, EventKind.EVENT_KIND_ITEM_FAILED, { step: index, attempt, failure, ...note });
+}
+
+/** Ends a step badly, and with it the run, unless a race goes on without it. */
+export function failUncaught(
+  turn: Turn,
+  index: number,
+  failure: Failure,
+  status: Bad = StepStatus.STEP_STATUS_FAILED,
+): void {
+  if (failInRace(turn, index, failure, status)) return;
   const step = stopStep(turn, index, status);
   const kind =
     status === StepStatus.STEP_STATUS_FAILED ? EventKind.EVENT_KIND_STEP_FAILED : EventKind.EVENT_KIND_STEP_EXPIRED;
-  if (turn.at) {
-    turn.at.failure = failure;
-    const key = step.key === undefined ? {} : { note: step.key };
-    record(turn, EventKind.EVENT_KIND_ITEM_FAILED, { step: index, attempt: step.attempt, failure, ...key });
-    return;
-  }
   record(turn, kind, { step: index, attempt: step.attempt, failure });
-  endRun(turn, RunStatus.RUN_STATUS_FAILED, failureOfRun(turn, index, failure));
+  const whole = failureOfRun(turn, index, failure);
+  if (turn.plan.brokenTtlMs === undefined || turn.run.closing) endRun(turn, RunStatus.RUN_STATUS_FAILED, whole);
+  else breakRun(turn, index, whole);
 }
 
 /** The caller's view: the step's own reason and details, and where it happened. A lone action's failure is passed on as it is. */
@@ -78,7 +98,11 @@ export function forgetLease(turn: Turn, index: number): void {
 
 /** Ends the run, or lets it wait for children that are to end before it: every other step that is not over is cancelled. */
 export function endRun(turn: Turn, ending: RunStatus, cause?: Failure, output?: Value): void {
-  if (closeRun(turn, ending, cause)) return;
+  if (!closeRun(turn, ending, cause)) endNow(turn, ending, cause, output);
+}
+
+/** Ends the run whatever it would have to wait for. */
+export function endNow(turn: Turn, ending: RunStatus, cause?: Failure, output?: Value): void {
   const { status, failure } = turn.run.closing ?? { status: ending, failure: cause };
   record(turn, EventKind.EVENT_KIND_RUN_ENDED, {
     runStatus: status,
@@ -94,6 +118,8 @@ export function endRun(turn: Turn, ending: RunStatus, cause?: Failure, output?: 
   turn.run.status = status;
   turn.run.endedAtMs = turn.nowMs;
   turn.run.evaluatingOutput = false;
+  delete turn.run.catching;
+  if (turn.run.broken) mended(turn);
   if (failure) turn.run.failure = failure;
   turn.effects.push({ kind: "ended" });
   if (turn.run.parent) turn.effects.push({ kind: "tell-parent", ...(output ? { output } : {}) });
@@ -110,6 +136,7 @@ function closeRun(turn: Turn, status: RunStatus, failure: Failure | undefined): 
   if (run.deadlineAtMs <= turn.nowMs || !run.steps.some((_, index) => isWaitedFor(turn, index))) return false;
   if (run.closing) return true;
   record(turn, EventKind.EVENT_KIND_RUN_CLOSING, { runStatus: status, ...(failure ? { failure } : {}) });
+  leaveHold(turn);
   run.closing = { status, ...(failure ? { failure } : {}) };
   run.steps.forEach((step, index) => {
     if (isOver(step.status) || isWaitedFor(turn, index)) return;
@@ -122,8 +149,8 @@ function closeRun(turn: Turn, status: RunStatus, failure: Failure | undefined): 
 /** Ends the run if all its steps are over. */
 export function finishIfOver(turn: Turn): void {
   const { run } = turn;
-  if (turn.at) return;
-  if (isFinal(run.status) || run.evaluatingOutput || !run.steps.every((step) => isOver(step.status))) return;
+  if (turn.at || isFinal(run.status) || run.broken || run.evaluatingOutput) return;
+  if (!run.steps.every((step) => isOver(step.status))) return;
   if (run.closing) return endRun(turn, run.closing.status, run.closing.failure);
   if (run.cancel) return endCancelled(turn);
   const output = turn.plan.bindOutput(scopeOf(turn));

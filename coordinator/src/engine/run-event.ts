@@ -60,7 +60,7 @@ export type RunEvent =
   /** A lane may have room for a step of the ready queue. */
   | { kind: "admit"; step: number; item?: number }
   | { kind: "evaluated"; stepId: string; evaluation: Evaluation }
-  | { kind: "cancel"; reason: string }
+  | ({ kind: "cancel"; reason: string } & Partial<Pick<OperateEvent, "by" | "id">>)
   /** A person does something with an assignment. */
   | { kind: "assignment"; stepId: string; person: string; act: AssignmentAct }
   /** Somebody sends a message; `key` tells a repetition, "" asks for no such thing. */
@@ -68,7 +68,34 @@ export type RunEvent =
   /** The run that an attempt is has ended. */
   | { kind: "child-ended"; stepId: string; childId: string; status: RunStatus; output?: Value; failure?: Failure }
   /** Something may be due. */
-  | { kind: "wake" };
+  | { kind: "wake" }
+  | OperateEvent;
+
+/** What people do to runs beside cancelling them. */
+export type Operation =
+  | { kind: "pause" }
+  | { kind: "resume" }
+  /** Ends the run at once, without grace. */
+  | { kind: "terminate" }
+  | {
+      kind: "update";
+      priority?: number;
+      setLabels?: Readonly<Record<string, string>>;
+      removeLabels?: readonly string[];
+    }
+  /** Steps that broke the run get new attempts; none named: all of them. `input` stands in for what the expressions give. */
+  | { kind: "retry"; steps: readonly string[]; input?: Value }
+  /** The step counts as done, with this output or without one. */
+  | { kind: "skip"; step: string; output?: Value };
+
+/** `by` and `reason` are for the history; `id` names a bulk operation. */
+export interface OperateEvent {
+  kind: "operate";
+  operation: Operation;
+  by: string;
+  reason: string;
+  id?: string;
+}
 
 export type AssignmentAct =
   | { kind: "claim" | "release" }
@@ -101,6 +128,8 @@ export interface RunRecord {
   waitedMs?: number;
   runStatus?: RunStatus;
   note?: string;
+  /** Who asked for it. */
+  by?: string;
 }
 
 /** What must happen because of an event. Rows (ready, bind) are written in the same commit; the rest is done after it. */
@@ -152,7 +181,13 @@ export type Effect =
     }
   | { kind: "cancel-child"; step: StepPlan; childId: string }
   /** The run has ended, and the step that started it must hear so. */
-  | { kind: "tell-parent"; output?: Value };
+  | { kind: "tell-parent"; output?: Value }
+  /** The columns `priority` and `labels` follow the run. */
+  | { kind: "columns" }
+  /** The run has broken at this step, for this reason: whoever waits is told, and it is listed. */
+  | { kind: "broken"; step: StepPlan; reason: string }
+  /** The run is BROKEN no more. */
+  | { kind: "mended" };
 
 /**
  * changed: the run differs and must be stored. unchanged: the event makes no sense now, and `why` says why.
@@ -188,7 +223,17 @@ export type Unchanged =
   | "not-awaited"
   | "claimed"
   | "mailbox-full"
-  | "not-due";
+  | "not-due"
+  /** The run is as it was asked to be. */
+  | "already"
+  /** The bulk operation was applied before. */
+  | "applied"
+  | "not-broken"
+  /** The step did not break the run. */
+  | "step-not-broken"
+  /** Others read the step's output without asking whether there is one. */
+  | "output-needed"
+  | "too-many-labels";
 
 /** All that is not in the run: time, chance and room, given by the caller so that `advance` stays a function. */
 export interface Context {

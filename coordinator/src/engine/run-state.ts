@@ -2,6 +2,7 @@
  * The state of a run, as small as decisions need it: the run row is a header, values live in history rows.
  *
  *   run    RUNNING ──► SUCCEEDED | FAILED | CANCELLED | EXPIRED      (final, immutable)
+ *          RUNNING ◄─► PAUSED | BROKEN      (held: nothing new starts, what runs may end; hold.ts, broken.ts)
  *
  *   step   PENDING ─► READY ─► DISPATCHED ─► RUNNING ─► SUCCEEDED
  *             │         ▲          │            │    └─► FAILED | EXPIRED
@@ -13,9 +14,10 @@
  * E1. A lease is current from its dispatch until it is superseded or its step ends; a step has at most one.
  * E2. A report that does not carry the current lease changes no step.
  * E3. `attempt` counts leases given and only grows; `failures` counts attempts that failed; `lost` those whose worker vanished.
- * E4. A final step never changes; a final run changes nothing and accepts nothing.
+ * E4. A final step never changes, unless an operator mends a BROKEN run by it; a final run changes nothing and accepts nothing.
  * E5. Every state of a live run has a deadline: `wakeupAtMs` is never later than the earliest.
  * E6. After a cancel was asked for nothing is dispatched any more and no success is recorded.
+ * E7. While a run is held no step is begun or dispatched.
  */
 import { type Failure, RunStatus, StepStatus } from "@taskmesh/proto";
 import type { ItemMap } from "./item-map.js";
@@ -93,9 +95,10 @@ export interface RunState {
   readonly namespaceId: number;
   readonly namespace: string;
   readonly acceptedAtMs: number;
+  /** Moved by `extraMs` from what the run was accepted with. */
   deadlineAtMs: number;
-  readonly priority: number;
-  readonly labels: Readonly<Record<string, string>>;
+  priority: number;
+  labels: Readonly<Record<string, string>>;
   /** W3C trace context of the caller. */
   readonly trace?: Readonly<Record<string, string>>;
   status: RunStatus;
@@ -121,6 +124,14 @@ export interface RunState {
   timed?: { readonly timeoutMs: number; readonly startedAtMs: number };
   /** What tokens of the run are made with (contracts/callback-token.ts); absent where its chain hands out none. */
   secret?: string;
+  /** Time that did not count for the run's deadline; absent: none. */
+  extraMs?: number;
+  /** While BROKEN. `paused`: it was PAUSED before, and will be again. */
+  broken?: { sinceMs: number; untilMs: number; steps: readonly number[]; paused?: true };
+  /** The newest bulk operation that was applied to the run: each is applied once. */
+  operation?: string;
+  /** By step index: failures whose fallback value is being evaluated off the engine. */
+  catching?: Readonly<Record<number, Failure>>;
   readonly input: Value;
   /** The step that started this run; absent: nobody's. */
   readonly parent?: ParentRef;
@@ -194,6 +205,10 @@ export const pendingStep = (): StepState => ({
   endedAtMs: 0,
   late: 0,
 });
+
+/** Whether the run waits for somebody: nothing new of it starts. */
+export const isHeld = (status: RunStatus): boolean =>
+  status === RunStatus.RUN_STATUS_PAUSED || status === RunStatus.RUN_STATUS_BROKEN;
 
 /** Whether the run has ended. */
 export const isFinal = (status: RunStatus): boolean => status >= RunStatus.RUN_STATUS_SUCCEEDED;

@@ -40,7 +40,8 @@ export function noteFirstStart(run: RunState): void {
   }
   if (startedAtMs === Infinity) return;
   run.timed = { ...timed, startedAtMs };
-  run.deadlineAtMs = deadlineOf(run.deadlineAtMs, run.timed);
+  const { extraMs = 0 } = run;
+  run.deadlineAtMs = deadlineOf(run.deadlineAtMs - extraMs, run.timed) + extraMs;
 }
 
 /** The deadline of a run whose time counts from its start; `latestMs`: the one that it was accepted with. */

@@ -5,10 +5,11 @@
  */
 import { EventKind } from "@taskmesh/proto";
 import { startChild } from "./children.js";
+import { holdStep } from "./hold.js";
 import { beginJoin, mayBegin } from "./joins.js";
 import type { StepPlan, Value } from "./plan.js";
 import { failStep, finishIfOver } from "./run-end.js";
-import { isFinal, type StepState, StepStatus } from "./run-state.js";
+import { isHeld, RunStatus, type StepState, StepStatus } from "./run-state.js";
 import { evaluationFailure, inputOf } from "./step-input.js";
 import { editStep, move, record, scopeOf, type Turn } from "./turn.js";
 import { beginWait } from "./waits.js";
@@ -16,14 +17,23 @@ import { beginWait } from "./waits.js";
 /** Starts every step of `candidates` whose needs are over, and those that this in turn makes startable; ends the run if none is left. */
 export function startReady(turn: Turn, candidates: Iterable<number>): void {
   if (turn.at) return;
+  if (isHeld(turn.run.status)) return finishIfOver(turn); // E7
+  // Within a start, what a caught failure makes startable waits its turn: chains of them must not grow the stack.
+  if (turn.starting) {
+    turn.starting.push(...candidates);
+    return;
+  }
   const queue = [...candidates];
-  for (let at = 0; at < queue.length && !isFinal(turn.run.status); at++) {
+  turn.starting = queue;
+  // A step that fails on the way may end or break the run.
+  for (let at = 0; at < queue.length && turn.run.status === RunStatus.RUN_STATUS_RUNNING; at++) {
     const index = queue[at]!;
     const plan = turn.plan.steps[index]!;
     if (turn.run.steps[index]!.status !== StepStatus.STEP_STATUS_PENDING) continue;
     if (!mayBegin(turn.run, plan)) continue;
     if (beginStep(turn, plan) === "over") queue.push(...plan.neededBy);
   }
+  delete turn.starting;
   finishIfOver(turn);
 }
 
@@ -33,7 +43,8 @@ function beginStep(turn: Turn, plan: StepPlan): "begun" | "over" {
     failStep(turn, plan.index, failed);
     return "begun";
   }
-  const condition = plan.condition?.(scopeOf(turn, plan.index));
+  // An input that an operator has given is to be used.
+  const condition = turn.run.steps[plan.index]!.input ? undefined : plan.condition?.(scopeOf(turn, plan.index));
   if (condition?.kind === "failed") {
     failStep(turn, plan.index, evaluationFailure(condition.error));
     return "begun";
@@ -72,6 +83,10 @@ export function skipStep(turn: Turn, index: number): void {
  * Answers whether it was dispatched.
  */
 export function offerStep(turn: Turn, plan: StepPlan, fromQueue = false): boolean {
+  if (isHeld(turn.run.status)) {
+    holdStep(turn, plan);
+    return false;
+  }
   const bound = inputOf(turn, plan);
   if (bound === "failed") return false;
   if (plan.child && bound !== "deferred") return startChild(turn, plan, bound);

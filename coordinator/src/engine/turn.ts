@@ -20,6 +20,8 @@ export interface Turn {
   items?: Map<string, ItemChange>;
   /** How the last item that failed in this turn did. */
   itemFailure?: Failure;
+  /** While steps are being started: those to look at next. */
+  starting?: number[];
 }
 
 /** The item that a turn is about, and how it ended. */
@@ -66,14 +68,15 @@ export function move(turn: Turn, step: number, status: StepStatus, attempt: numb
   moves.push({ step, status, attempt, ...(retryAtMs === undefined ? {} : { retryAtMs }) });
 }
 
-/** What the expressions of the run, or of one of its steps, read now. */
-export function scopeOf(turn: Turn, index = -1): Scope {
+/** What the expressions of the run, or of one of its steps, read now; `error`: those that answer a failure. */
+export function scopeOf(turn: Turn, index = -1, error?: Failure): Scope {
   const { run, plan } = turn;
   const step = plan.steps[index];
   return {
     run: aboutRun(run, plan.method),
     input: run.input,
     outputs: step ? seenBy(step, run.steps[index]!, run.outputs) : run.outputs,
+    ...(error ? { error } : {}),
   };
 }
 

@@ -25,6 +25,8 @@ export interface EffectsDeps {
   ended(draft: Draft): void;
   /** Begins the run of an attempt, asks it to stop, tells the step that it has ended; each calls `done` when it can't be lost any more. */
   children: Pick<Children, "start" | "cancel" | "tell">;
+  /** The run waits for an operator. */
+  broken(draft: Draft): void;
   /** W3C trace context of an attempt; undefined: the run has none. */
   traceOf(run: RunState, report: Report): TraceHeaders | undefined;
   /** What an earlier attempt kept for the next. */
@@ -56,6 +58,7 @@ export function performEffects(deps: EffectsDeps, draft: Draft, confirmed: () =>
       performKin(deps, run, effect, done);
     } else if (effect.kind === "enqueue") deps.windows.queued(run, effect.step);
     else if (effect.kind === "ended") deps.ended(draft);
+    else if (effect.kind === "broken" && run.broken) deps.broken(draft);
   }
   if (run.wakeupAtMs > 0) deps.wakeAt(run.wakeupAtMs);
   deps.notices.notify(run.id);

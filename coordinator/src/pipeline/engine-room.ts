@@ -125,6 +125,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       results.ended(draft);
       spans.ended(draft.write.run, draft.plan.method);
     },
+    broken: (draft: Parameters<Results["ended"]>[0]) => results.ended(draft),
     traceOf: (run: RunState, report: Report) =>
       run.trace && tracing.announce(run.trace, attemptSpanKey({ runId: run.id, ...report })),
     checkpointOf: (run: RunState, { stepId, item }: Report) => reports.checkpointOf(run.id, stepId, item),

@@ -6,6 +6,7 @@ import type { Failure } from "@taskmesh/proto";
 import { type Logger, payloadBytesMax, sha256, sleep } from "@taskmesh/runtime";
 import { encodeItems } from "../contracts/cel/items.js";
 import { createEvaluationThread } from "../contracts/evaluation.js";
+import { ruleFor } from "../engine/catch.js";
 import { itemsReference } from "../engine/items.js";
 import { seenBy } from "../engine/joins.js";
 import type { ChainPlan, Evaluated, Scope, StepPlan, Value } from "../engine/plan.js";
@@ -111,11 +112,14 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
     const index = stepId === "" ? undefined : stepIndex(plan, stepId);
     const step = index === undefined ? undefined : plan.steps[index]!;
     const scope = await scopeFor(run, plan, step);
-    const condition = step && (await decide(plan, step, scope));
-    if (condition?.kind === "failed") return failed(condition.error);
-    if (condition?.kind === "value" && !condition.value) return { kind: "skip" };
-    if (step?.each) return open(run, plan, step, scope);
-    const bound = await bind(plan, step, scope);
+    const failure = index === undefined ? undefined : run.catching?.[index];
+    const condition = step && !failure && (await decide(plan, step, scope));
+    if (condition && condition.kind === "failed") return failed(condition.error);
+    if (condition && condition.kind === "value" && !condition.value) return { kind: "skip" };
+    if (step?.each && !failure) return open(run, plan, step, scope);
+    const bound = await (step && failure
+      ? bindFallback(plan, step, { ...scope, error: failure })
+      : bind(plan, step, scope));
     if (bound.kind === "failed") return failed(bound.error);
     if (bound.kind === "deferred") return tooCostly;
     if (bound.value.length > payloadBytesMax) {
@@ -149,6 +153,14 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
     const cheap = step ? step.bindInput(scope) : plan.bindOutput(scope);
     if (cheap.kind !== "deferred") return cheap;
     return step ? thread.input(plan, step.index, scope) : thread.output(plan, scope);
+  };
+
+  const bindFallback = async (plan: ChainPlan, step: StepPlan, scope: Scope): Promise<Evaluated<Uint8Array>> => {
+    const rule = scope.error && ruleFor(step, scope.error);
+    const cheap = rule?.bindOutput?.(scope);
+    if (!rule || !cheap)
+      return { kind: "failed", error: { reason: "EXPRESSION_FAILED", message: "no rule is for it" } };
+    return cheap.kind === "deferred" ? thread.fallback(plan, step.index, step.catches!.indexOf(rule), scope) : cheap;
   };
 
   const attempt = async (run: RunState, plan: ChainPlan, stepId: string): Promise<void> => {

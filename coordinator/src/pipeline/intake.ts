@@ -6,6 +6,7 @@ import type { Effect, RunEvent } from "../engine/run-event.js";
 import { inFlight, type RunState, type StepState, someState, stateOf } from "../engine/run-state.js";
 import type { RunStore } from "../store/run-store.js";
 import { toStartStep } from "./effects.js";
+import { refusedOperation } from "./operated.js";
 import type { Pipeline } from "./pipeline.js";
 import type { AttemptRef, BindVerdict, Intake, StartCommand } from "./ports.js";
 import type { Reports } from "./reports.js";
@@ -75,11 +76,11 @@ export function createIntake(deps: IntakeDeps): Intake {
       return started;
     },
 
-    async cancelRun(namespaceId, runId, reason) {
-      const settled = await event(runId, { kind: "cancel", reason }, namespaceId);
+    async cancelRun(namespaceId, runId, reason, more = {}) {
+      const settled = await event(runId, { kind: "cancel", reason, ...more }, namespaceId);
       if (settled.verdict === "unknown-run") throw runNotFound(runId);
-      if (settled.verdict === "changed" || settled.why === "cancelling") return;
-      if (settled.run.status === RunStatus.RUN_STATUS_CANCELLED) return;
+      if (settled.verdict === "changed") return "changed";
+      if (settled.why === "cancelling" || settled.run.status === RunStatus.RUN_STATUS_CANCELLED) return "unchanged";
       throw runEnded(settled.run);
     },
 
@@ -89,6 +90,12 @@ export function createIntake(deps: IntakeDeps): Intake {
       const bytes = about.act.kind === "complete" ? about.act.value.bytes?.length : 0;
       const settled = await event(runId, { kind: "assignment", ...about }, namespaceId, bytes);
       return assignmentAnswer(settled, runId, about.stepId);
+    },
+
+    async operate(namespaceId, runId, about) {
+      const settled = await event(runId, about, namespaceId);
+      if (settled.verdict === "unknown-run") throw runNotFound(runId);
+      return settled.verdict === "changed" ? "changed" : refusedOperation(settled, about.operation);
     },
 
     async bind(ref, sessionId, startedAtMs, sinceReportMs, report): Promise<BindVerdict> {
@@ -199,6 +206,7 @@ export function runNotFound(runId: string) {
   });
 }
 
+/** FAILED_PRECONDITION for a run whose status is final. */
 export function runEnded(run: RunState) {
   const name = RunStatus[run.status]?.replace("RUN_STATUS_", "") ?? String(run.status);
   return statusError({

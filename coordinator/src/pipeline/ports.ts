@@ -5,7 +5,7 @@
 import type { StartStep } from "@taskmesh/proto";
 import type { Lane } from "@taskmesh/runtime";
 import type { ChainPlan, Value } from "../engine/plan.js";
-import type { AssignmentAct } from "../engine/run-event.js";
+import type { AssignmentAct, OperateEvent } from "../engine/run-event.js";
 import type { ParentRef } from "../engine/run-state.js";
 
 /** Names one attempt; `lease` fences it. */
@@ -62,11 +62,19 @@ export interface Message {
 /** current: bound (or was already); cancelling: bound, but its run was cancelled; stale: superseded or ended, drop it. */
 export type BindVerdict = "current" | "cancelling" | "stale";
 
+/** unchanged: the run was so already. */
+export type Operated = "changed" | "unchanged";
+
 export interface Intake {
   /** Accepts a run. Rejects: ALREADY_EXISTS / IDEMPOTENCY_KEY_REUSED, UNAVAILABLE, RESOURCE_EXHAUSTED / OVERLOADED. */
   startRun(command: StartCommand): Promise<{ runId: string; existing: boolean }>;
   /** Rejects: NOT_FOUND / RUN_NOT_FOUND, FAILED_PRECONDITION / RUN_ENDED. */
-  cancelRun(namespaceId: number, runId: string, reason: string): Promise<void>;
+  cancelRun(namespaceId: number, runId: string, reason: string, more?: { by?: string; id?: string }): Promise<Operated>;
+  /**
+   * Pauses, resumes, terminates, changes, mends. Rejects: NOT_FOUND / RUN_NOT_FOUND, STEP_NOT_FOUND, FAILED_PRECONDITION / RUN_ENDED,
+   * RUN_CANCELLING, RUN_NOT_BROKEN, STEP_NOT_BROKEN, INVALID_ARGUMENT / OUTPUT_NEEDED.
+   */
+  operate(namespaceId: number, runId: string, event: OperateEvent): Promise<Operated>;
   /**
    * Sends a message. Rejects: NOT_FOUND / RUN_NOT_FOUND, SIGNAL_UNKNOWN, FAILED_PRECONDITION / RUN_ENDED, SIGNAL_NOT_AWAITED,
    * RESOURCE_EXHAUSTED / SIGNALS_FULL; for a callback ALREADY_EXISTS / CALLBACK_USED, FAILED_PRECONDITION / CALLBACK_CLOSED.

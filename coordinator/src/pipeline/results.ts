@@ -24,7 +24,7 @@ export class Results {
     };
   }
 
-  /** A committed draft ended its run. */
+  /** A committed draft ended its run, or broke it: whoever waits is told at once. */
   ended(draft: Draft): void {
     const { run, records } = draft.write;
     const listeners = this.#waiting.get(run.id);
@@ -34,7 +34,7 @@ export class Results {
     const result: RunResult = {
       namespaceId: run.namespaceId,
       status: run.status,
-      ...(end?.payload ? { output: end.payload } : {}),
+      ...(end?.payload && run.endedAtMs > 0 ? { output: end.payload } : {}),
       ...(run.failure ? { failure: run.failure } : {}),
     };
     for (const listener of listeners) listener(result);

@@ -223,6 +223,7 @@ function inOrder(spec: ChainSpec): ChainSpec {
   const ordered = (step: StepSpec): StepSpec => ({
     ...step,
     input: sortedMap<Expression>(step.input),
+    onFailure: step.onFailure.map((rule) => ({ ...rule, output: sortedMap<Expression>(rule.output) })),
     signal: step.signal && { ...step.signal, output: sortedMap(step.signal.output) },
     human: step.human && { ...step.human, output: sortedMap(step.human.output) },
     callback: step.callback && { ...step.callback, output: sortedMap(step.callback.output) },

@@ -14,11 +14,15 @@ export type Given = { $case: "payload"; value: Payload } | { $case: "json"; valu
 export interface Wanted {
   contract: Contract;
   side: Side;
+  /** Of the status, where it is wrong; default INPUT_INVALID. */
+  reason?: "INPUT_INVALID" | "OUTPUT_INVALID";
+  /** It is kept as a payload whatever its size. */
+  stored?: boolean;
 }
 
 /** The checked message as a value, stored beforehand if it is large. Rejects: INVALID_ARGUMENT / INPUT_INVALID. */
 export async function readGiven(db: Database, namespaceId: number, wanted: Wanted, given: Given): Promise<Value> {
-  const { contract, side } = wanted;
+  const { contract, side, reason = "INPUT_INVALID", stored = false } = wanted;
   if (given?.$case === "payload" && given.value.data?.$case === "reference") {
     return readStored(db, namespaceId, wanted, given.value, given.value.data.value);
   }
@@ -26,21 +30,21 @@ export async function readGiven(db: Database, namespaceId: number, wanted: Wante
   if (given?.$case === "payload") {
     bytes = given.value.data?.$case === "inline" ? given.value.data.value : new Uint8Array(0);
     const violations = checkMessage(contract, side)(bytes);
-    if (violations.length > 0) throw invalid("INPUT_INVALID", violations);
+    if (violations.length > 0) throw invalid(reason, violations);
   } else {
     const read = jsonToBytes(contract, side, given?.value ?? "{}");
-    if (!read.ok) throw invalid("INPUT_INVALID", read.violations);
+    if (!read.ok) throw invalid(reason, read.violations);
     bytes = read.bytes;
   }
   const value = { contract: contract.fingerprint, sizeBytes: bytes.length, sha256: sha256(bytes) };
-  if (bytes.length <= inlineBytesMax) return { ...value, bytes };
+  if (bytes.length <= inlineBytesMax && !stored) return { ...value, bytes };
   return { ...value, reference: await putPayload(db, namespaceId, bytes) };
 }
 
 async function readStored(
   db: Database,
   namespaceId: number,
-  { contract, side }: Wanted,
+  { contract, side, reason = "INPUT_INVALID", stored = false }: Wanted,
   payload: Payload,
   reference: string,
 ): Promise<Value> {
@@ -53,17 +57,20 @@ async function readStored(
   if (bytes.length > payloadBytesMax)
     throw statusError({ reason: "PAYLOAD_TOO_LARGE", message: `the ${side} has ${bytes.length} bytes` });
   const violations = checkMessage(contract, side)(bytes);
-  if (violations.length > 0) throw invalid("INPUT_INVALID", violations);
+  if (violations.length > 0) throw invalid(reason, violations);
   const value = {
     contract: contract.fingerprint,
     sizeBytes: bytes.length,
     sha256: payload.sha256.length === 32 ? payload.sha256 : sha256(bytes),
   };
-  return bytes.length <= inlineBytesMax ? { ...value, bytes } : { ...value, reference };
+  return bytes.length <= inlineBytesMax && !stored ? { ...value, bytes } : { ...value, reference };
 }
 
 /** INVALID_ARGUMENT with every violation. */
-export function invalid(reason: "INPUT_INVALID" | "ARGUMENT_INVALID", violations: readonly Violation[]): StatusError {
+export function invalid(
+  reason: "INPUT_INVALID" | "OUTPUT_INVALID" | "ARGUMENT_INVALID",
+  violations: readonly Violation[],
+): StatusError {
   const first = violations[0]!;
   const more = violations.length > 1 ? ` (and ${violations.length - 1} more)` : "";
   return statusError({

@@ -28,12 +28,15 @@ import type { Results, RunResult } from "../pipeline/results.js";
 import type { Database } from "../store/db.js";
 import { readProgress } from "../store/reports.js";
 import { listRuns, readEnd, readEvents, readLogs } from "../store/run-reads.js";
-import { loadRuns, readSteps, type StoredRun } from "../store/runs.js";
+import { readSteps } from "../store/runs.js";
 import { completeCallback } from "./callbacks.js";
 import { type CallContext, type Send, serverStream, unary } from "./calls.js";
+import { findPlanned, findRun } from "./find-run.js";
 import { hasControl, invalid, readGiven } from "./given-value.js";
 import { listItems } from "./item-view.js";
 import { readPageToken, writePageToken } from "./page-token.js";
+import { checkLabels, checkPriority } from "./request-checks.js";
+import { runOperations } from "./run-operations.js";
 import { toRunProgress } from "./run-progress.js";
 import { describeRun, summarizeRun, toRunEvent } from "./run-view.js";
 import { readSignal } from "./signals.js";
@@ -56,7 +59,7 @@ const pageSizeMax = 1_000;
 const waitMsMax = 60_000;
 /** Events read at once for one watcher. */
 const watchPageMax = 200;
-const bounds = { keyChars: 256, labels: 32, labelChars: 128, priority: 100, timeoutMs: 10 * 365 * 24 * 3600 * 1000 };
+const bounds = { keyChars: 256, timeoutMs: 10 * 365 * 24 * 3600 * 1000 };
 
 /** Makes the service. */
 export function createRunService(deps: RunServiceDeps): RunServiceServer {
@@ -72,6 +75,7 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
       const stored = await findRun(deps, id, runId);
       return { run: summarizeRun(stored.run, stored) };
     }),
+    ...runOperations(deps),
     watchRun: serverStream((request, send, context) => watch(deps, request, send, context)),
     getLogs: unary(async ({ namespace, runId, stepId }) => {
       const { id } = await deps.namespaces.resolve(namespace);
@@ -136,18 +140,8 @@ function checkStart(request: StartRunRequest): { timeoutMs: number | undefined; 
   if (request.idempotencyKey.length > bounds.keyChars)
     bad("idempotency_key", `has ${request.idempotencyKey.length} characters; at most ${bounds.keyChars} are allowed`);
   if (hasControl(request.idempotencyKey)) bad("idempotency_key", "has control characters; use printable ones");
-  const labels = Object.entries(request.labels);
-  if (labels.length > bounds.labels) bad("labels", `are ${labels.length}; at most ${bounds.labels} are allowed`);
-  for (const [key, value] of labels) {
-    if (key === "" || key.length > bounds.labelChars || value.length > bounds.labelChars || hasControl(key + value)) {
-      bad(
-        `labels["${key.slice(0, 32)}"]`,
-        `key and value must be 1 (0 for the value) to ${bounds.labelChars} printable characters`,
-      );
-    }
-  }
-  if (Math.abs(request.priority) > bounds.priority)
-    bad("priority", `is ${request.priority}; it must be between -${bounds.priority} and ${bounds.priority}`);
+  checkLabels(request.labels, "labels", bad);
+  checkPriority(request.priority, bad);
   const { timeout } = request;
   const timeoutMs = timeout ? Number(timeout.seconds) * 1000 + Math.floor(timeout.nanos / 1e6) : undefined;
   if (timeoutMs !== undefined && !(timeoutMs > 0 && timeoutMs <= bounds.timeoutMs))
@@ -157,23 +151,6 @@ function checkStart(request: StartRunRequest): { timeoutMs: number | undefined; 
   if (startAtMs !== undefined && startAtMs > Date.now() + bounds.timeoutMs) bad("start_at", "is over ten years ahead");
   if (violations.length > 0) throw invalid("ARGUMENT_INVALID", violations);
   return { timeoutMs, startAtMs };
-}
-
-async function findRun(deps: RunServiceDeps, namespaceId: number, runId: string): Promise<StoredRun> {
-  if (!isRunId(runId)) throw runNotFound(runId);
-  const stored = (await loadRuns(deps.db, [runId])).get(runId);
-  if (!stored || stored.run.namespaceId !== namespaceId) throw runNotFound(runId);
-  return stored;
-}
-
-async function findPlanned(
-  deps: RunServiceDeps,
-  namespaceId: number,
-  runId: string,
-): Promise<StoredRun & { plan: ChainPlan }> {
-  const stored = await findRun(deps, namespaceId, runId);
-  const plan = await deps.plans.pinned(namespaceId, stored.method, stored.chainVersion, stored.contract);
-  return { ...stored, plan };
 }
 
 async function getRun(deps: RunServiceDeps, request: GetRunRequest): Promise<GetRunResponse> {
@@ -206,7 +183,7 @@ export async function getResult(
   try {
     for (;;) {
       const found = await lookForEnd(deps, id, runId);
-      if (found.status >= RunStatus.RUN_STATUS_SUCCEEDED) return found;
+      if (found.status >= RunStatus.RUN_STATUS_BROKEN) return found;
       const left = endAt - performance.now();
       if (left <= 0 || context.signal.aborted || deps.draining().aborted) return found;
       await deps.notices.pause([context.signal, deps.draining(), given.signal], left);
@@ -225,7 +202,10 @@ async function lookForEnd(deps: RunServiceDeps, namespaceId: number, runId: stri
     [runId],
   );
   if (!row || row.namespace_id !== namespaceId) throw runNotFound(runId);
-  if (!isFinal(row.status)) return { status: row.status, output: undefined, failure: undefined };
+  if (!isFinal(row.status)) {
+    const broken = row.status === RunStatus.RUN_STATUS_BROKEN ? await findRun(deps, namespaceId, runId) : undefined;
+    return { status: broken?.run.status ?? row.status, output: undefined, failure: broken?.run.failure };
+  }
   const end = await readEnd(deps.db, runId);
   return { status: row.status, output: end?.payload && toPayload(end.payload), failure: end?.body.failure };
 }

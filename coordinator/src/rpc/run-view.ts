@@ -33,10 +33,14 @@ type Summary = Pick<
   RunState,
   "id" | "namespace" | "status" | "priority" | "labels" | "acceptedAtMs" | "endedAtMs" | "deadlineAtMs" | "lastSeq"
 > &
-  Partial<Pick<RunState, "failure" | "cancel" | "parent">>;
+  Partial<Pick<RunState, "failure" | "cancel" | "parent" | "broken">>;
 
 /** The run without its steps. */
-export function summarizeRun(run: Summary, pinned: Pick<StoredRun, "method" | "chainVersion" | "contract">): Run {
+export function summarizeRun(
+  run: Summary,
+  pinned: Pick<StoredRun, "method" | "chainVersion" | "contract">,
+  plan?: ChainPlan,
+): Run {
   return {
     namespace: run.namespace,
     runId: run.id,
@@ -56,6 +60,9 @@ export function summarizeRun(run: Summary, pinned: Pick<StoredRun, "method" | "c
     parentRunId: run.parent?.runId ?? "",
     parentStepId: run.parent?.stepId ?? "",
     depth: run.parent?.depth ?? 0,
+    brokenSince: toTimestamp(run.broken?.sinceMs ?? 0),
+    brokenUntil: toTimestamp(run.broken?.untilMs ?? 0),
+    brokenSteps: (plan && run.broken?.steps.map((index) => plan.steps[index]!.id)) ?? [],
   };
 }
 
@@ -69,7 +76,7 @@ export function describeRun(
   const histories = historiesOf(plan, events);
   const current = currentReports(run.steps, plan, show.progress);
   return {
-    run: { ...summarizeRun(run, found), progress: { percent: percentOf(run.steps, current), message: "" } },
+    run: { ...summarizeRun(run, found, plan), progress: { percent: percentOf(run.steps, current), message: "" } },
     input: show.payloads ? toPayload(run.input) : undefined,
     output: show.payloads && show.output ? toPayload(show.output) : undefined,
     steps: plan.steps.map((step) => ({
@@ -182,9 +189,15 @@ const attemptEnds: Partial<Record<EventKind, StepStatus>> = {
   [EventKind.EVENT_KIND_STEP_CANCELLED]: StepStatus.STEP_STATUS_CANCELLED,
 };
 
+const stepFailures = new Set([
+  EventKind.EVENT_KIND_STEP_FAILED,
+  EventKind.EVENT_KIND_STEP_EXPIRED,
+  EventKind.EVENT_KIND_STEP_CAUGHT,
+]);
+
 function applyToAttempt(history: History, event: StoredEvent): void {
   const { kind, body, atMs } = event;
-  if (kind === EventKind.EVENT_KIND_STEP_FAILED || kind === EventKind.EVENT_KIND_STEP_EXPIRED) {
+  if (stepFailures.has(kind)) {
     if (body.failure) history.failure = body.failure;
   }
   if (event.attempt === 0 || kind === EventKind.EVENT_KIND_COMPLETION_LATE) return;
@@ -226,6 +239,7 @@ export function toRunEvent(event: StoredEvent, plan: ChainPlan): RunEvent {
     })),
     executionMs: body.executionMs,
     note: notedKinds.has(event.kind) ? body.note : "",
+    actor: body.by,
     childRunId: event.kind === EventKind.EVENT_KIND_CHILD_STARTED ? body.note : "",
   };
 }
@@ -238,4 +252,11 @@ const notedKinds = new Set([
   EventKind.EVENT_KIND_ASSIGNMENT_RELEASED,
   EventKind.EVENT_KIND_ASSIGNMENT_COMMENTED,
   EventKind.EVENT_KIND_ASSIGNMENT_COMPLETED,
+  EventKind.EVENT_KIND_CANCEL_REQUESTED,
+  EventKind.EVENT_KIND_RUN_PAUSED,
+  EventKind.EVENT_KIND_RUN_RESUMED,
+  EventKind.EVENT_KIND_RUN_TERMINATED,
+  EventKind.EVENT_KIND_RUN_CHANGED,
+  EventKind.EVENT_KIND_STEP_RETRIED,
+  EventKind.EVENT_KIND_STEP_OVERRIDDEN,
 ]);

@@ -5,6 +5,8 @@ import type { Blob } from "./blob.js";
 /** A part of the statement: CTEs that use its parameters, numbered from `first`. */
 export interface Section {
   name: string;
+  /** Where sections of one name differ in their text. */
+  variant?: string;
   params: unknown[];
   sql(first: number): string;
 }

@@ -56,7 +56,8 @@ export function enqueues(writes: RunWrite[]): Section | undefined {
   from unnest($${n}::uuid[], $${n + 1}::smallint[], $${n + 2}::int[], $${n + 3}::text[], $${n + 4}::text[], $${n + 5}::smallint[],
     $${n + 6}::float8[], $${n + 7}::int[]) as r(run_id, step, namespace_id, task_queue, callee, priority, at, item)
   where r.run_id in (select id from ok)
-  on conflict (run_id, step, item) do update set ready_at = excluded.ready_at, claimed_until = null)`,
+  on conflict (run_id, step, item) do update set ready_at = excluded.ready_at,
+    priority = excluded.priority, claimed_until = null)`,
   };
 }
 

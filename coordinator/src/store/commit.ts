@@ -16,6 +16,8 @@ import type { RunState } from "../engine/run-state.js";
 import { Blob } from "./blob.js";
 import { wantedChildren } from "./children.js";
 import { assignmentSections } from "./commit-assignments.js";
+import { confirmedEffects, pendingEffects } from "./commit-effects.js";
+import { brokenRows, changedColumns, mendedRows } from "./commit-operations.js";
 import { blobPayload, blobText, instant, type Section, slice } from "./commit-parts.js";
 import { binds, dequeues, enqueues, itemSections, unbinds } from "./commit-places.js";
 import { arrayOf, type Db, textArray } from "./db.js";
@@ -88,6 +90,8 @@ export async function commitBatch(db: Db, commit: Commit): Promise<CommitResult>
   add(logs(byId, blob));
   for (const section of assignmentSections(byId)) add(section);
   for (const section of itemSections(byId, blob)) add(section);
+  add(brokenRows(byId));
+  add(mendedRows(byId));
   add(pendingEffects(commit));
   add(confirmedEffects(commit));
   const params: unknown[] = [Buffer.from(blob.done()).toString("base64")];
@@ -101,7 +105,7 @@ const blobCte = "bytes as materialized (select decode($1::text, 'base64') as blo
 const texts = new Map<string, string>();
 
 function statement(sections: Section[], { runs, events }: RunTables = partitionedTables): string {
-  const key = `${runs}: ${sections.map((section) => section.name).join("+")}`;
+  const key = `${runs}: ${sections.map(({ name, variant = "" }) => name + variant).join("+")}`;
   const known = texts.get(key);
   if (known) return known;
   let next = 2;
@@ -132,8 +136,10 @@ select array_to_string(array(select id from ok), ',') as ids, (extract(epoch fro
 function updates(writes: RunWrite[], blob: Blob): Section | undefined {
   if (writes.length === 0) return undefined;
   const states = writes.map(({ run }) => blobText(blob, encodeRunState(run)));
+  const more = changedColumns(writes);
   return {
     name: "updates",
+    ...(more ? { variant: "+columns" } : {}),
     params: [
       arrayOf(writes.map((w) => w.run.id)),
       arrayOf(writes.map((w) => w.expectedVersion)),
@@ -143,14 +149,16 @@ function updates(writes: RunWrite[], blob: Blob): Section | undefined {
       arrayOf(writes.map((w) => w.run.endedAtMs || null)),
       arrayOf(states.map((s) => s.offset)),
       arrayOf(states.map((s) => s.length)),
+      ...(more?.params ?? []),
     ],
     sql: (n) => `u as materialized (
   select * from unnest($${n}::uuid[], $${n + 1}::int[], $${n + 2}::smallint[], $${n + 3}::int[], $${n + 4}::float8[],
-    $${n + 5}::float8[], $${n + 6}::int[], $${n + 7}::int[]) as t(id, version, status, last_seq, wakeup, ended, off, len)),
+    $${n + 5}::float8[], $${n + 6}::int[], $${n + 7}::int[]${more?.types(n + 8) ?? ""})
+  as t(id, version, status, last_seq, wakeup, ended, off, len${more?.names ?? ""})),
 locked as materialized (select r.id, r.version from {runs} r join u on u.id = r.id order by r.id for update of r),
 updated as (
   update {runs} r set version = u.version + 1, status = u.status, last_seq = u.last_seq, wakeup_at = ${instant("u.wakeup")},
-    ended_at = ${instant("u.ended")}, state = ${slice("u.off", "u.len")}
+    ended_at = ${instant("u.ended")}, state = ${slice("u.off", "u.len")}${more?.sets ?? ""}
   from u, locked l where l.id = u.id and l.version = u.version and r.id = u.id and r.version = u.version returning r.id)`,
   };
 }
@@ -257,25 +265,5 @@ function logs(writes: RunWrite[], blob: Blob): Section | undefined {
   from unnest($${n}::uuid[], $${n + 1}::smallint[], $${n + 2}::int[], $${n + 3}::int[], $${n + 4}::int[], $${n + 5}::int[])
     as g(run_id, step, attempt, off, len, item)
   where g.run_id in (select id from ok) on conflict do nothing)`,
-  };
-}
-
-function pendingEffects(commit: Commit): Section | undefined {
-  if (commit.pending.length === 0) return undefined;
-  return {
-    name: "pending",
-    params: [commit.coordinatorId, commit.batchNo, arrayOf(commit.pending)],
-    sql: (n) => `pending as (
-  insert into effect_batches (coordinator_id, no, run_ids) values ($${n}::text, $${n + 1}::bigint, $${n + 2}::uuid[]))`,
-  };
-}
-
-function confirmedEffects(commit: Commit): Section | undefined {
-  if (commit.confirmed.length === 0) return undefined;
-  return {
-    name: "confirmed",
-    params: [commit.coordinatorId, arrayOf(commit.confirmed)],
-    sql: (n) => `confirmed as (
-  delete from effect_batches where coordinator_id = $${n}::text and no = any($${n + 1}::bigint[]))`,
   };
 }

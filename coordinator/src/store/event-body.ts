@@ -10,6 +10,7 @@ interface Stored {
   x?: number;
   r?: number;
   n?: string;
+  b?: string;
 }
 
 /** The row's body, "" if it has nothing to say. */
@@ -25,6 +26,7 @@ export function encodeEventBody(record: RunRecord): string {
   if (record.executionMs) body.x = record.executionMs;
   if (record.runStatus) body.r = record.runStatus;
   if (record.note) body.n = record.note;
+  if (record.by) body.b = record.by;
   const text = JSON.stringify(body);
   return text === "{}" ? "" : text;
 }
@@ -36,6 +38,8 @@ export interface EventBody {
   executionMs: number;
   runStatus: RunStatus;
   note: string;
+  /** Who asked for it. */
+  by: string;
 }
 
 export function decodeEventBody(bytes: Uint8Array | null): EventBody {
@@ -52,5 +56,6 @@ export function decodeEventBody(bytes: Uint8Array | null): EventBody {
     executionMs: body.x ?? 0,
     runStatus: (body.r ?? 0) as RunStatus,
     note: body.n ?? "",
+    by: body.b ?? "",
   };
 }

@@ -13,11 +13,14 @@ export interface ItemOutput {
   value: Value;
 }
 
-/** The outputs of a fan-out step's items, in their order. */
+/** The outputs of a fan-out step's items, in their order. What came before an operator had it begin again does not count. */
 export async function readItemOutputs(db: Db, runId: string, step: number): Promise<ItemOutput[]> {
   const rows = await db.query<{ item: number; body: Uint8Array | null; payload: Uint8Array }>(
     `select item, body, payload from events
-      where run_id = $1::uuid and step = $2::smallint and kind = ${EventKind.EVENT_KIND_ITEM_SUCCEEDED} order by item`,
+      where run_id = $1::uuid and step = $2::smallint and kind = ${EventKind.EVENT_KIND_ITEM_SUCCEEDED}
+        and seq > coalesce((select max(seq) from events where run_id = $1::uuid and step = $2::smallint
+          and kind = ${EventKind.EVENT_KIND_STEP_RETRIED}), 0)
+      order by item`,
     [runId, step],
   );
   return rows.map(({ item, body, payload }) => ({ item, key: decodeEventBody(body).note, value: toValue(payload) }));

@@ -67,6 +67,13 @@ const isTorn = (stored: StoredRun | undefined): boolean =>
     stored?.run.messages?.kept.some(({ value }) => value === unread)) ??
   false;
 
+/** Payloads of these are no outputs of steps: a run's result, the output of an item, an input that an operator gave. */
+const notOutputs = [
+  EventKind.EVENT_KIND_RUN_ENDED,
+  EventKind.EVENT_KIND_ITEM_SUCCEEDED,
+  EventKind.EVENT_KIND_STEP_RETRIED,
+].join(", ");
+
 async function readRuns(db: Db, ids: readonly string[]): Promise<Map<string, StoredRun>> {
   const list = arrayOf(ids);
   const [rows, values] = await Promise.all([
@@ -76,7 +83,7 @@ async function readRuns(db: Db, ids: readonly string[]): Promise<Map<string, Sto
     ),
     db.query<{ run_id: string; seq: number; kind: number; step: number | null; payload: Uint8Array }>(
       `select e.run_id::text as run_id, e.seq, e.kind, e.step, e.payload from unnest($1::uuid[]) as t(id) join events e on e.run_id = t.id
-        where e.payload is not null and e.kind not in (${EventKind.EVENT_KIND_RUN_ENDED}, ${EventKind.EVENT_KIND_ITEM_SUCCEEDED})`,
+        where e.payload is not null and e.kind not in (${notOutputs})`,
       [list],
     ),
   ]);
@@ -134,7 +141,7 @@ export function toStoredRun(row: RunRow): StoredRun {
     ...state,
     ...(row.items ? { items: readOpenItems(row.items, row.accepted) } : {}),
   };
-  run.deadlineAtMs = deadlineOf(row.deadline, run.timed);
+  run.deadlineAtMs = deadlineOf(row.deadline, run.timed) + (run.extraMs ?? 0);
   return { run, method: row.method, chainVersion: row.chain_version, contract: row.contract };
 }
 

@@ -1,6 +1,6 @@
 /** Runs: start, list, show, result, cancel, logs. */
 import { randomUUID } from "node:crypto";
-import { type JsonObject, type JsonValue, toBinary } from "@bufbuild/protobuf";
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import {
   CancelRunRequest,
   GetLogsResponse,
@@ -14,10 +14,11 @@ import {
 } from "@taskmesh/proto";
 import { isStatusError, type JsonPath, nearestName, shorten, status, statusError } from "@taskmesh/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { decodeBody } from "../body.js";
 import type { GatewayContext } from "../context.js";
 import { PAYLOAD_BYTES_MAX, payloadToJson, readPayload } from "../payloads.js";
 import { checkMethod, invalid, parseDurationMs, Query, refuseQuery, runIdOfPath } from "../query.js";
-import { failureToJson, meshType, readMessage, render } from "../render.js";
+import { failureToJson, render } from "../render.js";
 import { type JsonInput, readJsonBody, startRun, WAIT_MS_MAX, waitForResult } from "../start.js";
 
 const PAGE_SIZE_MAX = 1_000;
@@ -110,23 +111,6 @@ function readSignal({ value: body, lossyIntegers }: JsonInput, field: string): S
   // With an id of its own, a signal whose answer was lost can be sent again at another coordinator without a second one.
   const id = settings.id === "" ? `gateway-${randomUUID()}` : settings.id;
   return { ...settings, id, value: { $case: "json", value: JSON.stringify(value) } };
-}
-
-/** Reads a JSON object as a request message of taskmesh.v1. `others`: keys of the body that are not the message's. */
-function decodeBody<T>(
-  name: string,
-  codec: { decode(bytes: Uint8Array): T },
-  json: JsonObject,
-  others: readonly string[] = [],
-): T {
-  const parsed = readMessage(name, json);
-  if (parsed.ok) return codec.decode(toBinary(meshType(name), parsed.message));
-  const [first] = parsed.violations;
-  const other = first === undefined ? undefined : nearestName(first.field, others);
-  const hint = other === undefined ? "" : `; or did you mean ${JSON.stringify(other)}?`;
-  const message = `${first?.field || "the body"}: ${first?.message ?? "is invalid"}${hint}`;
-  const fieldViolations = parsed.violations.map(({ field, message: description }) => ({ field, description }));
-  throw statusError({ reason: "ARGUMENT_INVALID", message, fieldViolations });
 }
 
 async function list(context: GatewayContext, request: FastifyRequest): Promise<JsonObject> {

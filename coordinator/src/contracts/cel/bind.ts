@@ -18,6 +18,7 @@ import { callbackPath, callbackToken } from "../callback-token.js";
 import type { CheckedExpression } from "./check.js";
 import { Budget, OverBudget, setField } from "./convert.js";
 import { type CelInput, isCelError, runPlan } from "./engine-values.js";
+import { errorVariable } from "./error-variable.js";
 import { decodeItems } from "./items.js";
 import { compileProjection, MessageWriter, type Projection, project } from "./projection.js";
 import type { ScopeTypes } from "./scope-types.js";
@@ -221,6 +222,7 @@ export function compileVariables(
     return { kind: "value", value: variables };
   };
   const key = {};
+  const withError = expressions.some((e) => e.reading.error);
   return (scope) => {
     const known = scope.memo?.get(key) as Variables | undefined;
     if (known) return ofItem(scope, known);
@@ -259,6 +261,7 @@ export function compileVariables(
     }
     if (withRun) variables.bindings["run"] = runVariable(scope);
     if (withRun && types.callbacks.size > 0) variables.bindings["callback"] = callbackVariable(scope, types);
+    if (withError) variables.bindings["error"] = errorVariable(scope.error, types.errors ?? []);
     scope.memo?.set(key, variables);
     return ofItem(scope, variables);
   };

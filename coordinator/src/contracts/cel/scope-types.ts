@@ -37,6 +37,8 @@ export interface ScopeTypes {
   readonly callbacks: ReadonlySet<string>;
   /** Where the gateways are reached from outside. */
   readonly publicUrl: string;
+  /** Where expressions answer a failure and so read `error`: who knows the types of its details. */
+  readonly errors?: readonly Registry[];
   /** The message type that the checker knows under this name. */
   messageOf(celType: string): DescMessage | undefined;
   /** A text of the checker with its own names made readable. */
@@ -53,12 +55,19 @@ export const runFields: Readonly<Record<string, string>> = {
 
 /** Fields of `callback.<id>`. */
 export const callbackFields: Readonly<Record<string, string>> = { url: "string", token: "string" };
+/** Fields of `error`; the details are messages of types that only the action knows. */
+export const errorFields: Readonly<Record<string, string>> = {
+  reason: "string",
+  message: "string",
+  details: "list<dyn>",
+};
 
 export function createScopeTypes(
   input: { desc: DescMessage; registry: Registry },
   steps: readonly StepOutput[],
   opaque: ReadonlySet<string> = new Set(),
   callbacks: { ids: readonly string[]; publicUrl: string } = { ids: [], publicUrl: "" },
+  errors?: readonly Registry[],
 ): ScopeTypes {
   const environment = new Environment({
     unlistedVariablesAreDyn: false,
@@ -85,6 +94,10 @@ export function createScopeTypes(
   environment.registerVariable("input", names.register(input.desc, input.registry));
   environment.registerVariable("steps", "taskmesh_steps");
   environment.registerVariable("run", "taskmesh_run");
+  if (errors !== undefined) {
+    environment.registerType("taskmesh_error", { ctor: class {}, fields: { ...errorFields } });
+    environment.registerVariable("error", "taskmesh_error");
+  }
   return {
     environment,
     input: input.desc,
@@ -92,6 +105,7 @@ export function createScopeTypes(
     opaque,
     callbacks: new Set(callbacks.ids),
     publicUrl: callbacks.publicUrl,
+    ...(errors === undefined ? {} : { errors }),
     messageOf: (celType) => names.messages.get(celType),
     display: (text) => names.display(text),
   };
@@ -209,6 +223,7 @@ class TypeNames {
       .replaceAll("taskmesh_run", "run")
       .replaceAll(/taskmesh_callbacks?/g, "callback")
       .replaceAll("taskmesh_each", "each")
+      .replaceAll("taskmesh_error", "error")
       .replaceAll(/taskmesh_step_(\w+)/g, "steps.$1");
   }
 

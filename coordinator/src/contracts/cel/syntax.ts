@@ -10,7 +10,14 @@ import type { ASTNode } from "@marcbachmann/cel-js";
 import { nearestName } from "@taskmesh/runtime";
 import { functions, macros, methods } from "./functions.js";
 import { guardedStep, guardsOf, type Part, partsOf, union } from "./paths.js";
-import { callbackFields, isWellKnown, runFields, type ScopeTypes, type StepOutput } from "./scope-types.js";
+import {
+  callbackFields,
+  errorFields,
+  isWellKnown,
+  runFields,
+  type ScopeTypes,
+  type StepOutput,
+} from "./scope-types.js";
 
 /** A mistake in an expression; offsets in UTF-16 code units, `end` exclusive. */
 export interface ExpressionProblem {
@@ -41,6 +48,8 @@ export interface Reading {
   input: boolean;
   run: boolean;
   each: boolean;
+  /** Reads the failure that it answers. */
+  error: boolean;
   bare: BarePath | undefined;
   /** Deepest nesting of comprehensions. */
   depth: number;
@@ -87,6 +96,7 @@ class Reader {
     input: false,
     run: false,
     each: false,
+    error: false,
     bare: undefined,
     depth: 0,
     nodes: 0,
@@ -197,10 +207,10 @@ class Reader {
       this.stepNames(parts, node, place);
     } else if (root.name === "run") {
       this.reading.run = true;
-      const field = parts[1];
-      if (field !== undefined && runFields[field.name] === undefined) {
-        this.unknownField("run", field, Object.keys(runFields));
-      }
+      this.knownField("run", parts[1], runFields);
+    } else if (root.name === "error" && this.types.errors !== undefined) {
+      this.reading.error = true;
+      this.knownField("error", parts[1], errorFields);
     } else if (root.name === "callback") {
       this.callbackNames(parts);
     } else if (root.name === "each" && this.types.each) {
@@ -224,6 +234,10 @@ class Reader {
       });
     }
     if (callbackFields[field.name] === undefined) this.unknownField("callback", field, Object.keys(callbackFields));
+  }
+
+  private knownField(owner: string, field: Part | undefined, fields: Readonly<Record<string, string>>): undefined {
+    if (field !== undefined && fields[field.name] === undefined) this.unknownField(owner, field, Object.keys(fields));
   }
 
   private stepNames(parts: Part[], node: ASTNode, place: Place): undefined {
@@ -312,7 +326,8 @@ class Reader {
   private unknownName(part: Part, alone: boolean): undefined {
     if (part.name === "each")
       return this.problem("UNKNOWN_NAME", 'only the input of a fan-out reads "each"', part, { found: "each" });
-    const near = nearestName(part.name, ["input", "steps", "run", "callback"]);
+    const known = ["input", "steps", "run", "callback", ...(this.types.errors === undefined ? [] : ["error"])];
+    const near = nearestName(part.name, known);
     const quoted = alone ? `'${part.name}'` : undefined;
     const hint = near ?? quoted;
     const reason =
@@ -374,7 +389,8 @@ class Reader {
       const message = `${name}() nests more than ${comprehensionDepthMax} deep; do a part of the work in a step of its own`;
       return this.problem("TOO_LARGE", message, node);
     }
-    if (["input", "steps", "run", "callback", "each"].includes(variable.args)) {
+    const taken = ["input", "steps", "run", "callback", "each"].includes(variable.args);
+    if (taken || (variable.args === "error" && this.types.errors !== undefined)) {
       return this.problem("INVALID_NAME", `"${variable.args}" is taken; name the variable differently`, variable);
     }
     const inner = { ...place, depth, bound: union(place.bound, new Set([variable.args])) };

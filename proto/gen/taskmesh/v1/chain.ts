@@ -68,6 +68,7 @@ export function runTimeoutFromToJSON(object: RunTimeoutFrom): string {
 export enum OnUnhandled {
   ON_UNHANDLED_UNSPECIFIED = 0,
   ON_UNHANDLED_FAIL = 1,
+  /** ON_UNHANDLED_BREAK - The run becomes BROKEN and waits for an operator: RetryStep, SkipStep, CancelRun. */
   ON_UNHANDLED_BREAK = 2,
 }
 
@@ -207,6 +208,10 @@ export interface ChainSpec {
   description: string;
   /** What happens when a step fails and nothing catches it; default FAIL. */
   onUnhandled: OnUnhandled;
+  /** How long a BROKEN run waits for an operator before it fails; default 7 days. Only with BREAK. */
+  brokenTtl?:
+    | Duration
+    | undefined;
   /** From when run_timeout counts; default ACCEPTANCE. */
   runTimeoutFrom: RunTimeoutFrom;
 }
@@ -277,6 +282,8 @@ export interface StepSpec {
   taskQueue: string;
   /** Higher is sooner, -100 to 100; default: the run's. */
   priority: number;
+  /** What happens when the step has failed for good; the first rule that names the reason counts. At most 20. */
+  onFailure: FailureRule[];
   /** Lets time pass instead of calling. A step has exactly one thing that it does: `call`, `wait` or another of these. */
   wait?:
     | WaitSpec
@@ -342,6 +349,24 @@ export interface RepeatSpec {
     | undefined;
   /** Rounds after which the step fails; 1 to 1,000, default 100. */
   maxRounds: number;
+}
+
+/** FailureRule catches failures of a step, so that the run goes on. */
+export interface FailureRule {
+  /** Reasons of failures that it is for; empty: any. */
+  reasons: string[];
+  /** The step stays without an output, as if it were skipped. */
+  continue: boolean;
+  /**
+   * Instead of that: field of the callee's output message to its value, over what the step's input may read, and
+   * `error.reason`, `error.message`, `error.details`.
+   */
+  output: { [key: string]: Expression };
+}
+
+export interface FailureRule_OutputEntry {
+  key: string;
+  value?: Expression | undefined;
 }
 
 /** WaitSpec is a step that ends at an instant. It needs no worker, and while it waits nothing of it is in memory. One of both is set. */
@@ -527,6 +552,7 @@ function createBaseChainSpec(): ChainSpec {
     output: {},
     description: "",
     onUnhandled: 0,
+    brokenTtl: undefined,
     runTimeoutFrom: 0,
   };
 }
@@ -550,6 +576,9 @@ export const ChainSpec: MessageFns<ChainSpec> = {
     }
     if (message.onUnhandled !== 0) {
       writer.uint32(48).int32(message.onUnhandled);
+    }
+    if (message.brokenTtl !== undefined) {
+      Duration.encode(message.brokenTtl, writer.uint32(58).fork()).join();
     }
     if (message.runTimeoutFrom !== 0) {
       writer.uint32(64).int32(message.runTimeoutFrom);
@@ -621,6 +650,14 @@ export const ChainSpec: MessageFns<ChainSpec> = {
             message.onUnhandled = reader.int32() as any;
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.brokenTtl = Duration.decode(reader, reader.uint32());
+            continue;
+          }
           case 8: {
             if (tag !== 64) {
               break;
@@ -670,6 +707,11 @@ export const ChainSpec: MessageFns<ChainSpec> = {
         : isSet(object.on_unhandled)
         ? onUnhandledFromJSON(object.on_unhandled)
         : 0,
+      brokenTtl: isSet(object.brokenTtl)
+        ? Duration.fromJSON(object.brokenTtl)
+        : isSet(object.broken_ttl)
+        ? Duration.fromJSON(object.broken_ttl)
+        : undefined,
       runTimeoutFrom: isSet(object.runTimeoutFrom)
         ? runTimeoutFromFromJSON(object.runTimeoutFrom)
         : isSet(object.run_timeout_from)
@@ -704,6 +746,9 @@ export const ChainSpec: MessageFns<ChainSpec> = {
     if (message.onUnhandled !== 0) {
       obj.onUnhandled = onUnhandledToJSON(message.onUnhandled);
     }
+    if (message.brokenTtl !== undefined) {
+      obj.brokenTtl = Duration.toJSON(message.brokenTtl);
+    }
     if (message.runTimeoutFrom !== 0) {
       obj.runTimeoutFrom = runTimeoutFromToJSON(message.runTimeoutFrom);
     }
@@ -733,6 +778,9 @@ export const ChainSpec: MessageFns<ChainSpec> = {
     );
     message.description = object.description ?? "";
     message.onUnhandled = object.onUnhandled ?? 0;
+    message.brokenTtl = (object.brokenTtl !== undefined && object.brokenTtl !== null)
+      ? Duration.fromPartial(object.brokenTtl)
+      : undefined;
     message.runTimeoutFrom = object.runTimeoutFrom ?? 0;
     return message;
   },
@@ -1271,6 +1319,7 @@ function createBaseStepSpec(): StepSpec {
     scheduleToClose: undefined,
     taskQueue: "",
     priority: 0,
+    onFailure: [],
     wait: undefined,
     signal: undefined,
     human: undefined,
@@ -1320,6 +1369,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     }
     if (message.priority !== 0) {
       writer.uint32(96).int32(message.priority);
+    }
+    for (const v of message.onFailure) {
+      FailureRule.encode(v!, writer.uint32(106).fork()).join();
     }
     if (message.wait !== undefined) {
       WaitSpec.encode(message.wait, writer.uint32(114).fork()).join();
@@ -1463,6 +1515,14 @@ export const StepSpec: MessageFns<StepSpec> = {
             message.priority = reader.int32();
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.onFailure.push(FailureRule.decode(reader, reader.uint32()));
+            continue;
+          }
           case 14: {
             if (tag !== 114) {
               break;
@@ -1590,6 +1650,11 @@ export const StepSpec: MessageFns<StepSpec> = {
         ? globalThis.String(object.task_queue)
         : "",
       priority: isSet(object.priority) ? globalThis.Number(object.priority) : 0,
+      onFailure: globalThis.Array.isArray(object?.onFailure)
+        ? object.onFailure.map((e: any) => FailureRule.fromJSON(e))
+        : globalThis.Array.isArray(object?.on_failure)
+        ? object.on_failure.map((e: any) => FailureRule.fromJSON(e))
+        : [],
       wait: isSet(object.wait) ? WaitSpec.fromJSON(object.wait) : undefined,
       signal: isSet(object.signal) ? SignalSpec.fromJSON(object.signal) : undefined,
       human: isSet(object.human) ? HumanSpec.fromJSON(object.human) : undefined,
@@ -1649,6 +1714,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     }
     if (message.priority !== 0) {
       obj.priority = Math.round(message.priority);
+    }
+    if (message.onFailure?.length) {
+      obj.onFailure = message.onFailure.map((e) => FailureRule.toJSON(e));
     }
     if (message.wait !== undefined) {
       obj.wait = WaitSpec.toJSON(message.wait);
@@ -1715,6 +1783,7 @@ export const StepSpec: MessageFns<StepSpec> = {
       : undefined;
     message.taskQueue = object.taskQueue ?? "";
     message.priority = object.priority ?? 0;
+    message.onFailure = object.onFailure?.map((e) => FailureRule.fromPartial(e)) || [];
     message.wait = (object.wait !== undefined && object.wait !== null) ? WaitSpec.fromPartial(object.wait) : undefined;
     message.signal = (object.signal !== undefined && object.signal !== null)
       ? SignalSpec.fromPartial(object.signal)
@@ -2100,6 +2169,224 @@ export const RepeatSpec: MessageFns<RepeatSpec> = {
       ? Duration.fromPartial(object.delay)
       : undefined;
     message.maxRounds = object.maxRounds ?? 0;
+    return message;
+  },
+};
+
+function createBaseFailureRule(): FailureRule {
+  return { reasons: [], continue: false, output: {} };
+}
+
+export const FailureRule: MessageFns<FailureRule> = {
+  encode(message: FailureRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.reasons) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.continue !== false) {
+      writer.uint32(16).bool(message.continue);
+    }
+    globalThis.Object.entries(message.output).forEach(([key, value]: [string, Expression]) => {
+      FailureRule_OutputEntry.encode({ key: key as any, value }, writer.uint32(26).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FailureRule {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFailureRule();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.reasons.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.continue = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            const entry3 = FailureRule_OutputEntry.decode(reader, reader.uint32());
+            if (entry3.value !== undefined) {
+              message.output[entry3.key] = entry3.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): FailureRule {
+    return {
+      reasons: globalThis.Array.isArray(object?.reasons) ? object.reasons.map((e: any) => globalThis.String(e)) : [],
+      continue: isSet(object.continue) ? globalThis.Boolean(object.continue) : false,
+      output: isObject(object.output)
+        ? (globalThis.Object.entries(object.output) as [string, any][]).reduce(
+          (acc: { [key: string]: Expression }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: Expression.fromJSON(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+    };
+  },
+
+  toJSON(message: FailureRule): unknown {
+    const obj: any = {};
+    if (message.reasons?.length) {
+      obj.reasons = message.reasons;
+    }
+    if (message.continue !== false) {
+      obj.continue = message.continue;
+    }
+    if (message.output) {
+      const entries = globalThis.Object.entries(message.output) as [string, Expression][];
+      if (entries.length > 0) {
+        obj.output = {};
+        entries.forEach(([k, v]) => {
+          obj.output[k] = Expression.toJSON(v);
+        });
+      }
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<FailureRule>, I>>(base?: I): FailureRule {
+    return FailureRule.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FailureRule>, I>>(object: I): FailureRule {
+    const message = createBaseFailureRule();
+    message.reasons = object.reasons?.map((e) => e) || [];
+    message.continue = object.continue ?? false;
+    message.output = (globalThis.Object.entries(object.output ?? {}) as [string, Expression][]).reduce(
+      (acc: { [key: string]: Expression }, [key, value]: [string, Expression]) => {
+        if (value !== undefined) {
+          acc[key] = Expression.fromPartial(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseFailureRule_OutputEntry(): FailureRule_OutputEntry {
+  return { key: "", value: undefined };
+}
+
+export const FailureRule_OutputEntry: MessageFns<FailureRule_OutputEntry> = {
+  encode(message: FailureRule_OutputEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== undefined) {
+      Expression.encode(message.value, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FailureRule_OutputEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFailureRule_OutputEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): FailureRule_OutputEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? Expression.fromJSON(object.value) : undefined,
+    };
+  },
+
+  toJSON(message: FailureRule_OutputEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== undefined) {
+      obj.value = Expression.toJSON(message.value);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<FailureRule_OutputEntry>, I>>(base?: I): FailureRule_OutputEntry {
+    return FailureRule_OutputEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FailureRule_OutputEntry>, I>>(object: I): FailureRule_OutputEntry {
+    const message = createBaseFailureRule_OutputEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null)
+      ? Expression.fromPartial(object.value)
+      : undefined;
     return message;
   },
 };

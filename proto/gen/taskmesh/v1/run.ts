@@ -213,6 +213,19 @@ export enum EventKind {
   EVENT_KIND_ASSIGNMENT_COMPLETED = 45,
   /** EVENT_KIND_RUN_STARTED - The instant has come that the run was to start at. */
   EVENT_KIND_RUN_STARTED = 46,
+  /** EVENT_KIND_STEP_CAUGHT - A rule of the step's `on_failure` caught its failure; with a payload, that is the step's output. */
+  EVENT_KIND_STEP_CAUGHT = 50,
+  EVENT_KIND_RUN_PAUSED = 51,
+  EVENT_KIND_RUN_RESUMED = 52,
+  /** EVENT_KIND_RUN_BROKEN - A step failed and nothing caught that: the run waits for an operator. */
+  EVENT_KIND_RUN_BROKEN = 53,
+  /** EVENT_KIND_STEP_RETRIED - An operator gave a broken step new attempts; with a payload, that is the input that the operator gave. */
+  EVENT_KIND_STEP_RETRIED = 54,
+  /** EVENT_KIND_STEP_OVERRIDDEN - An operator counts a broken step as done; with a payload, that is its output. */
+  EVENT_KIND_STEP_OVERRIDDEN = 55,
+  /** EVENT_KIND_RUN_CHANGED - Priority or labels were changed. */
+  EVENT_KIND_RUN_CHANGED = 56,
+  EVENT_KIND_RUN_TERMINATED = 57,
   /** EVENT_KIND_CHILD_STARTED - An attempt of a step that calls a chain: its run was started. */
   EVENT_KIND_CHILD_STARTED = 60,
   /** EVENT_KIND_RUN_CLOSING - How the run ends is decided; it waits for children that are to end before it. */
@@ -299,6 +312,30 @@ export function eventKindFromJSON(object: any): EventKind {
     case 46:
     case "EVENT_KIND_RUN_STARTED":
       return EventKind.EVENT_KIND_RUN_STARTED;
+    case 50:
+    case "EVENT_KIND_STEP_CAUGHT":
+      return EventKind.EVENT_KIND_STEP_CAUGHT;
+    case 51:
+    case "EVENT_KIND_RUN_PAUSED":
+      return EventKind.EVENT_KIND_RUN_PAUSED;
+    case 52:
+    case "EVENT_KIND_RUN_RESUMED":
+      return EventKind.EVENT_KIND_RUN_RESUMED;
+    case 53:
+    case "EVENT_KIND_RUN_BROKEN":
+      return EventKind.EVENT_KIND_RUN_BROKEN;
+    case 54:
+    case "EVENT_KIND_STEP_RETRIED":
+      return EventKind.EVENT_KIND_STEP_RETRIED;
+    case 55:
+    case "EVENT_KIND_STEP_OVERRIDDEN":
+      return EventKind.EVENT_KIND_STEP_OVERRIDDEN;
+    case 56:
+    case "EVENT_KIND_RUN_CHANGED":
+      return EventKind.EVENT_KIND_RUN_CHANGED;
+    case 57:
+    case "EVENT_KIND_RUN_TERMINATED":
+      return EventKind.EVENT_KIND_RUN_TERMINATED;
     case 60:
     case "EVENT_KIND_CHILD_STARTED":
       return EventKind.EVENT_KIND_CHILD_STARTED;
@@ -372,6 +409,22 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_ASSIGNMENT_COMPLETED";
     case EventKind.EVENT_KIND_RUN_STARTED:
       return "EVENT_KIND_RUN_STARTED";
+    case EventKind.EVENT_KIND_STEP_CAUGHT:
+      return "EVENT_KIND_STEP_CAUGHT";
+    case EventKind.EVENT_KIND_RUN_PAUSED:
+      return "EVENT_KIND_RUN_PAUSED";
+    case EventKind.EVENT_KIND_RUN_RESUMED:
+      return "EVENT_KIND_RUN_RESUMED";
+    case EventKind.EVENT_KIND_RUN_BROKEN:
+      return "EVENT_KIND_RUN_BROKEN";
+    case EventKind.EVENT_KIND_STEP_RETRIED:
+      return "EVENT_KIND_STEP_RETRIED";
+    case EventKind.EVENT_KIND_STEP_OVERRIDDEN:
+      return "EVENT_KIND_STEP_OVERRIDDEN";
+    case EventKind.EVENT_KIND_RUN_CHANGED:
+      return "EVENT_KIND_RUN_CHANGED";
+    case EventKind.EVENT_KIND_RUN_TERMINATED:
+      return "EVENT_KIND_RUN_TERMINATED";
     case EventKind.EVENT_KIND_CHILD_STARTED:
       return "EVENT_KIND_CHILD_STARTED";
     case EventKind.EVENT_KIND_RUN_CLOSING:
@@ -416,6 +469,10 @@ export interface Run {
   progress?:
     | Progress
     | undefined;
+  /** While BROKEN: since when, until when it waits for an operator, and the steps that broke it. */
+  brokenSince?: Timestamp | undefined;
+  brokenUntil?: Timestamp | undefined;
+  brokenSteps: string[];
   /** The run whose step started this one, empty if none did. Not in lists. */
   parentRunId: string;
   /** That step. */
@@ -719,8 +776,10 @@ export interface RunEvent {
   /** What the event set in motion in the same commit: steps that became ready, dispatched, skipped or cancelled. */
   moves: StepMove[];
   executionMs: number;
-  /** What the event was about beside its step: the name of a signal, a person. */
+  /** What the event was about beside its step: the name of a signal, a person; or why, in the words of whoever asked for it. */
   note: string;
+  /** Who asked for it. */
+  actor: string;
   /** CHILD_STARTED: the run. */
   childRunId: string;
 }
@@ -768,6 +827,107 @@ export interface CompleteCallbackRequest {
 export interface CompleteCallbackResponse {
 }
 
+export interface PauseRunRequest {
+  namespace: string;
+  runId: string;
+  /** Why, for the run's history; at most 1,024 characters. */
+  reason: string;
+  /** Who asks, for the run's history; at most 128 characters. */
+  actor: string;
+}
+
+export interface PauseRunResponse {
+  run?: Run | undefined;
+}
+
+export interface ResumeRunRequest {
+  namespace: string;
+  runId: string;
+  /** Why, for the run's history; at most 1,024 characters. */
+  reason: string;
+  /** Who asks, for the run's history; at most 128 characters. */
+  actor: string;
+}
+
+export interface ResumeRunResponse {
+  run?: Run | undefined;
+}
+
+export interface TerminateRunRequest {
+  namespace: string;
+  runId: string;
+  /** Why, for the run's history; at most 1,024 characters. */
+  reason: string;
+  /** Who asks, for the run's history; at most 128 characters. */
+  actor: string;
+}
+
+export interface TerminateRunResponse {
+  run?: Run | undefined;
+}
+
+export interface UpdateRunRequest {
+  namespace: string;
+  runId: string;
+  /** Why, for the run's history; at most 1,024 characters. */
+  reason: string;
+  /** Who asks, for the run's history; at most 128 characters. */
+  actor: string;
+  /** Unset: as it is. */
+  priority?:
+    | number
+    | undefined;
+  /** Added, or changed by key. */
+  setLabels: { [key: string]: string };
+  removeLabels: string[];
+}
+
+export interface UpdateRunRequest_SetLabelsEntry {
+  key: string;
+  value: string;
+}
+
+export interface UpdateRunResponse {
+  run?: Run | undefined;
+}
+
+export interface RetryStepRequest {
+  namespace: string;
+  runId: string;
+  /** Why, for the run's history; at most 1,024 characters. */
+  reason: string;
+  /** Who asks, for the run's history; at most 128 characters. */
+  actor: string;
+  /** Ids of broken steps; empty: all of them. */
+  stepIds: string[];
+  /** Used instead of what the step's expressions give; only with one step. */
+  input?: { $case: "payload"; value: Payload } | //
+  /** As canonical protobuf JSON. */
+  { $case: "json"; value: string } | undefined;
+}
+
+export interface RetryStepResponse {
+  run?: Run | undefined;
+}
+
+export interface SkipStepRequest {
+  namespace: string;
+  runId: string;
+  /** Why, for the run's history; at most 1,024 characters. */
+  reason: string;
+  /** Who asks, for the run's history; at most 128 characters. */
+  actor: string;
+  stepId: string;
+  /** What the step would have returned; unset: nothing. */
+  output?: { $case: "payload"; value: Payload } | //
+  /** As canonical protobuf JSON. */
+  { $case: "json"; value: string } | undefined;
+}
+
+export interface SkipStepResponse {
+  run?: Run | undefined;
+}
+
 function createBaseRun(): Run {
   return {
     namespace: "",
@@ -785,6 +945,9 @@ function createBaseRun(): Run {
     cancelRequested: false,
     lastSeq: 0n,
     progress: undefined,
+    brokenSince: undefined,
+    brokenUntil: undefined,
+    brokenSteps: [],
     parentRunId: "",
     parentStepId: "",
     depth: 0,
@@ -840,6 +1003,15 @@ export const Run: MessageFns<Run> = {
     }
     if (message.progress !== undefined) {
       Progress.encode(message.progress, writer.uint32(402).fork()).join();
+    }
+    if (message.brokenSince !== undefined) {
+      Timestamp.encode(message.brokenSince, writer.uint32(242).fork()).join();
+    }
+    if (message.brokenUntil !== undefined) {
+      Timestamp.encode(message.brokenUntil, writer.uint32(250).fork()).join();
+    }
+    for (const v of message.brokenSteps) {
+      writer.uint32(258).string(v!);
     }
     if (message.parentRunId !== "") {
       writer.uint32(322).string(message.parentRunId);
@@ -989,6 +1161,30 @@ export const Run: MessageFns<Run> = {
             message.progress = Progress.decode(reader, reader.uint32());
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.brokenSince = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.brokenUntil = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+          case 32: {
+            if (tag !== 258) {
+              break;
+            }
+
+            message.brokenSteps.push(reader.string());
+            continue;
+          }
           case 40: {
             if (tag !== 322) {
               break;
@@ -1079,6 +1275,21 @@ export const Run: MessageFns<Run> = {
         : false,
       lastSeq: isSet(object.lastSeq) ? BigInt(object.lastSeq) : isSet(object.last_seq) ? BigInt(object.last_seq) : 0n,
       progress: isSet(object.progress) ? Progress.fromJSON(object.progress) : undefined,
+      brokenSince: isSet(object.brokenSince)
+        ? fromJsonTimestamp(object.brokenSince)
+        : isSet(object.broken_since)
+        ? fromJsonTimestamp(object.broken_since)
+        : undefined,
+      brokenUntil: isSet(object.brokenUntil)
+        ? fromJsonTimestamp(object.brokenUntil)
+        : isSet(object.broken_until)
+        ? fromJsonTimestamp(object.broken_until)
+        : undefined,
+      brokenSteps: globalThis.Array.isArray(object?.brokenSteps)
+        ? object.brokenSteps.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.broken_steps)
+        ? object.broken_steps.map((e: any) => globalThis.String(e))
+        : [],
       parentRunId: isSet(object.parentRunId)
         ? globalThis.String(object.parentRunId)
         : isSet(object.parent_run_id)
@@ -1146,6 +1357,15 @@ export const Run: MessageFns<Run> = {
     if (message.progress !== undefined) {
       obj.progress = Progress.toJSON(message.progress);
     }
+    if (message.brokenSince !== undefined) {
+      obj.brokenSince = fromTimestamp(message.brokenSince).toISOString();
+    }
+    if (message.brokenUntil !== undefined) {
+      obj.brokenUntil = fromTimestamp(message.brokenUntil).toISOString();
+    }
+    if (message.brokenSteps?.length) {
+      obj.brokenSteps = message.brokenSteps;
+    }
     if (message.parentRunId !== "") {
       obj.parentRunId = message.parentRunId;
     }
@@ -1196,6 +1416,13 @@ export const Run: MessageFns<Run> = {
     message.progress = (object.progress !== undefined && object.progress !== null)
       ? Progress.fromPartial(object.progress)
       : undefined;
+    message.brokenSince = (object.brokenSince !== undefined && object.brokenSince !== null)
+      ? Timestamp.fromPartial(object.brokenSince)
+      : undefined;
+    message.brokenUntil = (object.brokenUntil !== undefined && object.brokenUntil !== null)
+      ? Timestamp.fromPartial(object.brokenUntil)
+      : undefined;
+    message.brokenSteps = object.brokenSteps?.map((e) => e) || [];
     message.parentRunId = object.parentRunId ?? "";
     message.parentStepId = object.parentStepId ?? "";
     message.depth = object.depth ?? 0;
@@ -4888,6 +5115,7 @@ function createBaseRunEvent(): RunEvent {
     moves: [],
     executionMs: 0,
     note: "",
+    actor: "",
     childRunId: "",
   };
 }
@@ -4935,6 +5163,9 @@ export const RunEvent: MessageFns<RunEvent> = {
     }
     if (message.note !== "") {
       writer.uint32(162).string(message.note);
+    }
+    if (message.actor !== "") {
+      writer.uint32(250).string(message.actor);
     }
     if (message.childRunId !== "") {
       writer.uint32(322).string(message.childRunId);
@@ -5059,6 +5290,14 @@ export const RunEvent: MessageFns<RunEvent> = {
             message.note = reader.string();
             continue;
           }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
           case 40: {
             if (tag !== 322) {
               break;
@@ -5112,6 +5351,7 @@ export const RunEvent: MessageFns<RunEvent> = {
         ? globalThis.Number(object.execution_ms)
         : 0,
       note: isSet(object.note) ? globalThis.String(object.note) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
       childRunId: isSet(object.childRunId)
         ? globalThis.String(object.childRunId)
         : isSet(object.child_run_id)
@@ -5161,6 +5401,9 @@ export const RunEvent: MessageFns<RunEvent> = {
     if (message.note !== "") {
       obj.note = message.note;
     }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
     if (message.childRunId !== "") {
       obj.childRunId = message.childRunId;
     }
@@ -5189,6 +5432,7 @@ export const RunEvent: MessageFns<RunEvent> = {
     message.moves = object.moves?.map((e) => StepMove.fromPartial(e)) || [];
     message.executionMs = object.executionMs ?? 0;
     message.note = object.note ?? "";
+    message.actor = object.actor ?? "";
     message.childRunId = object.childRunId ?? "";
     return message;
   },
@@ -5791,6 +6035,1452 @@ export const CompleteCallbackResponse: MessageFns<CompleteCallbackResponse> = {
   },
 };
 
+function createBasePauseRunRequest(): PauseRunRequest {
+  return { namespace: "", runId: "", reason: "", actor: "" };
+}
+
+export const PauseRunRequest: MessageFns<PauseRunRequest> = {
+  encode(message: PauseRunRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.runId !== "") {
+      writer.uint32(18).string(message.runId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.actor !== "") {
+      writer.uint32(34).string(message.actor);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PauseRunRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePauseRunRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PauseRunRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+    };
+  },
+
+  toJSON(message: PauseRunRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<PauseRunRequest>, I>>(base?: I): PauseRunRequest {
+    return PauseRunRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<PauseRunRequest>, I>>(object: I): PauseRunRequest {
+    const message = createBasePauseRunRequest();
+    message.namespace = object.namespace ?? "";
+    message.runId = object.runId ?? "";
+    message.reason = object.reason ?? "";
+    message.actor = object.actor ?? "";
+    return message;
+  },
+};
+
+function createBasePauseRunResponse(): PauseRunResponse {
+  return { run: undefined };
+}
+
+export const PauseRunResponse: MessageFns<PauseRunResponse> = {
+  encode(message: PauseRunResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.run !== undefined) {
+      Run.encode(message.run, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PauseRunResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePauseRunResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.run = Run.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PauseRunResponse {
+    return { run: isSet(object.run) ? Run.fromJSON(object.run) : undefined };
+  },
+
+  toJSON(message: PauseRunResponse): unknown {
+    const obj: any = {};
+    if (message.run !== undefined) {
+      obj.run = Run.toJSON(message.run);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<PauseRunResponse>, I>>(base?: I): PauseRunResponse {
+    return PauseRunResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<PauseRunResponse>, I>>(object: I): PauseRunResponse {
+    const message = createBasePauseRunResponse();
+    message.run = (object.run !== undefined && object.run !== null) ? Run.fromPartial(object.run) : undefined;
+    return message;
+  },
+};
+
+function createBaseResumeRunRequest(): ResumeRunRequest {
+  return { namespace: "", runId: "", reason: "", actor: "" };
+}
+
+export const ResumeRunRequest: MessageFns<ResumeRunRequest> = {
+  encode(message: ResumeRunRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.runId !== "") {
+      writer.uint32(18).string(message.runId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.actor !== "") {
+      writer.uint32(34).string(message.actor);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResumeRunRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResumeRunRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ResumeRunRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+    };
+  },
+
+  toJSON(message: ResumeRunRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ResumeRunRequest>, I>>(base?: I): ResumeRunRequest {
+    return ResumeRunRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ResumeRunRequest>, I>>(object: I): ResumeRunRequest {
+    const message = createBaseResumeRunRequest();
+    message.namespace = object.namespace ?? "";
+    message.runId = object.runId ?? "";
+    message.reason = object.reason ?? "";
+    message.actor = object.actor ?? "";
+    return message;
+  },
+};
+
+function createBaseResumeRunResponse(): ResumeRunResponse {
+  return { run: undefined };
+}
+
+export const ResumeRunResponse: MessageFns<ResumeRunResponse> = {
+  encode(message: ResumeRunResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.run !== undefined) {
+      Run.encode(message.run, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResumeRunResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResumeRunResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.run = Run.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ResumeRunResponse {
+    return { run: isSet(object.run) ? Run.fromJSON(object.run) : undefined };
+  },
+
+  toJSON(message: ResumeRunResponse): unknown {
+    const obj: any = {};
+    if (message.run !== undefined) {
+      obj.run = Run.toJSON(message.run);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ResumeRunResponse>, I>>(base?: I): ResumeRunResponse {
+    return ResumeRunResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ResumeRunResponse>, I>>(object: I): ResumeRunResponse {
+    const message = createBaseResumeRunResponse();
+    message.run = (object.run !== undefined && object.run !== null) ? Run.fromPartial(object.run) : undefined;
+    return message;
+  },
+};
+
+function createBaseTerminateRunRequest(): TerminateRunRequest {
+  return { namespace: "", runId: "", reason: "", actor: "" };
+}
+
+export const TerminateRunRequest: MessageFns<TerminateRunRequest> = {
+  encode(message: TerminateRunRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.runId !== "") {
+      writer.uint32(18).string(message.runId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.actor !== "") {
+      writer.uint32(34).string(message.actor);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TerminateRunRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTerminateRunRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TerminateRunRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+    };
+  },
+
+  toJSON(message: TerminateRunRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<TerminateRunRequest>, I>>(base?: I): TerminateRunRequest {
+    return TerminateRunRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TerminateRunRequest>, I>>(object: I): TerminateRunRequest {
+    const message = createBaseTerminateRunRequest();
+    message.namespace = object.namespace ?? "";
+    message.runId = object.runId ?? "";
+    message.reason = object.reason ?? "";
+    message.actor = object.actor ?? "";
+    return message;
+  },
+};
+
+function createBaseTerminateRunResponse(): TerminateRunResponse {
+  return { run: undefined };
+}
+
+export const TerminateRunResponse: MessageFns<TerminateRunResponse> = {
+  encode(message: TerminateRunResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.run !== undefined) {
+      Run.encode(message.run, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TerminateRunResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTerminateRunResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.run = Run.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): TerminateRunResponse {
+    return { run: isSet(object.run) ? Run.fromJSON(object.run) : undefined };
+  },
+
+  toJSON(message: TerminateRunResponse): unknown {
+    const obj: any = {};
+    if (message.run !== undefined) {
+      obj.run = Run.toJSON(message.run);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<TerminateRunResponse>, I>>(base?: I): TerminateRunResponse {
+    return TerminateRunResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TerminateRunResponse>, I>>(object: I): TerminateRunResponse {
+    const message = createBaseTerminateRunResponse();
+    message.run = (object.run !== undefined && object.run !== null) ? Run.fromPartial(object.run) : undefined;
+    return message;
+  },
+};
+
+function createBaseUpdateRunRequest(): UpdateRunRequest {
+  return { namespace: "", runId: "", reason: "", actor: "", priority: undefined, setLabels: {}, removeLabels: [] };
+}
+
+export const UpdateRunRequest: MessageFns<UpdateRunRequest> = {
+  encode(message: UpdateRunRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.runId !== "") {
+      writer.uint32(18).string(message.runId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.actor !== "") {
+      writer.uint32(34).string(message.actor);
+    }
+    if (message.priority !== undefined) {
+      writer.uint32(40).int32(message.priority);
+    }
+    globalThis.Object.entries(message.setLabels).forEach(([key, value]: [string, string]) => {
+      UpdateRunRequest_SetLabelsEntry.encode({ key: key as any, value }, writer.uint32(50).fork()).join();
+    });
+    for (const v of message.removeLabels) {
+      writer.uint32(58).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateRunRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateRunRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.priority = reader.int32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            const entry6 = UpdateRunRequest_SetLabelsEntry.decode(reader, reader.uint32());
+            if (entry6.value !== undefined) {
+              message.setLabels[entry6.key] = entry6.value;
+            }
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.removeLabels.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateRunRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      priority: isSet(object.priority) ? globalThis.Number(object.priority) : undefined,
+      setLabels: isObject(object.setLabels)
+        ? (globalThis.Object.entries(object.setLabels) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : isObject(object.set_labels)
+        ? (globalThis.Object.entries(object.set_labels) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+      removeLabels: globalThis.Array.isArray(object?.removeLabels)
+        ? object.removeLabels.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.remove_labels)
+        ? object.remove_labels.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: UpdateRunRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
+    if (message.priority !== undefined) {
+      obj.priority = Math.round(message.priority);
+    }
+    if (message.setLabels) {
+      const entries = globalThis.Object.entries(message.setLabels) as [string, string][];
+      if (entries.length > 0) {
+        obj.setLabels = {};
+        entries.forEach(([k, v]) => {
+          obj.setLabels[k] = v;
+        });
+      }
+    }
+    if (message.removeLabels?.length) {
+      obj.removeLabels = message.removeLabels;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpdateRunRequest>, I>>(base?: I): UpdateRunRequest {
+    return UpdateRunRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpdateRunRequest>, I>>(object: I): UpdateRunRequest {
+    const message = createBaseUpdateRunRequest();
+    message.namespace = object.namespace ?? "";
+    message.runId = object.runId ?? "";
+    message.reason = object.reason ?? "";
+    message.actor = object.actor ?? "";
+    message.priority = object.priority ?? undefined;
+    message.setLabels = (globalThis.Object.entries(object.setLabels ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.removeLabels = object.removeLabels?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseUpdateRunRequest_SetLabelsEntry(): UpdateRunRequest_SetLabelsEntry {
+  return { key: "", value: "" };
+}
+
+export const UpdateRunRequest_SetLabelsEntry: MessageFns<UpdateRunRequest_SetLabelsEntry> = {
+  encode(message: UpdateRunRequest_SetLabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateRunRequest_SetLabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateRunRequest_SetLabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateRunRequest_SetLabelsEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: UpdateRunRequest_SetLabelsEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpdateRunRequest_SetLabelsEntry>, I>>(base?: I): UpdateRunRequest_SetLabelsEntry {
+    return UpdateRunRequest_SetLabelsEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpdateRunRequest_SetLabelsEntry>, I>>(
+    object: I,
+  ): UpdateRunRequest_SetLabelsEntry {
+    const message = createBaseUpdateRunRequest_SetLabelsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseUpdateRunResponse(): UpdateRunResponse {
+  return { run: undefined };
+}
+
+export const UpdateRunResponse: MessageFns<UpdateRunResponse> = {
+  encode(message: UpdateRunResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.run !== undefined) {
+      Run.encode(message.run, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateRunResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateRunResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.run = Run.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateRunResponse {
+    return { run: isSet(object.run) ? Run.fromJSON(object.run) : undefined };
+  },
+
+  toJSON(message: UpdateRunResponse): unknown {
+    const obj: any = {};
+    if (message.run !== undefined) {
+      obj.run = Run.toJSON(message.run);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpdateRunResponse>, I>>(base?: I): UpdateRunResponse {
+    return UpdateRunResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpdateRunResponse>, I>>(object: I): UpdateRunResponse {
+    const message = createBaseUpdateRunResponse();
+    message.run = (object.run !== undefined && object.run !== null) ? Run.fromPartial(object.run) : undefined;
+    return message;
+  },
+};
+
+function createBaseRetryStepRequest(): RetryStepRequest {
+  return { namespace: "", runId: "", reason: "", actor: "", stepIds: [], input: undefined };
+}
+
+export const RetryStepRequest: MessageFns<RetryStepRequest> = {
+  encode(message: RetryStepRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.runId !== "") {
+      writer.uint32(18).string(message.runId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.actor !== "") {
+      writer.uint32(34).string(message.actor);
+    }
+    for (const v of message.stepIds) {
+      writer.uint32(42).string(v!);
+    }
+    switch (message.input?.$case) {
+      case "payload":
+        Payload.encode(message.input.value, writer.uint32(50).fork()).join();
+        break;
+      case "json":
+        writer.uint32(58).string(message.input.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RetryStepRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRetryStepRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.stepIds.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.input = { $case: "payload", value: Payload.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.input = { $case: "json", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RetryStepRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      stepIds: globalThis.Array.isArray(object?.stepIds)
+        ? object.stepIds.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.step_ids)
+        ? object.step_ids.map((e: any) => globalThis.String(e))
+        : [],
+      input: isSet(object.payload)
+        ? { $case: "payload", value: Payload.fromJSON(object.payload) }
+        : isSet(object.json)
+        ? { $case: "json", value: globalThis.String(object.json) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: RetryStepRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
+    if (message.stepIds?.length) {
+      obj.stepIds = message.stepIds;
+    }
+    if (message.input?.$case === "payload") {
+      obj.payload = Payload.toJSON(message.input.value);
+    } else if (message.input?.$case === "json") {
+      obj.json = message.input.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RetryStepRequest>, I>>(base?: I): RetryStepRequest {
+    return RetryStepRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RetryStepRequest>, I>>(object: I): RetryStepRequest {
+    const message = createBaseRetryStepRequest();
+    message.namespace = object.namespace ?? "";
+    message.runId = object.runId ?? "";
+    message.reason = object.reason ?? "";
+    message.actor = object.actor ?? "";
+    message.stepIds = object.stepIds?.map((e) => e) || [];
+    switch (object.input?.$case) {
+      case "payload": {
+        if (object.input?.value !== undefined && object.input?.value !== null) {
+          message.input = { $case: "payload", value: Payload.fromPartial(object.input.value) };
+        }
+        break;
+      }
+      case "json": {
+        if (object.input?.value !== undefined && object.input?.value !== null) {
+          message.input = { $case: "json", value: object.input.value };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseRetryStepResponse(): RetryStepResponse {
+  return { run: undefined };
+}
+
+export const RetryStepResponse: MessageFns<RetryStepResponse> = {
+  encode(message: RetryStepResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.run !== undefined) {
+      Run.encode(message.run, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RetryStepResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRetryStepResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.run = Run.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RetryStepResponse {
+    return { run: isSet(object.run) ? Run.fromJSON(object.run) : undefined };
+  },
+
+  toJSON(message: RetryStepResponse): unknown {
+    const obj: any = {};
+    if (message.run !== undefined) {
+      obj.run = Run.toJSON(message.run);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RetryStepResponse>, I>>(base?: I): RetryStepResponse {
+    return RetryStepResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RetryStepResponse>, I>>(object: I): RetryStepResponse {
+    const message = createBaseRetryStepResponse();
+    message.run = (object.run !== undefined && object.run !== null) ? Run.fromPartial(object.run) : undefined;
+    return message;
+  },
+};
+
+function createBaseSkipStepRequest(): SkipStepRequest {
+  return { namespace: "", runId: "", reason: "", actor: "", stepId: "", output: undefined };
+}
+
+export const SkipStepRequest: MessageFns<SkipStepRequest> = {
+  encode(message: SkipStepRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.runId !== "") {
+      writer.uint32(18).string(message.runId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.actor !== "") {
+      writer.uint32(34).string(message.actor);
+    }
+    if (message.stepId !== "") {
+      writer.uint32(42).string(message.stepId);
+    }
+    switch (message.output?.$case) {
+      case "payload":
+        Payload.encode(message.output.value, writer.uint32(50).fork()).join();
+        break;
+      case "json":
+        writer.uint32(58).string(message.output.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SkipStepRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSkipStepRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.stepId = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.output = { $case: "payload", value: Payload.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.output = { $case: "json", value: reader.string() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SkipStepRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      stepId: isSet(object.stepId)
+        ? globalThis.String(object.stepId)
+        : isSet(object.step_id)
+        ? globalThis.String(object.step_id)
+        : "",
+      output: isSet(object.payload)
+        ? { $case: "payload", value: Payload.fromJSON(object.payload) }
+        : isSet(object.json)
+        ? { $case: "json", value: globalThis.String(object.json) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: SkipStepRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
+    if (message.stepId !== "") {
+      obj.stepId = message.stepId;
+    }
+    if (message.output?.$case === "payload") {
+      obj.payload = Payload.toJSON(message.output.value);
+    } else if (message.output?.$case === "json") {
+      obj.json = message.output.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SkipStepRequest>, I>>(base?: I): SkipStepRequest {
+    return SkipStepRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SkipStepRequest>, I>>(object: I): SkipStepRequest {
+    const message = createBaseSkipStepRequest();
+    message.namespace = object.namespace ?? "";
+    message.runId = object.runId ?? "";
+    message.reason = object.reason ?? "";
+    message.actor = object.actor ?? "";
+    message.stepId = object.stepId ?? "";
+    switch (object.output?.$case) {
+      case "payload": {
+        if (object.output?.value !== undefined && object.output?.value !== null) {
+          message.output = { $case: "payload", value: Payload.fromPartial(object.output.value) };
+        }
+        break;
+      }
+      case "json": {
+        if (object.output?.value !== undefined && object.output?.value !== null) {
+          message.output = { $case: "json", value: object.output.value };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseSkipStepResponse(): SkipStepResponse {
+  return { run: undefined };
+}
+
+export const SkipStepResponse: MessageFns<SkipStepResponse> = {
+  encode(message: SkipStepResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.run !== undefined) {
+      Run.encode(message.run, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SkipStepResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSkipStepResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.run = Run.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SkipStepResponse {
+    return { run: isSet(object.run) ? Run.fromJSON(object.run) : undefined };
+  },
+
+  toJSON(message: SkipStepResponse): unknown {
+    const obj: any = {};
+    if (message.run !== undefined) {
+      obj.run = Run.toJSON(message.run);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SkipStepResponse>, I>>(base?: I): SkipStepResponse {
+    return SkipStepResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SkipStepResponse>, I>>(object: I): SkipStepResponse {
+    const message = createBaseSkipStepResponse();
+    message.run = (object.run !== undefined && object.run !== null) ? Run.fromPartial(object.run) : undefined;
+    return message;
+  },
+};
+
 /** RunService starts runs of any callable (action or chain), and shows and stops them. */
 export type RunServiceService = typeof RunServiceService;
 export const RunServiceService = {
@@ -5949,6 +7639,95 @@ export const RunServiceService = {
     responseSerialize: (value: ListItemsResponse): Buffer => Buffer.from(ListItemsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListItemsResponse => ListItemsResponse.decode(value),
   },
+  /**
+   * PauseRun holds a run: no new step starts, attempts under way end and are recorded, the run's deadline goes on.
+   * Pausing a paused run is OK.
+   *
+   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, or is being cancelled, reason RUN_CANCELLING.
+   */
+  pauseRun: {
+    path: "/taskmesh.v1.RunService/PauseRun" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PauseRunRequest): Buffer => Buffer.from(PauseRunRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PauseRunRequest => PauseRunRequest.decode(value),
+    responseSerialize: (value: PauseRunResponse): Buffer => Buffer.from(PauseRunResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PauseRunResponse => PauseRunResponse.decode(value),
+  },
+  /**
+   * ResumeRun lets a paused run go on. Resuming a run that is not paused is OK.
+   *
+   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended, reason RUN_ENDED.
+   */
+  resumeRun: {
+    path: "/taskmesh.v1.RunService/ResumeRun" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ResumeRunRequest): Buffer => Buffer.from(ResumeRunRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ResumeRunRequest => ResumeRunRequest.decode(value),
+    responseSerialize: (value: ResumeRunResponse): Buffer => Buffer.from(ResumeRunResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ResumeRunResponse => ResumeRunResponse.decode(value),
+  },
+  /**
+   * TerminateRun ends a run at once: it is CANCELLED with the failure TERMINATED, attempts under way lose their leases, and nothing is
+   * compensated. Terminating a cancelled run is OK.
+   *
+   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended otherwise, reason RUN_ENDED.
+   */
+  terminateRun: {
+    path: "/taskmesh.v1.RunService/TerminateRun" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: TerminateRunRequest): Buffer => Buffer.from(TerminateRunRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): TerminateRunRequest => TerminateRunRequest.decode(value),
+    responseSerialize: (value: TerminateRunResponse): Buffer =>
+      Buffer.from(TerminateRunResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): TerminateRunResponse => TerminateRunResponse.decode(value),
+  },
+  /**
+   * UpdateRun changes the priority or the labels of a run that has not ended.
+   *
+   * INVALID_ARGUMENT: a priority or label out of bounds. NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended, reason RUN_ENDED.
+   */
+  updateRun: {
+    path: "/taskmesh.v1.RunService/UpdateRun" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UpdateRunRequest): Buffer => Buffer.from(UpdateRunRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UpdateRunRequest => UpdateRunRequest.decode(value),
+    responseSerialize: (value: UpdateRunResponse): Buffer => Buffer.from(UpdateRunResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UpdateRunResponse => UpdateRunResponse.decode(value),
+  },
+  /**
+   * RetryStep gives steps that broke a run new attempts, if asked to with another input. The run goes on when no broken step is left.
+   *
+   * INVALID_ARGUMENT: the input breaks the callee's contract, reason INPUT_INVALID. NOT_FOUND: no such run or step. FAILED_PRECONDITION:
+   * the run is not BROKEN, reason RUN_NOT_BROKEN, or the step did not break it, reason STEP_NOT_BROKEN, or the run has ended.
+   */
+  retryStep: {
+    path: "/taskmesh.v1.RunService/RetryStep" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RetryStepRequest): Buffer => Buffer.from(RetryStepRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RetryStepRequest => RetryStepRequest.decode(value),
+    responseSerialize: (value: RetryStepResponse): Buffer => Buffer.from(RetryStepResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RetryStepResponse => RetryStepResponse.decode(value),
+  },
+  /**
+   * SkipStep counts a step that broke a run as done, with an output or, where nobody relies on one, without.
+   *
+   * INVALID_ARGUMENT: the output breaks the callee's contract, reason OUTPUT_INVALID, or is needed and not given, reason OUTPUT_NEEDED.
+   * NOT_FOUND: no such run or step. FAILED_PRECONDITION: as for RetryStep.
+   */
+  skipStep: {
+    path: "/taskmesh.v1.RunService/SkipStep" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SkipStepRequest): Buffer => Buffer.from(SkipStepRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SkipStepRequest => SkipStepRequest.decode(value),
+    responseSerialize: (value: SkipStepResponse): Buffer => Buffer.from(SkipStepResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SkipStepResponse => SkipStepResponse.decode(value),
+  },
 } as const;
 
 export interface RunServiceServer extends UntypedServiceImplementation {
@@ -6025,6 +7804,46 @@ export interface RunServiceServer extends UntypedServiceImplementation {
    * token or a page size over 1,000.
    */
   listItems: handleUnaryCall<ListItemsRequest, ListItemsResponse>;
+  /**
+   * PauseRun holds a run: no new step starts, attempts under way end and are recorded, the run's deadline goes on.
+   * Pausing a paused run is OK.
+   *
+   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, or is being cancelled, reason RUN_CANCELLING.
+   */
+  pauseRun: handleUnaryCall<PauseRunRequest, PauseRunResponse>;
+  /**
+   * ResumeRun lets a paused run go on. Resuming a run that is not paused is OK.
+   *
+   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended, reason RUN_ENDED.
+   */
+  resumeRun: handleUnaryCall<ResumeRunRequest, ResumeRunResponse>;
+  /**
+   * TerminateRun ends a run at once: it is CANCELLED with the failure TERMINATED, attempts under way lose their leases, and nothing is
+   * compensated. Terminating a cancelled run is OK.
+   *
+   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended otherwise, reason RUN_ENDED.
+   */
+  terminateRun: handleUnaryCall<TerminateRunRequest, TerminateRunResponse>;
+  /**
+   * UpdateRun changes the priority or the labels of a run that has not ended.
+   *
+   * INVALID_ARGUMENT: a priority or label out of bounds. NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended, reason RUN_ENDED.
+   */
+  updateRun: handleUnaryCall<UpdateRunRequest, UpdateRunResponse>;
+  /**
+   * RetryStep gives steps that broke a run new attempts, if asked to with another input. The run goes on when no broken step is left.
+   *
+   * INVALID_ARGUMENT: the input breaks the callee's contract, reason INPUT_INVALID. NOT_FOUND: no such run or step. FAILED_PRECONDITION:
+   * the run is not BROKEN, reason RUN_NOT_BROKEN, or the step did not break it, reason STEP_NOT_BROKEN, or the run has ended.
+   */
+  retryStep: handleUnaryCall<RetryStepRequest, RetryStepResponse>;
+  /**
+   * SkipStep counts a step that broke a run as done, with an output or, where nobody relies on one, without.
+   *
+   * INVALID_ARGUMENT: the output breaks the callee's contract, reason OUTPUT_INVALID, or is needed and not given, reason OUTPUT_NEEDED.
+   * NOT_FOUND: no such run or step. FAILED_PRECONDITION: as for RetryStep.
+   */
+  skipStep: handleUnaryCall<SkipStepRequest, SkipStepResponse>;
 }
 
 export interface RunServiceClient extends Client {
@@ -6231,6 +8050,130 @@ export interface RunServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListItemsResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * PauseRun holds a run: no new step starts, attempts under way end and are recorded, the run's deadline goes on.
+   * Pausing a paused run is OK.
+   *
+   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, or is being cancelled, reason RUN_CANCELLING.
+   */
+  pauseRun(
+    request: PauseRunRequest,
+    callback: (error: ServiceError | null, response: PauseRunResponse) => void,
+  ): ClientUnaryCall;
+  pauseRun(
+    request: PauseRunRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PauseRunResponse) => void,
+  ): ClientUnaryCall;
+  pauseRun(
+    request: PauseRunRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PauseRunResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * ResumeRun lets a paused run go on. Resuming a run that is not paused is OK.
+   *
+   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended, reason RUN_ENDED.
+   */
+  resumeRun(
+    request: ResumeRunRequest,
+    callback: (error: ServiceError | null, response: ResumeRunResponse) => void,
+  ): ClientUnaryCall;
+  resumeRun(
+    request: ResumeRunRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ResumeRunResponse) => void,
+  ): ClientUnaryCall;
+  resumeRun(
+    request: ResumeRunRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ResumeRunResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * TerminateRun ends a run at once: it is CANCELLED with the failure TERMINATED, attempts under way lose their leases, and nothing is
+   * compensated. Terminating a cancelled run is OK.
+   *
+   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended otherwise, reason RUN_ENDED.
+   */
+  terminateRun(
+    request: TerminateRunRequest,
+    callback: (error: ServiceError | null, response: TerminateRunResponse) => void,
+  ): ClientUnaryCall;
+  terminateRun(
+    request: TerminateRunRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: TerminateRunResponse) => void,
+  ): ClientUnaryCall;
+  terminateRun(
+    request: TerminateRunRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: TerminateRunResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * UpdateRun changes the priority or the labels of a run that has not ended.
+   *
+   * INVALID_ARGUMENT: a priority or label out of bounds. NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended, reason RUN_ENDED.
+   */
+  updateRun(
+    request: UpdateRunRequest,
+    callback: (error: ServiceError | null, response: UpdateRunResponse) => void,
+  ): ClientUnaryCall;
+  updateRun(
+    request: UpdateRunRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UpdateRunResponse) => void,
+  ): ClientUnaryCall;
+  updateRun(
+    request: UpdateRunRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UpdateRunResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * RetryStep gives steps that broke a run new attempts, if asked to with another input. The run goes on when no broken step is left.
+   *
+   * INVALID_ARGUMENT: the input breaks the callee's contract, reason INPUT_INVALID. NOT_FOUND: no such run or step. FAILED_PRECONDITION:
+   * the run is not BROKEN, reason RUN_NOT_BROKEN, or the step did not break it, reason STEP_NOT_BROKEN, or the run has ended.
+   */
+  retryStep(
+    request: RetryStepRequest,
+    callback: (error: ServiceError | null, response: RetryStepResponse) => void,
+  ): ClientUnaryCall;
+  retryStep(
+    request: RetryStepRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RetryStepResponse) => void,
+  ): ClientUnaryCall;
+  retryStep(
+    request: RetryStepRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RetryStepResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * SkipStep counts a step that broke a run as done, with an output or, where nobody relies on one, without.
+   *
+   * INVALID_ARGUMENT: the output breaks the callee's contract, reason OUTPUT_INVALID, or is needed and not given, reason OUTPUT_NEEDED.
+   * NOT_FOUND: no such run or step. FAILED_PRECONDITION: as for RetryStep.
+   */
+  skipStep(
+    request: SkipStepRequest,
+    callback: (error: ServiceError | null, response: SkipStepResponse) => void,
+  ): ClientUnaryCall;
+  skipStep(
+    request: SkipStepRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SkipStepResponse) => void,
+  ): ClientUnaryCall;
+  skipStep(
+    request: SkipStepRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SkipStepResponse) => void,
   ): ClientUnaryCall;
 }
 
