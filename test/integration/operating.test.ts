@@ -1,13 +1,38 @@
 /** People acting on runs, over real servers and embedded: hold, end, change, mend, as the guide shows it. */
 import { defineAction, fail } from "@taskmesh/action-sdk";
 import { EventKind, type GetRunResponse, RunStatus, StepStatus, UpdateRunRequest } from "@taskmesh/proto";
-import { isStatusError, unaryCall } from "@taskmesh/runtime";
+import { isStatusError, parseChainDocument, unaryCall } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { guideChain, TripActionsService, tripDescriptors } from "../fixtures/trip-actions.js";
 
 const pay = "acme.trips.v1.Trips/Pay";
 const { RUN_STATUS_BROKEN, RUN_STATUS_PAUSED, RUN_STATUS_RUNNING, RUN_STATUS_SUCCEEDED } = RunStatus;
+const wholeTrip = "acme.trips.v1.Trips/Whole";
+const quotes = `contract:
+  name: acme.trips.v1.Trips/Quotes
+  input: { places: repeated string }
+  output: { ids: repeated string }
+on_unhandled: BREAK
+steps:
+  - id: quotes
+    each: { items: input.places, max_parallel: 1 }
+    call: acme.trips.v1.TripActions/Quote
+    input: { place: each.value }
+output:
+  ids: "steps.quotes.output.map(quote, quote.id)"
+`;
+const whole = `contract:
+  name: ${wholeTrip}
+  input: { traveller: string }
+  output: { id: string }
+steps:
+  - id: trip
+    call: ${pay}
+    input: { traveller: input.traveller, place: "'Rome'" }
+output:
+  id: steps.trip.output.id
+`;
 const bound = { timeout: 20_000, interval: 25 };
 
 describe.each(["servers", "embedded"] as const)("on %s", (on) => {
@@ -16,6 +41,9 @@ describe.each(["servers", "embedded"] as const)("on %s", (on) => {
   const declined = new Set<string>();
   /** Hotels whose answer is held back. */
   const gates = new Map<string, Promise<void>>();
+  /** Places without a quote, and how often each was quoted. */
+  const closed = new Set<string>();
+  const quoted = new Map<string, number>();
 
   beforeAll(async () => {
     mesh = await startInProcessMesh({ on });
@@ -23,6 +51,11 @@ describe.each(["servers", "embedded"] as const)("on %s", (on) => {
       defineAction(TripActionsService.bookHotel, async ({ place }) => {
         await gates.get(place);
         return { code: "H123" };
+      }),
+      defineAction(TripActionsService.quote, ({ place }) => {
+        if (closed.has(place)) throw fail.final("NO_ROOM", "it is closed");
+        quoted.set(place, (quoted.get(place) ?? 0) + 1);
+        return { id: `${place}-${quoted.get(place)}`, cents: 1 };
       }),
       defineAction(TripActionsService.charge, ({ traveller, cents }) => {
         if (declined.has(traveller)) throw fail.final("CARD_DECLINED", "the card is declined");
@@ -32,6 +65,7 @@ describe.each(["servers", "embedded"] as const)("on %s", (on) => {
     const embedded = on === "embedded" ? { carrier: mesh.coordinator.carrier } : {};
     await mesh.serve(actions, { descriptors: tripDescriptors, ...embedded });
     await mesh.putChain(guideChain("failure.md", pay));
+    for (const text of [quotes, whole]) await mesh.putChain(parseChainDocument(text).spec!);
   }, 60_000);
   afterAll(() => mesh.stop());
 
@@ -51,7 +85,11 @@ describe.each(["servers", "embedded"] as const)("on %s", (on) => {
     const result = await mesh.result(runId);
     expect(result.failure).toBeUndefined();
     const { data } = result.output ?? {};
-    return data?.$case === "inline" ? Buffer.from(data.value).toString("latin1") : "";
+    if (data?.$case !== "reference") return Buffer.from(data?.value ?? "").toString("latin1");
+    const chunks: Uint8Array[] = [];
+    const stream = mesh.payloads.getPayload({ namespace: "default", reference: data.value });
+    for await (const { chunk } of stream) chunks.push(chunk);
+    return Buffer.concat(chunks).toString("latin1");
   };
   const refusal = (call: Promise<unknown>): Promise<string> =>
     call.then(
@@ -139,5 +177,44 @@ describe.each(["servers", "embedded"] as const)("on %s", (on) => {
     expect(runs.map(({ runId: id, priority }) => [id, priority])).toEqual([[runId, 9]]);
     const nothing = UpdateRunRequest.fromPartial(asked(runId));
     expect(await refusal(unaryCall(mesh.runs, mesh.runs.updateRun, nothing))).toBe("ARGUMENT_INVALID");
+  });
+
+  it("a fan-out that broke its run begins anew, and only what came of that counts", async () => {
+    const go = {
+      method: "acme.trips.v1.Trips/Quotes",
+      input: { $case: "json" as const, value: '{"places":["Rome","Bonn","Riga"]}' },
+    };
+    closed.add("Bonn");
+    const runId = await mesh.start(go);
+    expect(await mesh.result(runId)).toMatchObject({ status: RUN_STATUS_BROKEN, failure: { reason: "NO_ROOM" } });
+    closed.delete("Bonn");
+    const none = { ...asked(runId), stepIds: ["quotes"], input: { $case: "json" as const, value: "{}" } };
+    expect(await refusal(unaryCall(mesh.runs, mesh.runs.retryStep, none))).toBe("INPUT_INVALID");
+    await unaryCall(mesh.runs, mesh.runs.retryStep, { ...asked(runId), stepIds: [], input: undefined });
+    const text = await output(runId);
+    expect(text.match(/\w+-\d/g)).toEqual(["Rome-2", "Bonn-1", "Riga-1"]);
+  });
+
+  it("a run below another one breaks in sight of it, and lets it go on when it is mended", async () => {
+    declined.add("zoe");
+    const runId = await mesh.start({ method: wholeTrip, input: { $case: "json", value: '{"traveller":"zoe"}' } });
+    const step = async () => (await show(runId)).steps[0]!;
+    await vi.waitFor(async () => expect((await step()).childStatus).toBe(RUN_STATUS_BROKEN), bound);
+    expect((await show(runId)).run?.status).toBe(RUN_STATUS_RUNNING);
+    declined.delete("zoe");
+    const { childRunId } = await step();
+    await unaryCall(mesh.runs, mesh.runs.retryStep, { ...asked(childRunId), stepIds: [], input: undefined });
+    expect(await output(runId)).toContain("paid by zoe");
+  });
+
+  it("a run that ends takes broken ones below it along", async () => {
+    declined.add("ida");
+    const runId = await mesh.start({ method: wholeTrip, input: { $case: "json", value: '{"traveller":"ida"}' } });
+    const step = async () => (await show(runId)).steps[0]!;
+    await vi.waitFor(async () => expect((await step()).childStatus).toBe(RUN_STATUS_BROKEN), bound);
+    const { childRunId } = await step();
+    await unaryCall(mesh.runs, mesh.runs.terminateRun, asked(runId));
+    const child = async () => (await show(childRunId)).run?.status;
+    await vi.waitFor(async () => expect(await child()).toBe(RunStatus.RUN_STATUS_CANCELLED), bound);
   });
 });

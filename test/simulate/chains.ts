@@ -132,6 +132,7 @@ export function drawChain(random: Random, no: number, callee?: Chain, stepsMax =
   const plan = planOf(specs, {
     method: `test.v1.Chains/C${no}`,
     runTimeoutMs: random.pick([60_000, 120_000, 600_000]),
+    ...(random.chance(0.3) ? { brokenTtlMs: random.pick([1_000, 20_000, 90_000]) } : {}),
     bindOutput: (scope) => map(read(scope, everyStep), encode),
   });
   return { plan, kinds, expected: (input) => compute({ kinds, needs, callee }, input) };

@@ -3,7 +3,8 @@
  * (a signal, an answer of a person) adds it here.
  */
 import { value } from "../../coordinator/src/engine/plan-fixture.js";
-import { isFinal } from "../../coordinator/src/engine/run-state.js";
+import type { Operation } from "../../coordinator/src/engine/run-event.js";
+import { isFinal, RunStatus } from "../../coordinator/src/engine/run-state.js";
 import type { StartCommand } from "../../coordinator/src/pipeline/ports.js";
 import { signalText } from "./chains.js";
 import type { Mesh } from "./mesh.js";
@@ -20,6 +21,8 @@ export const happenings: readonly Happening[] = [
   { weight: 2, fault: false, happen: (mesh) => void startRun(mesh, true) },
   { weight: 1.5, fault: false, happen: (mesh) => void cancelRun(mesh) },
   { weight: 6, fault: false, happen: (mesh) => void signalRun(mesh) },
+  { weight: 1.5, fault: false, happen: (mesh) => void pauseRun(mesh) },
+  { weight: 1.5, fault: false, happen: (mesh) => void mendRun(mesh) },
   { weight: 1.5, fault: true, happen: killCoordinator },
   { weight: 1, fault: true, happen: (mesh) => mesh.addCoordinator() },
   { weight: 1, fault: true, happen: killWorker },
@@ -63,8 +66,44 @@ export async function startRun(mesh: Mesh, keyed: boolean): Promise<void> {
   await Promise.all(keyed ? [once(), once()] : [once()]);
 }
 
+const openRuns = (mesh: Mesh, is: (status: RunStatus) => boolean): string[] =>
+  [...mesh.store.runs.values()].filter(({ status }) => !isFinal(status) && is(status)).map(({ id }) => id);
+
+/** Somebody holds a run, and mostly lets it go on later. */
+async function pauseRun(mesh: Mesh): Promise<void> {
+  const { world } = mesh;
+  const open = openRuns(mesh, () => true);
+  if (open.length === 0) return;
+  const runId = world.random.pick(open);
+  await operate(mesh, runId, { kind: "pause" });
+  if (world.random.chance(0.2)) return;
+  await world.pause(world.random.int(0, 20_000));
+  await operate(mesh, runId, { kind: "resume" });
+}
+
+/** An operator has every broken step of a run tried again. */
+async function mendRun(mesh: Mesh): Promise<void> {
+  const broken = openRuns(mesh, (status) => status === RunStatus.RUN_STATUS_BROKEN);
+  if (broken.length > 0) await operate(mesh, mesh.world.random.pick(broken), { kind: "retry", steps: [] });
+}
+
+async function operate(mesh: Mesh, runId: string, operation: Operation): Promise<void> {
+  const event = { kind: "operate" as const, operation, by: "somebody", reason: "" };
+  const done = await mesh.ask((room) => room.intake.operate(1, runId, event).catch(() => undefined));
+  if (done !== undefined) mesh.world.note(() => `${mesh.nameOf(runId)}: ${operation.kind}, ${done}`);
+}
+
+/** In a calm mesh no run is left paused or broken. */
+export function mendAll(mesh: Mesh): void {
+  for (const runId of openRuns(mesh, (status) => status === RunStatus.RUN_STATUS_PAUSED))
+    void operate(mesh, runId, { kind: "resume" });
+  for (const runId of openRuns(mesh, (status) => status === RunStatus.RUN_STATUS_BROKEN))
+    void operate(mesh, runId, { kind: "retry", steps: [] });
+  mesh.world.after(5_000, () => mendAll(mesh));
+}
+
 async function cancelRun(mesh: Mesh): Promise<void> {
-  const open = [...mesh.store.runs.values()].filter(({ status }) => !isFinal(status)).map(({ id }) => id);
+  const open = openRuns(mesh, () => true);
   if (open.length === 0) return;
   const runId = mesh.world.random.pick(open);
   const done = await mesh.ask(async (room) => {

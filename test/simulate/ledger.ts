@@ -6,18 +6,26 @@
  * V3.  A step succeeds once, by the report of a worker that held the attempt's lease; one that waits, by no attempt at all.
  * V4.  No start leaves before the commit that gave its lease.
  * V5.  A lease is one attempt's: of one run, step and number.
- * V6.  A step's attempts only grow in number; a step that is over stays as it is.
- * V7.  A step leaves PENDING once, and (unless its run stops) not before all that it needs is over.
+ * V6.  A step's attempts only grow in number; a step that is over stays as it is, unless an operator mends its run by it.
+ * V7.  A step leaves PENDING once (a mended one anew), and (unless its run stops) not before all that it needs is over.
  * V8.  After a cancel was answered with OK nothing of the run is dispatched and no success is recorded.
  * V9.  A start that was answered with OK is stored, and one idempotency key is one run.
  * V10. Every run ends, soon after its deadline at the latest.
  * V11. The result of a run that succeeded is what its chain computes.
  * V12. A mesh at rest keeps no ready row, binding or unconfirmed batch.
  * V13. A value that the database refuses fails its own step, and nobody else's.
+ * V14. While a run is paused or broken no step of it begins.
  */
 import { EventKind, type StartStep } from "@taskmesh/proto";
 import type { ChainPlan } from "../../coordinator/src/engine/plan.js";
-import { inFlight, isFinal, isOver, type RunState, StepStatus } from "../../coordinator/src/engine/run-state.js";
+import {
+  inFlight,
+  isFinal,
+  isHeld,
+  isOver,
+  type RunState,
+  StepStatus,
+} from "../../coordinator/src/engine/run-state.js";
 import type { RunWrite } from "../../coordinator/src/store/commit.js";
 
 /** An invariant that does not hold. */
@@ -34,6 +42,11 @@ export interface EndedRun {
 const holds = (condition: boolean, invariant: string, text: () => string): void => {
   if (!condition) throw new Violation(`${invariant}: ${text()}`);
 };
+
+const letsGoOn = new Set([EventKind.EVENT_KIND_STEP_RETRIED, EventKind.EVENT_KIND_RUN_RESUMED]);
+
+/** Whether an operator let the run go on by one of these. */
+const isMended = (records: RunWrite["records"]): boolean => records.some(({ kind }) => letsGoOn.has(kind));
 
 export class Ledger {
   /** Leases in committed states, with the attempt that each is. */
@@ -66,7 +79,8 @@ export class Ledger {
     this.#checkRecords(plan, write, at);
   }
 
-  #checkSteps(plan: ChainPlan, stored: RunState | undefined, { run }: RunWrite, at: () => string): void {
+  #checkSteps(plan: ChainPlan, stored: RunState | undefined, { run, records }: RunWrite, at: () => string): void {
+    const wasHeld = stored !== undefined && isHeld(stored.status) && isHeld(run.status) && !isMended(records);
     run.steps.forEach((step, index) => {
       const was = stored?.steps[index];
       const where = (): string => `${at()}, step ${plan.steps[index]!.id}`;
@@ -78,17 +92,21 @@ export class Ledger {
       }
       if (inFlight(step.status)) holds(step.lease !== "", "V5", () => `${where()}: in flight without a lease`);
       holds(step.attempt >= (was?.attempt ?? 0), "V6", where);
-      if (was && isOver(was.status)) {
+      const mended = stored?.broken?.steps.includes(index) === true && isMended(records);
+      if (was && isOver(was.status) && !mended) {
         const same = was.status === step.status && was.attempt === step.attempt && was.endedAtMs === step.endedAtMs;
         holds(same, "V6", () => `${where()}: it was over`);
       }
       const pending = StepStatus.STEP_STATUS_PENDING;
-      if (was && was.status !== pending) holds(step.status !== pending, "V7", () => `${where()}: it is pending again`);
+      if (was && was.status !== pending && !mended)
+        holds(step.status !== pending, "V7", () => `${where()}: it is pending again`);
       const begins = (was?.status ?? pending) === pending && step.status !== pending;
       if (begins && step.status !== StepStatus.STEP_STATUS_CANCELLED) {
         const open = plan.steps[index]!.needs.filter((need) => !isOver(run.steps[need]!.status));
         holds(open.length === 0, "V7", () => `${where()}: it began before ${open.join(", ")}`);
       }
+      const waited = was !== undefined && !inFlight(was.status) && step.attempt > was.attempt;
+      holds(!(wasHeld && (waited || (begins && step.wait !== undefined))), "V14", where);
       if (this.#cancelled.has(run.id)) {
         holds(step.attempt === (was?.attempt ?? 0), "V8", () => `${where()}: a new attempt after its cancel`);
       }

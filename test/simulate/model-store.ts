@@ -17,7 +17,7 @@ import type { Commit, CommitResult, RunWrite } from "../../coordinator/src/store
 import type { ItemOutput } from "../../coordinator/src/store/item-reads.js";
 import type { ReadyStep } from "../../coordinator/src/store/ready.js";
 import type { RunStore } from "../../coordinator/src/store/run-store.js";
-import { placeValue, type RunRow, type StoredRun, toStoredRun } from "../../coordinator/src/store/runs.js";
+import { notOutputs, placeValue, type RunRow, type StoredRun, toStoredRun } from "../../coordinator/src/store/runs.js";
 import type { Ledger } from "./ledger.js";
 import type { World } from "./world.js";
 
@@ -120,7 +120,7 @@ export class ModelStore {
     if (!row) return undefined;
     const stored = toStoredRun({ ...row, items: this.#openItems(id) });
     for (const { seq, kind, step, payload } of this.history.get(id)!) {
-      if (payload && kind !== EventKind.EVENT_KIND_RUN_ENDED && kind !== EventKind.EVENT_KIND_ITEM_SUCCEEDED)
+      if (payload && !notOutputs.includes(kind))
         placeValue(stored, { seq, kind, step: step < 0 ? null : step }, { ...payload });
     }
     return stored;
@@ -138,9 +138,9 @@ export class ModelStore {
   }
 
   #itemOutputs(runId: string, step: number): ItemOutput[] {
-    const rows = (this.history.get(runId) ?? []).filter(
-      (row) => row.kind === EventKind.EVENT_KIND_ITEM_SUCCEEDED && row.step === step,
-    );
+    const all = (this.history.get(runId) ?? []).filter((row) => row.step === step);
+    const since = all.findLastIndex(({ kind }) => kind === EventKind.EVENT_KIND_STEP_RETRIED);
+    const rows = all.slice(since + 1).filter(({ kind }) => kind === EventKind.EVENT_KIND_ITEM_SUCCEEDED);
     return rows
       .map(({ item, note, payload }) => ({ item, key: note, value: payload! }))
       .sort((a, b) => a.item - b.item);
@@ -186,7 +186,8 @@ export class ModelStore {
       write,
       history.map(({ kind }) => kind),
     );
-    this.runs.set(run.id, toRow(write));
+    // Written once: what moves it later is in the state.
+    this.runs.set(run.id, { ...toRow(write), ...(row ? { deadline: row.deadline } : {}) });
     for (const { seq, kind, step, item = 0, note = "", payload } of write.records)
       history.push({ seq, kind, step, item, note, payload: payload && { ...payload } });
     for (const { step, item } of write.items?.values() ?? []) {

@@ -3,7 +3,7 @@
 import { EventKind } from "@taskmesh/proto";
 import { isFinal, RunStatus } from "../../coordinator/src/engine/run-state.js";
 import { decode } from "./chains.js";
-import { happenings, signalAll, startRun } from "./happenings.js";
+import { happenings, mendAll, signalAll, startRun } from "./happenings.js";
 import { Mesh } from "./mesh.js";
 import { World } from "./world.js";
 
@@ -82,6 +82,7 @@ function calm(mesh: Mesh): void {
   if (mesh.live().length === 0) mesh.addCoordinator();
   if (!mesh.workers.some(({ alive }) => alive)) mesh.addWorker();
   signalAll(mesh);
+  mendAll(mesh);
 }
 
 /** A run waits for the runs that it starts, each of which may have to wait as long; a start that nobody knows to be lost may wait for ever. */

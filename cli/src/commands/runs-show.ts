@@ -2,7 +2,7 @@ import { Command } from "@commander-js/extra-typings";
 import { type Json, object, objects, text } from "../json.js";
 import { plain } from "../output.js";
 import { openSession } from "../session.js";
-import { paintStatus, showAgo, showBetween, showFailure, showItems, showValue } from "../show.js";
+import { bareStatus, paintStatus, showAgo, showBetween, showFailure, showItems, showValue } from "../show.js";
 
 /** `taskmesh runs show`: a run with its steps, attempts and payloads. */
 export const runsShow = () =>
@@ -43,11 +43,17 @@ export const runsShow = () =>
           String(step.attempt ?? 0),
           showBetween(step.startedAt, step.endedAt, now),
           plain(text(step.method)),
-          ...(nested ? [plain(text(step.childRunId))] : []),
+          ...(nested ? [plain(showChild(step))] : []),
           showFailure(step.failure) || showItems(step.items) || showValue(step.output, 80),
         ]),
       );
     });
+
+/** The run that a step started, and how it stands where that needs somebody. */
+function showChild({ childRunId, childStatus }: Record<string, Json>): string {
+  const needsSomebody = childStatus === "RUN_STATUS_BROKEN" || childStatus === "RUN_STATUS_PAUSED";
+  return needsSomebody ? `${text(childRunId)} (${bareStatus(childStatus)})` : text(childRunId);
+}
 
 /** The step that started the run, "" if none did. */
 function showParent({ parentRunId, parentStepId }: Record<string, Json>): string {

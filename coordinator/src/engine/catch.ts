@@ -5,8 +5,8 @@
  *                              │                 └──► fallback   SUCCEEDED with the rule's value
  *                              └── none, or its value can't be evaluated ──► the failure is nobody's (run-end.ts)
  *
- * F1. A failure is caught once: what a rule's own expression does wrong is not caught again.
- * F2. Joins fire behind a caught failure as behind a success.
+ * K1. A failure is caught once: what a rule's own expression does wrong is not caught again.
+ * K2. Joins fire behind a caught failure as behind a success.
  */
 import { EventKind, type Failure } from "@taskmesh/proto";
 import type { CatchPlan, StepPlan, Value } from "./plan.js";

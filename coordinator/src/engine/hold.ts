@@ -1,9 +1,9 @@
 /**
  * Runs that are held: PAUSED by somebody, or BROKEN (broken.ts). Nothing new starts (E7), attempts under way end and are recorded.
  *
- * H1. A step that would start while its run is held is READY without a place in the ready queue; it is offered when the hold ends.
- * H2. Time goes on for the run and its attempts; what waits with the run has no limit of its own meanwhile.
- * H3. The time that a run stood BROKEN does not count for its deadline: it waited for people, and has a bound of its own.
+ * L1. A step that would start while its run is held is READY without a place in the ready queue; it is offered when the hold ends.
+ * L2. Time goes on for the run and its attempts; what waits with the run has no limit of its own meanwhile.
+ * L3. The time that a run stood BROKEN does not count for its deadline: it waited for people, and has a bound of its own.
  */
 import { EventKind } from "@taskmesh/proto";
 import { mended } from "./broken.js";
@@ -27,7 +27,7 @@ export function holdQueued(turn: Turn): void {
   });
 }
 
-/** The step waits with its run (H1). */
+/** The step waits with its run (L1). */
 export function holdStep(turn: Turn, plan: StepPlan): void {
   if (turn.run.steps[plan.index]!.status === StepStatus.STEP_STATUS_READY) return;
   const step = editStep(turn, plan.index);
@@ -64,7 +64,7 @@ export function leaveHold(turn: Turn): void {
   run.status = RunStatus.RUN_STATUS_RUNNING;
 }
 
-/** Ends being BROKEN. The limits of what waited are counted as if it had been no time (H3). */
+/** Ends being BROKEN. The limits of what waited are counted as if it had been no time (L3). */
 export function leaveBroken(turn: Turn): void {
   const { run, nowMs } = turn;
   const stoodMs = nowMs - run.broken!.sinceMs;

@@ -361,7 +361,7 @@ function checkHistory(bench: RunBench): void {
     const successes = count(records, (r) => r.step === index && isOutput(r));
     const catches = count(records, (r) => r.step === index && r.kind === EventKind.EVENT_KIND_STEP_CAUGHT);
     const retried = count(records, (r) => r.step === index && r.kind === EventKind.EVENT_KIND_STEP_RETRIED);
-    expect(catches, "F1: a failure is caught once").toBeLessThanOrEqual(1 + retried);
+    expect(catches, "K1: a failure is caught once").toBeLessThanOrEqual(1 + retried);
     expect(successes).toBe(step.status === StepStatus.STEP_STATUS_SUCCEEDED ? 1 : 0);
     expect(run.outputs[index] !== undefined).toBe(successes === 1);
   });

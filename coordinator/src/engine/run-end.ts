@@ -61,10 +61,11 @@ function failureOfRun(turn: Turn, index: number, failure: Failure): Failure {
 /** Takes a step out of whatever it was doing; its lease, queue place and binding are gone. */
 export function stopStep(turn: Turn, index: number, status: StepStatus) {
   const plan = turn.plan.steps[index]!;
-  const step = editStep(turn, index);
   askChild(turn, index);
-  if (step.each) dropItems(turn, index);
+  // Items write to their step too: its draft is taken behind them.
+  if (turn.run.steps[index]!.each) dropItems(turn, index);
   else releaseLease(turn, index);
+  const step = editStep(turn, index);
   if (step.status === StepStatus.STEP_STATUS_READY) turn.effects.push({ kind: "dequeue", step: plan });
   closeWait(turn, plan, step);
   step.status = status;

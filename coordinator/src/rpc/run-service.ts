@@ -17,7 +17,7 @@ import { status, statusError } from "@taskmesh/runtime";
 import type { Violation } from "../contracts/check.js";
 import type { Contract } from "../contracts/contract.js";
 import type { ChainPlan } from "../engine/plan.js";
-import { isFinal } from "../engine/run-state.js";
+import { isFinal, type RunState, StepStatus } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import { isRunId } from "../pipeline/completions.js";
 import { toPayload } from "../pipeline/effects.js";
@@ -27,7 +27,7 @@ import type { Intake, Plans } from "../pipeline/ports.js";
 import type { Results, RunResult } from "../pipeline/results.js";
 import type { Database } from "../store/db.js";
 import { readProgress } from "../store/reports.js";
-import { listRuns, readEnd, readEvents, readLogs } from "../store/run-reads.js";
+import { listRuns, readEnd, readEvents, readLogs, readStatuses } from "../store/run-reads.js";
 import { readSteps } from "../store/runs.js";
 import { completeCallback } from "./callbacks.js";
 import { type CallContext, type Send, serverStream, unary } from "./calls.js";
@@ -159,8 +159,16 @@ async function getRun(deps: RunServiceDeps, request: GetRunRequest): Promise<Get
   const events = await readEvents(deps.db, request.runId, { afterSeq: 0, limit: 20_000, payloads: false });
   const end = isFinal(found.run.status) ? await readEnd(deps.db, request.runId) : undefined;
   const progress = end ? [] : await readProgress(deps.db, request.runId);
-  return describeRun(found, events, { output: end?.payload, payloads: !request.omitPayloads, progress });
+  const children = await readStatuses(deps.db, childrenOf(found));
+  const { omitPayloads } = request;
+  return describeRun(found, events, { output: end?.payload, payloads: !omitPayloads, progress, children });
 }
+
+/** Runs that its steps have under way. */
+const childrenOf = ({ run, plan }: { run: RunState; plan: ChainPlan }): string[] =>
+  run.steps.flatMap(({ status, lease }, index) =>
+    plan.steps[index]!.child && status === StepStatus.STEP_STATUS_RUNNING ? [lease] : [],
+  );
 
 /** The end of a run, or its present status after the request's `wait`. */
 export async function getResult(

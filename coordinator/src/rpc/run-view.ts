@@ -70,7 +70,13 @@ export function summarizeRun(
 export function describeRun(
   found: StoredRun & { plan: ChainPlan },
   events: readonly StoredEvent[],
-  show: { output: Value | undefined; payloads: boolean; progress: readonly ProgressRow[] },
+  show: {
+    output: Value | undefined;
+    payloads: boolean;
+    progress: readonly ProgressRow[];
+    /** How runs stand that its steps started. */
+    children: ReadonlyMap<string, RunStatus>;
+  },
 ): GetRunResponse {
   const { run, plan } = found;
   const histories = historiesOf(plan, events);
@@ -82,11 +88,18 @@ export function describeRun(
     steps: plan.steps.map((step) => ({
       ...describeStep(run, plan, step, histories[step.index]!, show.payloads),
       progress: current.get(step.index),
+      childStatus: show.children.get(run.steps[step.index]!.lease) ?? RunStatus.RUN_STATUS_UNSPECIFIED,
     })),
   };
 }
 
-function describeStep(run: RunState, plan: ChainPlan, stepPlan: StepPlan, history: History, payloads: boolean): Step {
+function describeStep(
+  run: RunState,
+  plan: ChainPlan,
+  stepPlan: StepPlan,
+  history: History,
+  payloads: boolean,
+): Omit<Step, "childStatus"> {
   const step = run.steps[stepPlan.index]!;
   const output = run.outputs[stepPlan.index];
   const input = payloads ? inputOf(run, plan, stepPlan, step) : undefined;
@@ -160,7 +173,11 @@ function historiesOf(plan: ChainPlan, events: readonly StoredEvent[]): History[]
   return histories;
 }
 
-const endsStep = new Set([EventKind.EVENT_KIND_STEP_FAILED, EventKind.EVENT_KIND_STEP_EXPIRED]);
+const endsStep = new Set([
+  EventKind.EVENT_KIND_STEP_FAILED,
+  EventKind.EVENT_KIND_STEP_EXPIRED,
+  EventKind.EVENT_KIND_STEP_CAUGHT,
+]);
 
 function attemptOf(history: History, attempt: number, atMs: number): Attempt {
   const known = history.attempts.get(attempt);

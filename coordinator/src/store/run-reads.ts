@@ -67,6 +67,16 @@ export async function readEnd(db: Db, runId: string): Promise<StoredEvent | unde
   return payload ? { ...read, payload: toValue(payload) } : read;
 }
 
+/** How these runs stand, by id. */
+export async function readStatuses(db: Db, ids: readonly string[]): Promise<Map<string, RunStatus>> {
+  if (ids.length === 0) return new Map();
+  const rows = await db.query<{ id: string; status: RunStatus }>(
+    "select id::text as id, status from runs where id = any($1::uuid[])",
+    [arrayOf(ids)],
+  );
+  return new Map(rows.map(({ id, status }) => [id, status]));
+}
+
 /** What a list shows of a run. */
 export interface RunSummary {
   id: string;

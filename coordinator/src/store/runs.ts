@@ -68,11 +68,11 @@ const isTorn = (stored: StoredRun | undefined): boolean =>
   false;
 
 /** Payloads of these are no outputs of steps: a run's result, the output of an item, an input that an operator gave. */
-const notOutputs = [
+export const notOutputs: readonly EventKind[] = [
   EventKind.EVENT_KIND_RUN_ENDED,
   EventKind.EVENT_KIND_ITEM_SUCCEEDED,
   EventKind.EVENT_KIND_STEP_RETRIED,
-].join(", ");
+];
 
 async function readRuns(db: Db, ids: readonly string[]): Promise<Map<string, StoredRun>> {
   const list = arrayOf(ids);
@@ -83,7 +83,7 @@ async function readRuns(db: Db, ids: readonly string[]): Promise<Map<string, Sto
     ),
     db.query<{ run_id: string; seq: number; kind: number; step: number | null; payload: Uint8Array }>(
       `select e.run_id::text as run_id, e.seq, e.kind, e.step, e.payload from unnest($1::uuid[]) as t(id) join events e on e.run_id = t.id
-        where e.payload is not null and e.kind not in (${notOutputs})`,
+        where e.payload is not null and e.kind not in (${notOutputs.join(", ")})`,
       [list],
     ),
   ]);

@@ -515,6 +515,8 @@ export interface Step {
   waitUntil?:
     | Timestamp
     | undefined;
+  /** While the step is RUNNING, and GetRun answers: how the run stands that it started. One that is BROKEN or PAUSED needs somebody. */
+  childStatus: RunStatus;
   /** The run that the newest attempt started, where the step calls a chain. */
   childRunId: string;
   /** A fan-out step: where its items stand. */
@@ -1532,6 +1534,7 @@ function createBaseStep(): Step {
     needs: [],
     progress: undefined,
     waitUntil: undefined,
+    childStatus: 0,
     childRunId: "",
     items: undefined,
   };
@@ -1583,6 +1586,9 @@ export const Step: MessageFns<Step> = {
     }
     if (message.waitUntil !== undefined) {
       Timestamp.encode(message.waitUntil, writer.uint32(162).fork()).join();
+    }
+    if (message.childStatus !== 0) {
+      writer.uint32(240).int32(message.childStatus);
     }
     if (message.childRunId !== "") {
       writer.uint32(322).string(message.childRunId);
@@ -1726,6 +1732,14 @@ export const Step: MessageFns<Step> = {
             message.waitUntil = Timestamp.decode(reader, reader.uint32());
             continue;
           }
+          case 30: {
+            if (tag !== 240) {
+              break;
+            }
+
+            message.childStatus = reader.int32() as any;
+            continue;
+          }
           case 40: {
             if (tag !== 322) {
               break;
@@ -1799,6 +1813,11 @@ export const Step: MessageFns<Step> = {
         : isSet(object.wait_until)
         ? fromJsonTimestamp(object.wait_until)
         : undefined,
+      childStatus: isSet(object.childStatus)
+        ? runStatusFromJSON(object.childStatus)
+        : isSet(object.child_status)
+        ? runStatusFromJSON(object.child_status)
+        : 0,
       childRunId: isSet(object.childRunId)
         ? globalThis.String(object.childRunId)
         : isSet(object.child_run_id)
@@ -1855,6 +1874,9 @@ export const Step: MessageFns<Step> = {
     if (message.waitUntil !== undefined) {
       obj.waitUntil = fromTimestamp(message.waitUntil).toISOString();
     }
+    if (message.childStatus !== 0) {
+      obj.childStatus = runStatusToJSON(message.childStatus);
+    }
     if (message.childRunId !== "") {
       obj.childRunId = message.childRunId;
     }
@@ -1900,6 +1922,7 @@ export const Step: MessageFns<Step> = {
     message.waitUntil = (object.waitUntil !== undefined && object.waitUntil !== null)
       ? Timestamp.fromPartial(object.waitUntil)
       : undefined;
+    message.childStatus = object.childStatus ?? 0;
     message.childRunId = object.childRunId ?? "";
     message.items = (object.items !== undefined && object.items !== null)
       ? ItemCounts.fromPartial(object.items)
