@@ -142,7 +142,7 @@ describe("by the command line", () => {
     });
   }
 
-  it("a run is paused, changed, resumed and terminated", async () => {
+  it("pauses, changes, resumes and terminates a run", async () => {
     const runId = await startSilent("cleo");
     expect(await runs("pause", runId, "--reason", "lunch")).toMatchObject({ code: 0, out: `${runId} is PAUSED` });
     const update = ["update", runId, "--priority", "3", "-l", "team=desk", "--actor", "cleo"];
@@ -154,7 +154,7 @@ describe("by the command line", () => {
     expect(again.err).toContain("CANCELLED");
   }, 60_000);
 
-  it("a broken run is shown, retried and skipped", async () => {
+  it("shows, retries and skips what broke", async () => {
     const [first, second] = [await breakOne("dan"), await breakOne("gil")];
     const [shown, mended] = [await runs("show", first), await runs("retry", first, "--reason", "it is paid for")];
     expect(shown.out).toContain("BROKEN");

@@ -9,8 +9,8 @@ import { describeTarget, isAssignable, targetOf } from "./cel/assignable.js";
 import { encodeConstant, encodeLiteral, type FieldSource } from "./cel/bind.js";
 import { type CheckedExpression, checkExpression } from "./cel/check.js";
 import { compileProjection } from "./cel/projection.js";
+import type { ExpressionProblem } from "./cel/reading.js";
 import type { ScopeTypes } from "./cel/scope-types.js";
-import type { ExpressionProblem } from "./cel/syntax.js";
 import { meshFiles } from "./descriptors.js";
 
 /** Where problems go; `at` is the part of a ChainProblem that names the place. */

@@ -6,8 +6,9 @@ import { nearestName } from "@taskmesh/runtime";
 import { typeOfNode } from "./assignable.js";
 import { loneSurrogate } from "./convert.js";
 import { faultOfConstant, planExpression } from "./engine-values.js";
+import type { ExpressionProblem, Reading } from "./reading.js";
 import type { ScopeTypes } from "./scope-types.js";
-import { type ExpressionProblem, type Reading, type ReadOptions, readExpression } from "./syntax.js";
+import { type ReadOptions, readExpression } from "./syntax.js";
 
 /** Longest expression in UTF-16 code units. */
 export const expressionLengthMax = 16 * 1024;

@@ -10,6 +10,7 @@ import type { ASTNode } from "@marcbachmann/cel-js";
 import { nearestName } from "@taskmesh/runtime";
 import { functions, macros, methods } from "./functions.js";
 import { guardedStep, guardsOf, type Part, partsOf, union } from "./paths.js";
+import type { BarePath, ExpressionProblem, Reading } from "./reading.js";
 import {
   callbackFields,
   errorFields,
@@ -19,50 +20,8 @@ import {
   type StepOutput,
 } from "./scope-types.js";
 
-/** A mistake in an expression; offsets in UTF-16 code units, `end` exclusive. */
-export interface ExpressionProblem {
-  reason: string;
-  message: string;
-  start: number;
-  end: number;
-  expected?: string;
-  found?: string;
-  suggestion?: string;
-}
-
 /** Deepest nesting of all(), exists(), exists_one(), map() and filter(): work grows with the power of it. */
 export const comprehensionDepthMax = 2;
-
-/** A path that is the whole expression: its value can be copied from one message to another without being looked at. */
-export interface BarePath {
-  /** Step index, or -1 for `input`. */
-  source: number;
-  /** From the outermost message inwards; empty: the message itself. */
-  fields: readonly DescField[];
-}
-
-export interface Reading {
-  problems: ExpressionProblem[];
-  /** Indexes of the steps whose outputs are read. */
-  steps: Set<number>;
-  input: boolean;
-  run: boolean;
-  each: boolean;
-  /** Reads the failure that it answers. */
-  error: boolean;
-  bare: BarePath | undefined;
-  /** Deepest nesting of comprehensions. */
-  depth: number;
-  nodes: number;
-  /** Matches regular expressions, whose work grows with text and pattern. */
-  matches: boolean;
-  /** Splits text into lists. */
-  splits: boolean;
-  /** Reads something whose type is not known, because of another problem: it can't be checked. */
-  opaque: boolean;
-  /** Places (of whole has() calls) where an output that may be missing must be tested first. */
-  presenceTests: { start: number; end: number; step: string }[];
-}
 
 export interface ReadOptions {
   /** Steps whose outputs are known to exist where the expression is evaluated. */
