@@ -1,4 +1,4 @@
-// npm test: makes sure of the servers, runs every test, closes with one line "N passed, N failed".
+// npm test: makes sure of the servers and tools, runs every test, closes with one line "N passed, N failed".
 // Arguments go to vitest: `npm test -- coordinator/src/engine`.
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -7,6 +7,8 @@ import { join } from "node:path";
 import { ensureServers } from "./servers.mjs";
 
 ensureServers();
+const tools = ["--import", "tsx", "--conditions=@taskmesh/source", join(import.meta.dirname, "tools.ts")];
+if (spawnSync(process.execPath, tools, { stdio: "inherit" }).status !== 0) process.exit(1);
 const folder = mkdtempSync(join(tmpdir(), "taskmesh-test-"));
 const report = join(folder, "report.json");
 const root = join(import.meta.dirname, "..");
