@@ -17,6 +17,7 @@ import { chainsShow } from "./commands/chains-show.js";
 import { chainsValidate } from "./commands/chains-validate.js";
 import { completion } from "./commands/completion.js";
 import { dev } from "./commands/dev.js";
+import { doctor } from "./commands/doctor.js";
 import { gen } from "./commands/gen.js";
 import { init } from "./commands/init.js";
 import { mesh } from "./commands/mesh.js";
@@ -42,7 +43,7 @@ const version = (): string => {
 const exitCodes = `
 Exit codes:
   0  done; the run succeeded
-  1  the run ended badly, or a chain or contract has problems
+  1  the run ended badly; a chain, a contract or a deployment has problems
   2  the command line, or a file named on it, can't be used
   3  the mesh can't be reached
   4  no such run, chain, action or namespace
@@ -101,7 +102,13 @@ export function createProgram() {
     .addCommand(assignmentsRelease())
     .addCommand(assignmentsComment())
     .addCommand(assignmentsComplete());
-  program.addCommand(init()).addCommand(gen()).addCommand(dev()).addCommand(mesh()).addCommand(completion());
+  program
+    .addCommand(init())
+    .addCommand(gen())
+    .addCommand(dev())
+    .addCommand(mesh())
+    .addCommand(doctor())
+    .addCommand(completion());
   // Errors leave by exceptions everywhere, so that main.ts alone decides the exit code.
   const quiet = (command: { exitOverride(): unknown; commands: readonly unknown[] }) => {
     command.exitOverride();

@@ -43,6 +43,7 @@ import { createRelayService } from "./rpc/relay-service.js";
 import { createRunService } from "./rpc/run-service.js";
 import { createSeenService } from "./rpc/seen-service.js";
 import type { Database } from "./store/db.js";
+import { refuseUnsafe } from "./store/durability.js";
 import { migrate } from "./store/migrate.js";
 import { Partitions } from "./store/partitions.js";
 import { openPostgres } from "./store/postgres.js";
@@ -243,6 +244,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
   const service = serviceGroup("coordinator", [
     createService("database", {
       async start() {
+        await refuseUnsafe(db, config.allowUnsafeDatabase ?? false);
         await migrate(db);
         await partitions.refresh(db);
         partitionTimer = setInterval(() => void renewPartitions(), partitionIntervalMs).unref();

@@ -6,6 +6,7 @@ export * from "./client.js";
 export * from "./clock.js";
 export * from "./config.js";
 export * from "./credentials.js";
+export * from "./finding.js";
 export * from "./health-server.js";
 export * from "./http-rule.js";
 export * from "./json-faults.js";
@@ -36,6 +37,7 @@ export {
 export { openJetStreamWork } from "./transport/jetstream-work.js";
 export { MemoryBus, type MemoryBusOptions } from "./transport/memory.js";
 export { OpenNatsRefused } from "./transport/nats-credentials.js";
+export { diagnoseNats, type NatsDiagnosisOptions } from "./transport/nats-diagnose.js";
 export { openRelayWork, type RelayOptions } from "./transport/relay.js";
 export { readRelayOpen, serveRelay } from "./transport/relay-bridge.js";
 export * from "./transport/transport.js";

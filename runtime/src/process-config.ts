@@ -46,7 +46,11 @@ export interface CoordinatorConfig extends ServerConfig {
     accountSeed?: string;
     /** Public key of the account, where the seed is a signing key's. */
     accountId?: string;
+    /** Copies of the streams; default 1. */
+    replicas?: number;
   };
+  /** Start on a database that loses what it confirmed. Default false. */
+  allowUnsafeDatabase?: boolean;
   grpcAddress: Address;
   /** Where the gateways are reached from outside, without a slash at its end. */
   publicUrl: string;
@@ -66,9 +70,11 @@ export interface GatewayConfig extends ServerConfig {
  * @throws ConfigError with every fault.
  */
 export function coordinatorConfig(env: Environment, options: { embedded?: boolean } = {}): CoordinatorConfig {
-  const { databaseUrl, natsServers, natsWorkerServers, natsCredentials, natsAccountSeed, natsAccountId, ...own } =
-    coordinatorSettings;
-  const outside = { databaseUrl, natsServers, natsWorkerServers, natsCredentials, natsAccountSeed, natsAccountId };
+  const { databaseUrl, allowUnsafeDatabase, ...rest } = coordinatorSettings;
+  const { natsServers, natsWorkerServers, natsCredentials, natsAccountSeed, natsAccountId, natsReplicas, ...own } =
+    rest;
+  const nats = { natsServers, natsWorkerServers, natsCredentials, natsAccountSeed, natsAccountId, natsReplicas };
+  const outside = { databaseUrl, allowUnsafeDatabase, ...nats };
   const base = readSettings(own, env);
   const stores = options.embedded ? undefined : readSettings(outside, env);
   const { values } = base;
@@ -81,7 +87,7 @@ export function coordinatorConfig(env: Environment, options: { embedded?: boolea
   if (faults.length > 0) throw new ConfigError(faults);
   return {
     ...server.config,
-    ...(stores ? { databaseUrl: stores.values.databaseUrl, nats: toNats(stores.values) } : {}),
+    ...(stores ? toStores(stores.values) : {}),
     grpcAddress: values.grpcAddress,
     ...(metricsAddress ? { metricsAddress } : {}),
     namespaces: [...new Set(values.namespaces)],
@@ -211,6 +217,7 @@ export function guard(
 }
 
 interface NatsValues {
+  natsReplicas: number;
   natsServers: string[];
   natsWorkerServers?: string[] | undefined;
   natsCredentials?: string | undefined;
@@ -218,10 +225,17 @@ interface NatsValues {
   natsAccountId?: string | undefined;
 }
 
+const toStores = (values: NatsValues & { databaseUrl: string; allowUnsafeDatabase: boolean }) => ({
+  databaseUrl: values.databaseUrl,
+  allowUnsafeDatabase: values.allowUnsafeDatabase,
+  nats: toNats(values),
+});
+
 function toNats(values: NatsValues): NonNullable<CoordinatorConfig["nats"]> {
-  const { natsServers, natsWorkerServers, natsCredentials, natsAccountSeed, natsAccountId } = values;
+  const { natsServers, natsWorkerServers, natsCredentials, natsAccountSeed, natsAccountId, natsReplicas } = values;
   return {
     servers: natsServers,
+    replicas: natsReplicas,
     ...(natsWorkerServers ? { workerServers: natsWorkerServers } : {}),
     ...(natsCredentials ? { credentials: natsCredentials } : {}),
     ...(natsAccountSeed ? { accountSeed: natsAccountSeed } : {}),

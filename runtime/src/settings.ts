@@ -11,6 +11,7 @@ import {
   addressOrOff,
   defaulted,
   file,
+  flag,
   integer,
   type Kind,
   list,
@@ -156,6 +157,22 @@ export const coordinatorSettings = {
       doc: "Public key of the NATS account, needed where NATS_ACCOUNT_SEED is that of a signing key.",
     },
     text("public NKey, A…"),
+  ),
+  natsReplicas: defaulted(
+    {
+      variable: "NATS_REPLICAS",
+      doc: "Copies of the streams in a NATS cluster: 3 survive the loss of one server. Streams that exist are changed at the start.",
+    },
+    integer("copies", 1, 5),
+    "1",
+  ),
+  allowUnsafeDatabase: defaulted(
+    {
+      variable: "TASKMESH_ALLOW_UNSAFE_DATABASE",
+      doc: "Starts also on a Postgres that loses commits it has confirmed (fsync, full_page_writes or synchronous_commit off). For throw-away data only.",
+    },
+    flag(),
+    "false",
   ),
   grpcAddress: defaulted(
     { variable: "TASKMESH_GRPC_ADDRESS", doc: "Where gRPC is served: callers, workers, gateways." },

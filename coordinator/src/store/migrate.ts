@@ -10,7 +10,8 @@ import { ensurePartitions } from "./partitions.js";
 
 /** Any constant that nothing else in the database uses. */
 const migrationLock = 7_400_748_000;
-const migrationsFolder = fileURLToPath(new URL("../../migrations", import.meta.url));
+/** Where the migrations are. */
+export const migrationsFolder = fileURLToPath(new URL("../../migrations", import.meta.url));
 
 /** Applies the migrations that are missing and makes the partitions of now, in one transaction. */
 export async function migrate(database: Database): Promise<void> {

@@ -247,6 +247,10 @@ export class Provision {
     metrics.streamConsumers.set(info.state.consumer_count, config.name);
     if (!before) {
       assertUsable(info);
+      // Another number of copies was asked for than when the stream was made.
+      if (info.config.num_replicas !== config.num_replicas) {
+        await this.#jsm.streams.update(config.name, { num_replicas: this.#options.replicas });
+      }
       return made;
     }
     return made || fell || before.created !== info.created || info.state.last_seq < known;
@@ -289,9 +293,10 @@ export class Provision {
   }
 }
 
-type StreamConfigToMake = Partial<StreamConfig> & { name: string; subjects: string[] };
+export type StreamConfigToMake = Partial<StreamConfig> & { name: string; subjects: string[] };
 
-function streamConfigs(replicas: number): StreamConfigToMake[] {
+/** The streams as they are to be. */
+export function streamConfigs(replicas: number): StreamConfigToMake[] {
   const common = {
     retention: RetentionPolicy.Workqueue,
     storage: StorageType.File,
