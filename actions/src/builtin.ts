@@ -6,6 +6,7 @@ import {
   clientConfig,
   type Environment,
   readSettings,
+  readTogether,
   settingsTables,
 } from "@taskmesh/runtime";
 import { createThreadPool } from "./bounded/thread-pool.js";
@@ -43,8 +44,13 @@ export function builtinConfig(env: Environment): BuiltinConfig {
     const { variable, fix } = settings.httpAllow;
     faults.push({ variable, problem: (error as Error).message, fix });
   }
-  if (faults.length > 0) throw new ConfigError(faults);
-  return { http: { allow }, mesh: clientConfig(env) };
+  const [mesh] = readTogether(
+    () => clientConfig(env),
+    () => {
+      if (faults.length > 0) throw new ConfigError(faults);
+    },
+  );
+  return { http: { allow }, mesh };
 }
 
 /**

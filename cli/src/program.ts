@@ -32,6 +32,7 @@ import { runsShow } from "./commands/runs-show.js";
 import { runsSignal } from "./commands/runs-signal.js";
 import { runsStart } from "./commands/runs-start.js";
 import { runsWatch } from "./commands/runs-watch.js";
+import { settings } from "./commands/settings.js";
 import { workersList } from "./commands/workers-list.js";
 import { defaultUrl } from "./config.js";
 
@@ -52,6 +53,7 @@ Exit codes:
 First steps:
   taskmesh init           write an example: contract, worker, test, chain
   taskmesh dev            run a mesh on this machine
+  taskmesh settings       list the environment variables
   taskmesh gen            make types and descriptors of your .proto files`;
 
 /** The whole program, ready to parse. It throws CommanderError instead of ending the process. */
@@ -108,6 +110,7 @@ export function createProgram() {
     .addCommand(dev())
     .addCommand(mesh())
     .addCommand(doctor())
+    .addCommand(settings())
     .addCommand(completion());
   // Errors leave by exceptions everywhere, so that main.ts alone decides the exit code.
   const quiet = (command: { exitOverride(): unknown; commands: readonly unknown[] }) => {

@@ -17,6 +17,7 @@ import {
   type Environment,
   formatAddress,
   gatewayConfig,
+  readTogether,
   runService,
   serviceGroup,
   setLogLevel,
@@ -36,8 +37,11 @@ const dialable = ({ host, port }: Address): Address => ({
 });
 
 function createServerMesh(env: Environment) {
-  const config = coordinatorConfig(env);
-  const gatewaySettings = gatewayConfig(env);
+  const [config, gatewaySettings] = readTogether(
+    () => coordinatorConfig(env),
+    () => gatewayConfig(env),
+    () => builtinConfig(env),
+  );
   const log = createLogger("mesh");
   setLogLevel(config.logLevel);
   for (const warning of new Set([...config.warnings, ...gatewaySettings.warnings])) log.warn(warning);

@@ -2,14 +2,13 @@
 import {
   ConfigError,
   coordinatorConfig,
-  coordinatorSettings,
   createHealthServer,
   createLogger,
   createMetricsServer,
+  roleHelp,
   runService,
   serviceGroup,
   setLogLevel,
-  settingsHelp,
   startTelemetry,
 } from "@taskmesh/runtime";
 import { createCoordinator } from "./coordinator.js";
@@ -20,9 +19,8 @@ const log = createLogger("coordinator");
 /** Runs until SIGTERM or SIGINT; the exit code. */
 async function main(env: NodeJS.ProcessEnv = process.env): Promise<number> {
   if (process.argv.includes("--help")) {
-    process.stdout.write(
-      `A Taskmesh coordinator; with the argument "migrate" it brings the database to its schema and ends. Its settings are environment variables:\n\n${settingsHelp(coordinatorSettings)}\n`,
-    );
+    const about = 'A Taskmesh coordinator; with the argument "migrate" it brings the database to its schema and ends.';
+    process.stdout.write(roleHelp(about, ["Coordinator", "Tracing"]));
     return 0;
   }
   try {

@@ -6,6 +6,7 @@ import {
   createService,
   type GatewayConfig,
   gatewayConfig,
+  roleHelp,
   runService,
   serviceGroup,
   setLogLevel,
@@ -24,6 +25,10 @@ function readConfig(): GatewayConfig | undefined {
 }
 
 async function main(): Promise<number> {
+  if (process.argv.includes("--help")) {
+    process.stdout.write(roleHelp("A Taskmesh gateway.", ["Gateway", "Tracing"]));
+    return 0;
+  }
   const config = readConfig();
   if (config === undefined) return 2;
   setLogLevel(config.logLevel);

@@ -2,7 +2,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { ConfigError, readSettings, type Settings, settingsHelp } from "./config.js";
+import { ConfigError, readSettings, readTogether, type Settings, settingsHelp } from "./config.js";
 import { redact } from "./log.js";
 import { clientConfig, coordinatorConfig, gatewayConfig } from "./process-config.js";
 import {
@@ -148,11 +148,48 @@ describe("addresses", () => {
   );
 });
 
+describe("readTogether", () => {
+  it("answers what each read, in order", () => {
+    expect(
+      readTogether(
+        () => 1,
+        () => "two",
+      ),
+    ).toEqual([1, "two"]);
+  });
+
+  it("reports the faults of all together, each once", () => {
+    const env = { TASKMESH_NAMESPACES: "A b", TASKMESH_HTTP_ADDRESS: "nowhere" };
+    const { faults } = faultsOf(() =>
+      readTogether(
+        () => coordinatorConfig(env),
+        () => gatewayConfig(env),
+      ),
+    );
+    expect(faults.map(({ variable }) => variable)).toEqual([
+      "TASKMESH_NAMESPACES",
+      "DATABASE_URL",
+      "NATS_URL",
+      "TASKMESH_HTTP_ADDRESS",
+    ]);
+    const defect = new TypeError("a defect");
+    expect(() =>
+      readTogether(
+        () => gatewayConfig(env),
+        () => {
+          throw defect;
+        },
+      ),
+    ).toThrow(defect);
+  });
+});
+
 describe("the configuration of a coordinator", () => {
   it("needs only its stores, and listens on loopback", () => {
     expect(coordinatorConfig(stores)).toEqual({
       databaseUrl: stores.DATABASE_URL,
-      nats: { servers: [stores.NATS_URL] },
+      allowUnsafeDatabase: false,
+      nats: { servers: [stores.NATS_URL], replicas: 1 },
       grpcAddress: { host: "127.0.0.1", port: 7400 },
       metricsAddress: { host: "127.0.0.1", port: 7490 },
       namespaces: ["default"],

@@ -126,6 +126,35 @@ function rawValue(
   return { fault: { variable: fileVariable, problem, fix: "Name a file that this process may read." } };
 }
 
+/**
+ * What several readers of one environment make of it.
+ * @throws ConfigError with the faults of all of them, each once.
+ */
+export function readTogether<T extends readonly unknown[]>(...readers: { [K in keyof T]: () => T[K] }): T {
+  const faults = new Map<string, ConfigFault>();
+  const values = readers.map((read) => {
+    try {
+      return read();
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      for (const fault of error.faults) faults.set(`${fault.variable}: ${fault.problem}`, fault);
+      return undefined;
+    }
+  });
+  if (faults.size > 0) throw new ConfigError([...faults.values()]);
+  return values as unknown as T;
+}
+
+/**
+ * The settings of a table alone.
+ * @throws ConfigError with every fault.
+ */
+export function requireSettings<S extends Settings>(settings: S, env: Environment): SettingValues<S> {
+  const { values, faults } = readSettings(settings, env);
+  if (faults.length > 0) throw new ConfigError(faults);
+  return values;
+}
+
 /** Variables that begin like ours, are in no table, and are nearly one that is: most likely misspelt. */
 export function misspeltVariables(known: Iterable<Settings>, env: Environment): string[] {
   const names = new Set<string>();

@@ -3,7 +3,7 @@
  * process-config.ts reads the tables and refuses what would be open.
  */
 
-import type { Settings } from "./config.js";
+import { type Settings, settingsHelp } from "./config.js";
 import { tokenList } from "./credentials.js";
 import { type LogThreshold, logLevels } from "./log.js";
 import {
@@ -340,6 +340,12 @@ export const settingsTables = {
   "Built-in actions": elsewhere.builtins,
   Tracing: telemetrySettings,
 } as const satisfies Record<string, Settings>;
+
+/** The `--help` text of a process that reads these tables: every variable with form, unit, default and meaning. */
+export function roleHelp(about: string, roles: readonly (keyof typeof settingsTables)[]): string {
+  const sections = roles.map((role) => `${role}:\n${settingsHelp(settingsTables[role])}`);
+  return `${about} Its settings are environment variables.\n\n${sections.join("\n\n")}\n`;
+}
 
 /** All of them. */
 export const allSettings: readonly Settings[] = Object.values(settingsTables);

@@ -20,6 +20,7 @@ import {
   formatAddress,
   gatewayConfig,
   MemoryBus,
+  readTogether,
   type Service,
   serviceGroup,
   setLogLevel,
@@ -125,7 +126,11 @@ function servingBuiltins(parts: Parts, namespaces: readonly string[], env: Envir
  * @throws ConfigError with every fault of the environment. `start` rejects with a CliError when the folder is in use.
  */
 export function createEmbeddedMesh({ data, env }: EmbeddedMeshOptions): EmbeddedMesh {
-  const ownGateway = gatewayConfig(env);
+  const [ownGateway] = readTogether(
+    () => gatewayConfig(env),
+    () => coordinatorConfig(env, { embedded: true }),
+    () => builtinConfig(env),
+  );
   const scheme = ownGateway.tls ? "https" : "http";
   const publicUrl = `${scheme}://${formatAddress(dialable(ownGateway.httpAddress))}`;
   const config = coordinatorConfig({ TASKMESH_PUBLIC_URL: publicUrl, ...env }, { embedded: true });
