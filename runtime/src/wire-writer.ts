@@ -21,9 +21,14 @@ export class WireWriter {
     return Buffer.from(this.#buffer.subarray(from, this.#length));
   }
 
-  /** All that was written, not copied: the writer must not be used afterwards. */
-  done(): Uint8Array {
-    return this.#buffer.subarray(0, this.#length);
+  /** All that was written, as base64. */
+  base64(): string {
+    return this.#buffer.toString("base64", 0, this.#length);
+  }
+
+  /** Bytes that fit before the buffer grows. */
+  get capacity(): number {
+    return this.#buffer.length;
   }
 
   /** Forgets what was written, so that the buffer is used again. */

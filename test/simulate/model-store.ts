@@ -56,17 +56,23 @@ export interface BindingRow {
 /** Text that the model refuses in a payload, as Postgres refuses some values. */
 export const poison = "poison";
 
+interface BatchRow {
+  runIds: string[];
+  version: string;
+}
+
 export class ModelStore {
   readonly runs = new Map<string, RunRow>();
   readonly history = new Map<string, HistoryRow[]>();
   readonly ready = new Map<string, ReadyRow>();
   readonly bindings = new Map<string, BindingRow>();
-  readonly effectBatches = new Map<string, Map<number, string[]>>();
+  readonly effectBatches = new Map<string, Map<number, BatchRow>>();
   readonly payloads = new Map<string, Uint8Array>();
   /** Open items of fan-outs. */
   readonly items = new Map<string, { state: string; input: Value | undefined }>();
   readonly checkpoints = new Map<string, Uint8Array>();
   readonly #keys = new Map<string, { runId: string; requestHash: Uint8Array }>();
+  #batchWrites = 0;
   readonly #world: World;
   readonly #ledger: Ledger;
   readonly #planOf: (method: string) => ChainPlan;
@@ -92,8 +98,15 @@ export class ModelStore {
           .sort()
           .slice(0, limit),
       effectBatchesOf: (id) =>
-        [...(this.effectBatches.get(id) ?? [])].map(([no, runIds]) => ({ no, runIds: [...runIds] })),
-      deleteEffectBatch: (id, no) => void this.effectBatches.get(id)?.delete(no),
+        [...(this.effectBatches.get(id) ?? [])].map(([no, { runIds, version }]) => ({
+          no,
+          version,
+          runIds: [...runIds],
+        })),
+      deleteEffectBatch: (id, { no, version }) => {
+        const batches = this.effectBatches.get(id);
+        if (batches?.get(no)?.version === version) batches.delete(no);
+      },
       waitingQueues: () => this.#waitingQueues(),
       claimReady: (queue) => this.#claimReady(queue),
       freeSlotsByLane: freeSlots,
@@ -162,9 +175,12 @@ export class ModelStore {
         throw Object.assign(new Error("the run exists"), { code: "23505" });
     const written = new Set<string>();
     for (const write of commit.writes) if (this.#write(write)) written.add(write.run.id);
-    const batches = this.effectBatches.get(commit.coordinatorId) ?? new Map<number, string[]>();
+    const batches = this.effectBatches.get(commit.coordinatorId) ?? new Map<number, BatchRow>();
     this.effectBatches.set(commit.coordinatorId, batches);
-    if (commit.pending.length > 0) batches.set(commit.batchNo, [...commit.pending]);
+    if (commit.pending.length > 0) {
+      this.#batchWrites += 1;
+      batches.set(commit.batchNo, { runIds: [...commit.pending], version: `${this.#batchWrites}` });
+    }
     for (const no of commit.confirmed) batches.delete(no);
     return { written, nowMs: this.#world.nowMs };
   }

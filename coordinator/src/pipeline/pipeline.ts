@@ -61,8 +61,10 @@ export interface Pipeline {
 
 /** How long the loop waits before it asks a database again that does not answer. */
 const unavailableWaitMs = 250;
-/** Confirmed batches are deleted by the next commit; when none comes, after this. */
+/** Rows of confirmed batches are deleted when no commit has needed them for this long. */
 const idleConfirmMs = 1_000;
+/** Rows of confirmed batches that are kept to be written over: an update in place leaves no dead row and no dead index entry behind. */
+const sparesMax = 4;
 
 export function createPipeline(deps: PipelineDeps): Pipeline {
   const queue = new WorkQueue();
@@ -71,14 +73,19 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
   let scheduled = false;
   let draining = false;
   let inBatch = 0;
+  let commits = 0;
   let batchNo = 0;
-  const confirmed: number[] = [];
+  /** Numbers of batches of which nothing can be lost any more, to be taken by later batches, which write over their rows. */
+  const spare: number[] = [];
+  /** Numbers whose rows are to be deleted. */
+  const stale: number[] = [];
   let idleTimer: NodeJS.Timeout | undefined;
 
   const schedule = (): void => {
     if (scheduled || busy) return;
     scheduled = true;
-    setImmediate(loop);
+    // After what this tick still brings: completions of one delivery get here in one go.
+    queueMicrotask(loop);
   };
 
   const loop = async (): Promise<void> => {
@@ -134,9 +141,11 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
   };
 
   const commitDrafts = async (drafts: Draft[]): Promise<void> => {
-    const no = ++batchNo;
     const pending = drafts.filter(hasOutsideEffects).map((draft) => draft.write.run.id);
-    const deleting = confirmed.splice(0, 1_000);
+    const no = pending.length > 0 ? (spare.pop() ?? ++batchNo) : 0;
+    if (spare.length > sparesMax) stale.push(...spare.splice(sparesMax));
+    const deleting = stale.splice(0, 1_000);
+    commits += 1;
     const startedAt = performance.now();
     let result: CommitResult;
     try {
@@ -150,13 +159,13 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
         tables: tablesOf(drafts),
       });
     } catch (error) {
-      confirmed.push(...deleting);
-      return afterError(drafts, error, { no, pending: pending.length > 0 });
+      stale.push(...deleting);
+      return afterError(drafts, error, no);
     }
     deps.clock.observe(result.nowMs);
     deps.committed({ work: inBatch, commitMs: performance.now() - startedAt });
     if (result.written.size < drafts.length) deps.conflicts(drafts.length - result.written.size);
-    const open = countEffects({ no, pending: pending.length > 0 });
+    const open = countEffects(no, spare);
     finish(drafts, result.written, open);
     open.close();
   };
@@ -167,10 +176,19 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
       ? partitionedTables
       : deps.partitions.tablesOf(drafts.map((draft) => draft.write.run.id));
 
-  const afterError = async (drafts: Draft[], error: unknown, batch: BatchRow): Promise<void> => {
+  const afterError = async (drafts: Draft[], error: unknown, no: number): Promise<void> => {
     const state = sqlState(error);
     const locked = state === "40P01" || state === "40001";
     deps.commitFailed(isUnavailable(error) ? "unavailable" : locked ? "conflict" : "refused");
+    // A run of that id exists: a try of this start that was given up has reached the database after all.
+    const exists = state === "23505" && drafts.length === 1 && drafts[0]?.write.expectedVersion === 0;
+    if (exists) return readBack(drafts, no);
+    if (!locked && isUnavailable(error)) {
+      deps.log.warn({ err: error, runs: drafts.length }, "a commit has an unknown outcome");
+      return readBack(drafts, no);
+    }
+    // Nothing was written.
+    if (no > 0) spare.push(no);
     if (locked) {
       await sleep(5 + Math.random() * 20);
       return commitDrafts(drafts);
@@ -180,17 +198,11 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
       deps.partitions.clear();
       return commitDrafts(drafts);
     }
-    if (isUnavailable(error)) {
-      deps.log.warn({ err: error, runs: drafts.length }, "a commit has an unknown outcome");
-      return readBack(drafts, batch);
-    }
     if (drafts.length > 1) {
       const half = drafts.length >> 1;
       await commitDrafts(drafts.slice(0, half));
       return commitDrafts(drafts.slice(half));
     }
-    // A run of that id exists: a try of this start that was given up has reached the database after all.
-    if (state === "23505" && drafts[0]?.write.expectedVersion === 0) return readBack(drafts, batch);
     deps.log.error({ err: error, runId: drafts[0]?.write.run.id }, "the database refuses a value");
     for (const draft of drafts) refuse(draft, error);
   };
@@ -200,10 +212,11 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
    * nothing for sure: others may have gone on from it, or it may still be under way and land after this look. So the work is done again,
    * where it loses to a commit that landed, and behind it each lease that was given is looked for: one that is current was never sent.
    */
-  const readBack = async (drafts: Draft[], batch: BatchRow): Promise<void> => {
+  const readBack = async (drafts: Draft[], no: number): Promise<void> => {
     const ids = drafts.map((draft) => draft.write.run.id);
     const stored = await patiently(() => deps.store.storedStates(ids));
-    const open = countEffects(batch);
+    // The commit may land later and write its row again: no other batch may take the number.
+    const open = countEffects(no, stale);
     const happened: Draft[] = [];
     for (const draft of drafts) {
       const { run, expectedVersion } = draft.write;
@@ -230,14 +243,14 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     requeue({ kind: "event", runId, event, fresh: false, tries: 0, bytes: 64, settle, fail: done });
   };
 
-  /** Counts what of a batch can still be lost; when nothing can, the batch is confirmed. */
-  const countEffects = ({ no, pending }: BatchRow): OpenEffects => {
+  /** Counts what of the batch with this number (0: it has no row) can still be lost; when nothing can, its number goes to `after`. */
+  const countEffects = (no: number, after: number[]): OpenEffects => {
     let open = 1;
     const close = (): void => {
       open -= 1;
-      if (open > 0 || !pending) return;
-      confirmed.push(no);
-      idleTimer ??= setTimeout(confirmIdle, idleConfirmMs).unref();
+      if (open > 0 || no === 0) return;
+      after.push(no);
+      awaitIdle();
     };
     const more = (): (() => void) => {
       open += 1;
@@ -262,15 +275,23 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     }
   };
 
-  const confirmIdle = async (): Promise<void> => {
-    idleTimer = undefined;
-    if (!busy && confirmed.length > 0) {
-      const numbers = confirmed.splice(0, 1_000);
-      const commit = { coordinatorId: deps.coordinatorId, writes: [], batchNo: 0, pending: [], confirmed: numbers };
-      await deps.store.commitBatch(commit).catch(() => confirmed.push(...numbers));
-    }
-    // Without a commit that takes them along they would stay for ever.
-    if (confirmed.length > 0 && !draining) idleTimer ??= setTimeout(confirmIdle, idleConfirmMs).unref();
+  /** Deletes the rows of confirmed batches when no batch was committed for a while. */
+  const awaitIdle = (): void => {
+    const seen = commits;
+    idleTimer ??= setTimeout(() => {
+      idleTimer = undefined;
+      if (busy || commits !== seen) awaitIdle();
+      else void deleteConfirmed();
+    }, idleConfirmMs).unref();
+  };
+
+  const deleteConfirmed = async (): Promise<void> => {
+    stale.push(...spare.splice(0));
+    if (stale.length === 0) return;
+    const numbers = stale.splice(0, 1_000);
+    const commit = { coordinatorId: deps.coordinatorId, writes: [], batchNo: 0, pending: [], confirmed: numbers };
+    await deps.store.commitBatch(commit).catch(() => stale.push(...numbers));
+    if (stale.length > 0 && !draining) awaitIdle();
   };
 
   /**
@@ -351,7 +372,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
       while ((busy || queue.size > 0) && performance.now() < endAt) await sleep(10);
       clearTimeout(idleTimer);
       idleTimer = undefined;
-      if (confirmed.length > 0 && performance.now() < endAt) await confirmIdle();
+      if (performance.now() < endAt) await deleteConfirmed();
     },
   };
 }
@@ -361,12 +382,6 @@ function answer(draft: Draft): void {
     if (item.kind === "start") item.settle(draft.write.run);
     else if (settled) item.settle(settled.verdict === "unknown-run" ? settled : { ...settled, run: draft.write.run });
   }
-}
-
-/** The row of a batch in effect_batches; `pending`: it was to be written. */
-interface BatchRow {
-  no: number;
-  pending: boolean;
 }
 
 interface OpenEffects {

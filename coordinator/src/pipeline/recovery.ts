@@ -72,7 +72,7 @@ export function createRecovery(deps: RecoveryDeps): Recovery {
         };
         const settled = await Promise.all(batch.runIds.map((runId) => takeOverRun(runId, event)));
         // A batch of which something could not be decided is taken over again in the next round.
-        if (settled.every((one) => one !== undefined)) await deps.store.deleteEffectBatch(coordinatorId, batch.no);
+        if (settled.every((one) => one !== undefined)) await deps.store.deleteEffectBatch(coordinatorId, batch);
       }
     },
     async wiped() {

@@ -165,10 +165,26 @@ describe.each(["pglite", "postgres"] as const)("a commit on %s", (kind) => {
     const bench = newRun(plan);
     const about = { coordinatorId: "cx", writes: [writeOf(bench)], pending: [bench.run.id] };
     await commitBatch(db, { ...about, batchNo: 1, confirmed: [] });
-    expect(await effectBatchesOf(db, "cx")).toEqual([{ no: 1, runIds: [bench.run.id] }]);
+    expect(await effectBatchesOf(db, "cx")).toMatchObject([{ no: 1, runIds: [bench.run.id] }]);
     await commitBatch(db, { coordinatorId: "cx", writes: [], pending: [], batchNo: 0, confirmed: [1, 99] });
     expect(await effectBatchesOf(db, "cx")).toEqual([]);
-    await deleteEffectBatch(db, "cx", 1);
+  });
+
+  it("writes over a batch whose number is used again, and whoever took over the old one does not delete the new", async () => {
+    const [first, second] = [newRun(plan), newRun(plan)];
+    const commitOf = (bench: typeof first) =>
+      commitBatch(db, {
+        ...{ coordinatorId: "cy", batchNo: 1, confirmed: [] },
+        ...{ writes: [writeOf(bench)], pending: [bench.run.id] },
+      });
+    await commitOf(first);
+    const [taken] = await effectBatchesOf(db, "cy");
+    await commitOf(second);
+    await deleteEffectBatch(db, "cy", taken!);
+    const [left] = await effectBatchesOf(db, "cy");
+    expect(left).toMatchObject({ no: 1, runIds: [second.run.id] });
+    await deleteEffectBatch(db, "cy", left!);
+    expect(await effectBatchesOf(db, "cy")).toEqual([]);
   });
 
   it("takes bytes, texts and sizes of every kind", async () => {

@@ -17,6 +17,7 @@ import { Blob } from "./blob.js";
 import { wantedChildren } from "./children.js";
 import { assignmentSections } from "./commit-assignments.js";
 import { confirmedEffects, pendingEffects } from "./commit-effects.js";
+import { loneEvents, loneEventsMax, loneUpdate } from "./commit-lone.js";
 import { brokenRows, changedColumns, mendedRows } from "./commit-operations.js";
 import { blobPayload, blobText, instant, type Section, slice } from "./commit-parts.js";
 import { binds, dequeues, enqueues, itemSections, unbinds } from "./commit-places.js";
@@ -94,7 +95,7 @@ export async function commitBatch(db: Db, commit: Commit): Promise<CommitResult>
   add(mendedRows(byId));
   add(pendingEffects(commit));
   add(confirmedEffects(commit));
-  const params: unknown[] = [Buffer.from(blob.done()).toString("base64")];
+  const params: unknown[] = [blob.base64()];
   for (const section of sections) params.push(...section.params);
   const [row] = await db.query<{ ids: string; now: number }>(statement(sections, commit.tables), params);
   if (!row) throw new Error("the commit answered nothing");
@@ -112,12 +113,12 @@ function statement(sections: Section[], { runs, events }: RunTables = partitione
   const parts: string[] = [blobCte];
   const written: string[] = [];
   const has = (name: string): boolean => sections.some((section) => section.name.startsWith(name));
-  if (has("updates")) written.push("select id from updated");
+  if (has("update")) written.push("select id from updated");
   if (has("inserts")) written.push("select id from inserted");
   const ok = `ok as materialized (${written.length > 0 ? written.join(" union all ") : "select null::uuid as id where false"})`;
   let okAdded = false;
   for (const section of sections) {
-    if (!okAdded && section.name !== "updates" && !section.name.startsWith("inserts")) {
+    if (!okAdded && !section.name.startsWith("update") && !section.name.startsWith("inserts")) {
       parts.push(ok);
       okAdded = true;
     }
@@ -137,6 +138,8 @@ function updates(writes: RunWrite[], blob: Blob): Section | undefined {
   if (writes.length === 0) return undefined;
   const states = writes.map(({ run }) => blobText(blob, encodeRunState(run)));
   const more = changedColumns(writes);
+  const [only] = writes;
+  if (writes.length === 1 && only && !more) return loneUpdate(only, states[0]!);
   return {
     name: "updates",
     ...(more ? { variant: "+columns" } : {}),
@@ -218,6 +221,7 @@ function events(writes: RunWrite[], blob: Blob): Section | undefined {
   if (rows.length === 0) return undefined;
   const bodies = rows.map(({ record }) => blobText(blob, encodeEventBody(record)));
   const payloads = rows.map(({ record }) => blobPayload(blob, record.payload));
+  if (writes.length === 1 && rows.length <= loneEventsMax) return loneEvents(rows, bodies, payloads);
   // Most batches are about no item: they need no column for it.
   const items = rows.some(({ record }) => record.item) ? [arrayOf(rows.map(({ record }) => record.item ?? 0))] : [];
   return {

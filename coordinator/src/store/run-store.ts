@@ -25,7 +25,7 @@ export interface RunStore {
   claimDue(limit: number, holdMs: number): Promise<string[]>;
   liveRunIds(afterId: string, limit: number): Promise<string[]>;
   effectBatchesOf(coordinatorId: string): Promise<EffectBatch[]>;
-  deleteEffectBatch(coordinatorId: string, no: number): Promise<void>;
+  deleteEffectBatch(coordinatorId: string, batch: EffectBatch): Promise<void>;
   waitingQueues(): Promise<{ namespaceId: number; taskQueue: string }[]>;
   claimReady(queue: Parameters<typeof claimReady>[1]): Promise<ReadyStep[]>;
   freeSlotsByLane(): Promise<Map<number, number>>;
@@ -53,7 +53,7 @@ export function createRunStore(db: Db): RunStore {
     claimDue: (limit, holdMs) => claimDue(db, limit, holdMs),
     liveRunIds: (afterId, limit) => liveRunIds(db, afterId, limit),
     effectBatchesOf: (coordinatorId) => effectBatchesOf(db, coordinatorId),
-    deleteEffectBatch: (coordinatorId, no) => deleteEffectBatch(db, coordinatorId, no),
+    deleteEffectBatch: (coordinatorId, batch) => deleteEffectBatch(db, coordinatorId, batch),
     waitingQueues: () => waitingQueues(db),
     claimReady: (queue) => claimReady(db, queue),
     freeSlotsByLane: () => freeSlotsByLane(db),
