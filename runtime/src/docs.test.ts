@@ -104,7 +104,9 @@ function metricsMarkdown(): string {
 <!-- Made from runtime/src/metric-table.ts by runtime/src/docs.test.ts; change it there. -->
 
 In Prometheus' text format: of a coordinator at \`TASKMESH_METRICS_ADDRESS\`, of a gateway at \`/metrics\` of its own address, of a worker at
-\`TASKMESH_WORKER_METRICS_ADDRESS\` where that is set. A bearer token of the process is asked for if it has any.
+\`TASKMESH_WORKER_METRICS_ADDRESS\` where that is set. A bearer token of the process is asked for if it has any. \`deploy/prometheus/\` has a configuration and
+alert rules, each with a [runbook](runbooks.md); \`deploy/grafana/\` has dashboards, made by its \`generate.mjs\`: overview, actions and chains, queues and
+workers, coordinators, database and NATS, and a run's trace by its id.
 
 Counting is an addition to a number in memory, done after the commit that made it true. Counters are of one process: sum over processes. Gauges that say
 "of the whole mesh" are the same on every coordinator: take the maximum. They come from one query, made every ten seconds while anybody scrapes,

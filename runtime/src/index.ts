@@ -11,6 +11,7 @@ export * from "./health-server.js";
 export * from "./http-rule.js";
 export * from "./json-faults.js";
 export * from "./log.js";
+export type { AnyMetric, Label as MetricLabel } from "./metric-values.js";
 export * from "./metrics.js";
 export * from "./metrics-server.js";
 export * from "./nearest-name.js";
