@@ -22,7 +22,7 @@ import { edgesOf, reportCycle } from "./chain-edges.js";
 import { neededBy } from "./chain-graph.js";
 import { type CheckedEach, checkEach, eachOutput, planEach } from "./compile-each.js";
 import { checkJoin, inOrderOfJoins, joinPlan, missedBy, racesOf, typesWithout } from "./compile-join.js";
-import { type CheckedMessage, checkMapping, type Report } from "./compile-message.js";
+import { type CheckedMessage, checkMapping, type Report, type UseListener } from "./compile-message.js";
 import { checkRepeat, type Repeat, repeatPlan } from "./compile-repeat.js";
 import { type Branch, branchCondition, checkBool, checkCases, fellowsOf, linkBranches } from "./compile-switch.js";
 import { isWaiting, readWait, refuseDifferentSignals, type WaitingStep } from "./compile-wait.js";
@@ -69,6 +69,8 @@ export interface ChainEnvironment {
   pinned?: boolean;
   /** Where the gateways are reached from outside, for the URLs of callbacks. */
   publicUrl?: string;
+  /** Hears what the chain reads and writes. */
+  uses?: UseListener;
 }
 
 export interface CompiledChain {
@@ -88,9 +90,10 @@ export interface CompiledChain {
 
 export function compileChain(spec: ChainSpec, environment: ChainEnvironment): CompiledChain {
   const result: CompiledChain = { problems: [], warnings: [], edges: [], pins: {}, declared: [] };
-  const report: Report = (problem) => {
+  const tell = (problem: Parameters<Report>[0]): void => {
     if (result.problems.length < problemsMax) result.problems.push(problemOf(problem));
   };
+  const report: Report = Object.assign(tell, { uses: environment.uses });
   const contract = chainContract(spec, environment, report);
   if (contract !== undefined) result.contract = contract;
   const runTimeoutMs = runTimeout(spec, report);

@@ -14,7 +14,17 @@ import type { ScopeTypes } from "./cel/scope-types.js";
 import { meshFiles } from "./descriptors.js";
 
 /** Where problems go; `at` is the part of a ChainProblem that names the place. */
-export type Report = (problem: Partial<ChainProblem> & { reason: string; path: string; message: string }) => void;
+export interface Report {
+  (problem: Partial<ChainProblem> & { reason: string; path: string; message: string }): void;
+  /** Hears of every expression that has no problem, and of every field that is set. */
+  readonly uses?: UseListener | undefined;
+}
+
+/** Who wants to know what a chain reads and writes (lineage.ts). */
+export interface UseListener {
+  expression(place: Place, source: string, expression: CheckedExpression, types: ScopeTypes): void;
+  target(place: Place, field: DescField, source: string): void;
+}
 
 export interface MessageMapping {
   target: DescMessage;
@@ -52,6 +62,7 @@ export function checkMapping(mapping: MessageMapping, report: Report): CheckedMe
       report({ ...place, reason: "CONFLICT", message });
     }
     if (field.oneof !== undefined) oneofs.set(field.oneof.name, name);
+    report.uses?.target(place, field, expression.kind?.$case === "cel" ? expression.kind.value : "");
     const source = checkField(mapping, field, expression, place, report, result.reads);
     if (source !== undefined) result.sources.push(source);
   }
@@ -71,7 +82,8 @@ function unknownField(target: DescMessage, name: string): { message: string; exp
   return { message: `${target.name} has no field "${name}"`, expected, suggestion };
 }
 
-interface Place {
+/** Where something stands in a chain. */
+export interface Place {
   path: string;
   stepId: string;
   field: string;
@@ -143,7 +155,10 @@ export function checkCel(
   bareAllowed: boolean,
 ): CheckedExpression | undefined {
   const result = checkExpression(source, types, { ...scope, bareAllowed });
-  if (result.ok) return result.value;
+  if (result.ok) {
+    report.uses?.expression(place, source, result.value, types);
+    return result.value;
+  }
   for (const problem of result.problems) report({ ...place, expression: source, ...definite(problem) });
   return undefined;
 }
