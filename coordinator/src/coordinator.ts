@@ -8,6 +8,7 @@ import { hostname } from "node:os";
 import {
   AssignmentServiceService,
   ChainServiceService,
+  ContractServiceService,
   PayloadServiceService,
   RegistryServiceService,
   RelayServiceService,
@@ -33,6 +34,7 @@ import { createEngineRoom, type EngineRoom } from "./pipeline/engine-room.js";
 import { createRegistry, type Registry } from "./registry/registry.js";
 import { createAssignmentService } from "./rpc/assignment-service.js";
 import { createChainService } from "./rpc/chain-service.js";
+import { createContractService } from "./rpc/contract-service.js";
 import { createDurableCalls } from "./rpc/durable-call.js";
 import { createHealth } from "./rpc/health.js";
 import { createListener, type Listener } from "./rpc/listener.js";
@@ -59,6 +61,8 @@ export interface CoordinatorParts {
   carrier?: (coordinatorId: string) => Carrier;
   /** No other process can have the database: what is found there is taken over at once. */
   exclusive?: boolean;
+  /** What becomes of contracts that break their predecessors, where a namespace says nothing of it; default "refuse". */
+  contractGate?: "refuse" | "quarantine" | "allow";
   /** Shorter intervals, for tests. */
   intervals?: Parameters<typeof createRegistry>[0]["intervals"];
 }
@@ -91,6 +95,7 @@ const services = [
   "taskmesh.v1.AssignmentService",
   "taskmesh.v1.RegistryService",
   "taskmesh.v1.PayloadService",
+  "taskmesh.v1.ContractService",
 ];
 
 /** Makes a coordinator; `start` it. Rejects at start with the reason when the database or the carrier can't be used. */
@@ -127,6 +132,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     namespaces: config.namespaces,
     publicUrl: config.publicUrl,
     exclusive: parts.exclusive ?? false,
+    contractGate: parts.contractGate ?? "refuse",
     ...(parts.intervals ? { intervals: parts.intervals } : {}),
     log,
   });
@@ -166,6 +172,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       server.addService(RunServiceService, createRunService(runDeps));
       server.addService(RegistryServiceService, createRegistryService({ db, registry, intake: engine.intake }));
       server.addService(ChainServiceService, createChainService({ db, registry }));
+      server.addService(ContractServiceService, createContractService({ db, registry }));
       server.addService(PayloadServiceService, createPayloadService({ db, namespaces }));
       server.addService(
         RelayServiceService,

@@ -77,6 +77,12 @@ export const reasons = {
     meaning: "The service's package is reserved (taskmesh.*, grpc.*, google.*, buf.*).",
     fix: "Declare the service in a package of your own.",
   },
+  CONTRACT_BREAKING: {
+    code: FAILED_PRECONDITION,
+    meaning:
+      "A contract breaks the revision before it; the detail ContractBreaking lists each rule, file and field, and which chains and runs it would break.",
+    fix: "Evolve it compatibly or declare a new package version; `taskmesh contracts check` shows all, `taskmesh contracts allow` lets one revision pass.",
+  },
   TOKEN_MISSING: {
     code: UNAUTHENTICATED,
     meaning: "The call carries neither a bearer token nor a verified client certificate.",

@@ -75,7 +75,7 @@ describe("the uses of a chain", () => {
       "read Order.total at steps[1].when from steps.load: steps.load.output.order.total",
       "read Order.total at steps[2].when: one.total",
       "read Buyer.name at steps[3].input.text: steps.load.output.by_id['x'].buyer.parent.name",
-      "pass Order at steps[4].each.items: steps.load.output.others",
+      "pass Order at steps[4].each.items from steps.load: steps.load.output.others",
       "read Order.total at steps[4].input.total: each.value.total",
       "read Order.id at steps[5].repeat.until from input: input.order.id",
     ]) {

@@ -8,6 +8,7 @@
 import { type Carrier, type Lane, type Logger, packMaxFor, type Service } from "@taskmesh/runtime";
 import type { Catalogue, LaneState } from "../pipeline/ports.js";
 import type { Db } from "../store/db.js";
+import { readQuarantined } from "../store/gates.js";
 import { type LiveLaneRow, readEpoch, readLiveLanes } from "../store/registry.js";
 import { inTime } from "./in-time.js";
 import type { RegistryIntervals } from "./intervals.js";
@@ -117,7 +118,8 @@ class Snapshot {
     const epoch = await readEpoch(this.options.db);
     if (epoch === this.#epoch && !this.#incomplete) return;
     const known = new Set(this.entries.map((entry) => entry.row.laneId));
-    const rows = await readLiveLanes(this.options.db);
+    const [lanes, quarantined] = await Promise.all([readLiveLanes(this.options.db), readQuarantined(this.options.db)]);
+    const rows = quarantined.size === 0 ? lanes : lanes.map((row) => withoutQuarantined(row, quarantined));
     const next = await Promise.all(rows.map((row) => this.#entry(row, known.has(row.laneId))));
     this.#incomplete = next.includes(undefined);
     this.#offer(next.filter((entry) => entry !== undefined));
@@ -150,6 +152,11 @@ class Snapshot {
     this.entries = entries;
     for (const listener of this.listeners) listener();
   }
+}
+
+/** A lane is not offered for contracts in quarantine; its workers may serve others. */
+function withoutQuarantined(row: LiveLaneRow, quarantined: ReadonlySet<string>): LiveLaneRow {
+  return { ...row, contracts: row.contracts.filter((entry) => !quarantined.has(`${row.namespaceId}/${entry}`)) };
 }
 
 const calleeKey = (namespaceId: number, taskQueue: string, callee: string): string =>

@@ -6,10 +6,8 @@
  *     and at other coordinators when they see the epoch move.
  */
 import { ChainSpec } from "@taskmesh/proto";
-import { statusError } from "@taskmesh/runtime";
 import { compileAction } from "../contracts/compile-action.js";
 import { compileChain } from "../contracts/compile-chain.js";
-import type { Contract } from "../contracts/contract.js";
 import { splitMethod } from "../contracts/contract.js";
 import type { ChainPlan } from "../engine/plan.js";
 import type { Plans } from "../pipeline/ports.js";
@@ -19,6 +17,7 @@ import { type ContractRow, readCallable, readRevisions } from "../store/registry
 import type { LiveCatalogue } from "./catalogue.js";
 import type { ContractCache } from "./contract-cache.js";
 import { LruMap } from "./lru-map.js";
+import { notStored, pinnedEnvironment } from "./pinned-environment.js";
 
 /** Plans that are kept; a large chain's plan takes a few hundred kB. */
 const plansMax = 500;
@@ -85,14 +84,17 @@ export function createPlans(options: PlansOptions): Plans {
   };
 }
 
-/** The revision of an action that new work is given to: the newest that a live worker serves, else the newest of all. */
+/**
+ * The revision of an action that new work is given to: the newest that a live worker serves, else the newest of all. Revisions in quarantine
+ * are none.
+ */
 export async function preferredRevision(
   db: Db,
   catalogue: Pick<LiveCatalogue, "slotsOf">,
   namespaceId: number,
   method: string,
 ): Promise<ContractRow | undefined> {
-  const revisions = (await readRevisions(db, namespaceId, method)).reverse();
+  const revisions = (await readRevisions(db, namespaceId, method)).filter((row) => !row.quarantined).reverse();
   const slots = catalogue.slotsOf(namespaceId);
   return revisions.find((row) => slots.has(`${method}@${row.fingerprint}`)) ?? revisions[0];
 }
@@ -110,46 +112,9 @@ async function chainPlan(
 ): Promise<ChainPlan> {
   const row = await readChain(db, namespaceId, method, version);
   if (!row) throw notStored(`version ${version} of chain ${method}`);
-  const own = await contracts.byFingerprint(namespaceId, row.contract);
-  if (!own) throw notStored(`contract ${row.contract}`);
-  const callees = await loadPins(contracts, namespaceId, row.pins);
-  const chains = await chainsAmong(db, namespaceId, Object.keys(row.pins));
-  const { plan, problems } = compileChain(ChainSpec.decode(row.spec), {
-    contractFor: (callee) => callees.get(callee),
-    isChain: (callee) => chains.has(callee),
-    chainContract: own,
-    resolveType: (name) => own.registry.getMessage(name) ?? own.registry.getEnum(name),
-    version,
-    force,
-    pinned: true,
-    publicUrl,
-  });
+  const environment = await pinnedEnvironment({ db, contracts }, namespaceId, row);
+  const { plan, problems } = compileChain(ChainSpec.decode(row.spec), { ...environment, force, publicUrl });
   if (!plan) throw new Error(`version ${version} of chain ${method} no longer compiles: ${problems[0]?.message ?? ""}`);
   // What the declaration gives and what was stored are the same contract; payloads and runs name the stored one.
   return { ...plan, contract: row.contract, outputContract: row.contract };
 }
-
-/** The methods that chains implement; what implements a method never changes its kind. */
-async function chainsAmong(db: Db, namespaceId: number, methods: readonly string[]): Promise<Set<string>> {
-  const kinds = await Promise.all(methods.map((method) => readCallable(db, namespaceId, method)));
-  return new Set(methods.filter((_, at) => kinds[at] === "chain"));
-}
-
-async function loadPins(
-  contracts: ContractCache,
-  namespaceId: number,
-  pins: Readonly<Record<string, string>>,
-): Promise<Map<string, Contract>> {
-  const loaded = await Promise.all(
-    Object.entries(pins).map(async ([method, fingerprint]): Promise<[string, Contract]> => {
-      const contract = await contracts.byFingerprint(namespaceId, fingerprint);
-      if (!contract) throw notStored(`contract ${fingerprint} of ${method}`);
-      return [method, contract];
-    }),
-  );
-  return new Map(loaded);
-}
-
-/** Contracts and versions are kept for ever, so this says that something else than the mesh changed the database. */
-const notStored = (what: string): Error =>
-  statusError({ reason: "CONTRACT_NOT_FOUND", message: `${what} is not stored any more` });

@@ -78,12 +78,14 @@ describe.each(["pglite", "postgres"] as const)("registration on %s", (kind) => {
     expect(loadContract(old?.descriptorSet ?? new Uint8Array(), methodOf(service)).input.fields).toHaveLength(1);
   });
 
-  it("warns of a revision that can't take over what is pinned to the one before, and only then", async () => {
+  it("refuses a revision that breaks the one before, and keeps nothing of it", async () => {
     const warnings = async (inputFields: string[]): Promise<string[]> =>
       (await coordinator.connect().register(registration([{ ...service, inputFields }]))).warnings;
     expect(await warnings(["lang"])).toEqual([]);
     expect(await warnings(["lang", "depth"])).toEqual([]);
-    expect(await warnings(["language", "depth"])).toEqual([expect.stringContaining("pinned to revision 2")]);
+    const before = await counts();
+    await expect(warnings(["language", "depth"])).rejects.toMatchObject({ reason: "CONTRACT_BREAKING" });
+    expect(await counts()).toEqual(before);
   });
 
   it("takes two teams' files of one name, and two revisions of one import", async () => {

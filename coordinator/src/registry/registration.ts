@@ -11,7 +11,7 @@ import type { Register, TransportKind } from "@taskmesh/proto";
 import { type Lane, statusError } from "@taskmesh/runtime";
 import { faultOfRules } from "../contracts/check.js";
 import { type Contract, ContractRefused, isReservedService } from "../contracts/contract.js";
-import { contractsOf, loadContract, parseDescriptorSet } from "../contracts/descriptors.js";
+import { contractsOf, parseDescriptorSet } from "../contracts/descriptors.js";
 import { type Db, sqlState } from "../store/db.js";
 import {
   claimMethods,
@@ -20,17 +20,17 @@ import {
   insertContracts,
   knownContracts,
   type NewContract,
-  readContract,
 } from "../store/registry.js";
 import type { SessionFacts } from "../store/sessions.js";
 import { builtinContracts } from "./builtin-contracts.js";
-import { contractServes } from "./contract-serves.js";
+import type { Gate, Judgement } from "./gate.js";
+import { quarantineWarning, refuseBreaking, warningsOf } from "./gate-answers.js";
 import { httpWarnings } from "./http-warnings.js";
 import { LruMap } from "./lru-map.js";
 
 /** What one worker may offer: far above real ones, so that a hostile one can't fill tables. */
 const queuesMax = 64;
-const methodsMax = 1_000;
+export const methodsMax = 1_000;
 const slotsMax = 10_000;
 const labelsMax = 32;
 /** Characters of a queue's name. */
@@ -61,12 +61,12 @@ export interface Registered {
 }
 
 export interface Registration {
-  /** Parses, checks and stores what a worker offers. Rejects with the statuses of RegistryService.Connect. */
+  /** Parses, checks, judges and stores what a worker offers. Rejects with the statuses of RegistryService.Connect. */
   register(namespaceId: number, message: Register): Promise<Registered>;
 }
 
 /** Makes the registration. */
-export function createRegistration(db: Db): Registration {
+export function createRegistration(db: Db, gate: Gate): Registration {
   const parsed = new LruMap<string, Map<string, NewContract>>(parsedSetsMax);
 
   const parse = (message: Register): Map<string, NewContract> => {
@@ -75,7 +75,7 @@ export function createRegistration(db: Db): Registration {
     const key = createHash("sha256").update(message.descriptorSet).update(JSON.stringify(methods)).digest("base64");
     const known = parsed.get(key);
     if (known) return known;
-    const contracts = refusing(() => parseContracts(message.descriptorSet, methods));
+    const contracts = linkContracts(message.descriptorSet, methods).map(newContract);
     const result = new Map(contracts.map((contract) => [contract.method, contract]));
     parsed.set(key, result);
     return result;
@@ -86,16 +86,30 @@ export function createRegistration(db: Db): Registration {
       checkOffers(message);
       const contracts = parse(message);
       const wanted = [...contracts.values()];
-      const known = await knownContracts(db, namespaceId, "action", [...contracts.keys()]);
-      const missing = wanted.filter((contract) => !known.has(entryOf(contract)));
-      const warnings = [...(await breakingChanges(db, namespaceId, missing)), ...httpWarnings(missing)];
-      const lanes = await retried(() =>
-        db.transaction(async (tx) => {
-          if (missing.length > 0) await storeContracts(tx, namespaceId, missing);
-          return grantLanes(tx, namespaceId, message, contracts);
-        }),
-      );
-      return { lanes, warnings };
+      for (let tries = 1; tries <= triesMax; tries += 1) {
+        const known = await knownContracts(db, namespaceId, "action", [...contracts.keys()]);
+        const missing = wanted.filter((contract) => !known.has(entryOf(contract)));
+        const judgements = await judge(gate, namespaceId, message, missing);
+        refuseBreaking(message.namespace, judgements);
+        const record = (tx: Db) => gate.record(tx, namespaceId, judgements);
+        const lanes = await retried(() =>
+          db.transaction(async (tx) => {
+            if (missing.length > 0) await storeContracts(tx, namespaceId, missing, record);
+            return grantLanes(tx, namespaceId, message, contracts);
+          }),
+        ).catch((error: unknown) => {
+          if (error !== outpaced) throw error;
+        });
+        if (!lanes) continue;
+        const waiting = wanted.filter((contract) => known.get(entryOf(contract))?.quarantined);
+        const warnings = [...waiting.map(quarantineWarning), ...warningsOf(judgements), ...httpWarnings(missing)];
+        return { lanes, warnings };
+      }
+      throw statusError({
+        reason: "OVERLOADED",
+        message: "too many registrations of these methods",
+        retryAfterMs: 500,
+      });
     },
   };
 }
@@ -103,23 +117,28 @@ export function createRegistration(db: Db): Registration {
 const entryOf = (contract: { method: string; fingerprint: string }): string =>
   `${contract.method}@${contract.fingerprint}`;
 
-/** Says which new revisions can't take over what is pinned to the one before; said once, when the revision is new. */
-async function breakingChanges(db: Db, namespaceId: number, added: readonly NewContract[]): Promise<string[]> {
-  const warnings: string[] = [];
-  for (const { method, descriptorSet } of added) {
-    const before = await readContract(db, namespaceId, { method });
-    if (!before || before.kind === "chain") continue;
-    const safe = contractServes(loadContract(descriptorSet, method), loadContract(before.descriptorSet, method));
-    if (safe) continue;
-    const message = `${method} changed incompatibly: runs and chains that are pinned to revision ${before.revision} need workers of it`;
-    warnings.push(
-      `${message}; add fields instead of changing or removing them, or declare a new version of the package`,
-    );
-  }
-  return warnings;
+async function judge(
+  gate: Gate,
+  namespaceId: number,
+  { descriptorSet }: Register,
+  missing: readonly NewContract[],
+): Promise<Judgement[]> {
+  if (missing.length === 0) return [];
+  const methods = missing.map((contract) => contract.method);
+  return gate.judge(namespaceId, methods, () =>
+    contractsOf(parseDescriptorSet(descriptorSet), methods, { allowReserved: true }),
+  );
 }
 
-async function storeContracts(tx: Db, namespaceId: number, contracts: readonly NewContract[]): Promise<void> {
+/** Another registration of the same methods was faster, and what was judged is to be judged again. */
+const outpaced = new Error("a newer revision was registered in the meantime");
+
+async function storeContracts(
+  tx: Db,
+  namespaceId: number,
+  contracts: readonly NewContract[],
+  record: (tx: Db) => Promise<boolean>,
+): Promise<void> {
   const methods = contracts.map((contract) => contract.method);
   const [taken] = await claimMethods(tx, namespaceId, "action", methods);
   if (taken !== undefined) {
@@ -129,6 +148,8 @@ async function storeContracts(tx: Db, namespaceId: number, contracts: readonly N
       metadata: { method: taken },
     });
   }
+  // From here on the methods are this transaction's: nobody changes what the judgements were made with.
+  if (!(await record(tx))) throw outpaced;
   await insertContracts(tx, namespaceId, "action", contracts);
 }
 
@@ -163,20 +184,26 @@ async function grantLanes(
   return granted;
 }
 
-function parseContracts(bytes: Uint8Array, methods: readonly string[]): NewContract[] {
-  const contracts = contractsOf(parseDescriptorSet(bytes), methods, { allowReserved: true });
-  const foreign = contracts.find((one) => isReservedService(one.service) && !builtinContracts.has(entryOf(one)));
-  if (foreign) {
-    throw new ContractRefused(
-      "SERVICE_RESERVED",
-      `service ${foreign.service} is in a reserved package; declare it in a package of your own`,
-    );
-  }
-  for (const contract of contracts) {
-    const fault = faultOfRules(contract);
-    if (fault !== undefined) throw new ContractRefused("DESCRIPTORS_INVALID", fault);
-  }
-  return contracts.map(newContract);
+/**
+ * The contracts of an encoded set, checked as registration checks them; without `methods` every rpc that came with it. Throws
+ * INVALID_ARGUMENT / DESCRIPTORS_INVALID and SERVICE_RESERVED.
+ */
+export function linkContracts(bytes: Uint8Array, methods?: readonly string[]): Contract[] {
+  return refusing(() => {
+    const contracts = contractsOf(parseDescriptorSet(bytes), methods, { allowReserved: true });
+    const foreign = contracts.find((one) => isReservedService(one.service) && !builtinContracts.has(entryOf(one)));
+    if (foreign) {
+      throw new ContractRefused(
+        "SERVICE_RESERVED",
+        `service ${foreign.service} is in a reserved package; declare it in a package of your own`,
+      );
+    }
+    for (const contract of contracts) {
+      const fault = faultOfRules(contract);
+      if (fault !== undefined) throw new ContractRefused("DESCRIPTORS_INVALID", fault);
+    }
+    return contracts;
+  });
 }
 
 /** A contract in the form that the store takes. */

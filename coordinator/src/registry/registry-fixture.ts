@@ -8,6 +8,8 @@ import {
   ChainServiceService,
   type ConnectRequest,
   type ConnectResponse,
+  ContractServiceClient,
+  ContractServiceService,
   PayloadServiceClient,
   PayloadServiceService,
   Register,
@@ -31,6 +33,7 @@ import { type PostgresFixture, startPostgres } from "../../../test/fixtures/post
 import { waitFor } from "../../../test/fixtures/process.js";
 import type { AttemptRef, BindVerdict, Intake } from "../pipeline/ports.js";
 import { createChainService } from "../rpc/chain-service.js";
+import { createContractService } from "../rpc/contract-service.js";
 import { createListener, type Listener } from "../rpc/listener.js";
 import { createPayloadService } from "../rpc/payload-service.js";
 import { createRegistryService } from "../rpc/registry-service.js";
@@ -147,6 +150,7 @@ export interface TestCoordinator {
   client: RegistryServiceClient;
   payloads: PayloadServiceClient;
   chains: ChainServiceClient;
+  contracts: ContractServiceClient;
   bus: MemoryBus;
   carrier: Carrier;
   /** How workers reach it. */
@@ -190,6 +194,7 @@ export async function startTestCoordinator(
         createRelayService({ db, namespaces: registry.namespaces, carrier, draining: () => self.draining }),
       );
       self.addService(ChainServiceService, createChainService({ db, registry }));
+      self.addService(ContractServiceService, createContractService({ db, registry }));
       self.addService(PayloadServiceService, createPayloadService({ db, namespaces: registry.namespaces }));
     },
   });
@@ -200,11 +205,10 @@ export async function startTestCoordinator(
   const client = new RegistryServiceClient(address, credentials.createInsecure(), own);
   const payloads = new PayloadServiceClient(address, credentials.createInsecure(), own);
   const chains = new ChainServiceClient(address, credentials.createInsecure(), own);
+  const contracts = new ContractServiceClient(address, credentials.createInsecure(), own);
   const stop = async (): Promise<void> => {
     await registry.sessions.drain();
-    client.close();
-    payloads.close();
-    chains.close();
+    for (const one of [client, payloads, chains, contracts]) one.close();
     await listener.stop();
     await registry.stop();
     await carrier.stop();
@@ -216,6 +220,7 @@ export async function startTestCoordinator(
     client,
     payloads,
     chains,
+    contracts,
     bus,
     carrier,
     channel: { addresses: [listener.address] },

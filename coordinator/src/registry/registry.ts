@@ -7,6 +7,7 @@
  *   coordinators  who else carries the mesh
  *   catalogue     all of it as the dispatcher needs it, from memory
  *   plans         compiled chains and lone actions
+ *   gate          whether a contract may follow another; lineage: which chains use what
  */
 import { type Register, type Registered, TransportKind } from "@taskmesh/proto";
 import {
@@ -22,15 +23,18 @@ import {
 } from "@taskmesh/runtime";
 import type { Intake, Plans } from "../pipeline/ports.js";
 import type { Db } from "../store/db.js";
+import type { GateMode } from "../store/gates.js";
 import { deleteIncompletePayloads } from "../store/payloads.js";
 import { bumpEpoch } from "../store/registry.js";
 import { openSession, sessionExists, writeSessionLanes } from "../store/sessions.js";
 import { createCatalogue, type LiveCatalogue } from "./catalogue.js";
 import { type ContractCache, createContractCache } from "./contract-cache.js";
 import { type Coordinators, createCoordinators } from "./coordinators.js";
+import { createGate, type Gate } from "./gate.js";
 import { inTime } from "./in-time.js";
 import { defaultIntervals, type RegistryIntervals } from "./intervals.js";
 import { createLapses } from "./lapses.js";
+import { createLineage, type Lineage } from "./lineage.js";
 import { createLoop } from "./loop.js";
 import { createNamespaces, type Namespaces } from "./namespaces.js";
 import { createOtherRevisions } from "./other-revisions.js";
@@ -58,6 +62,8 @@ export interface RegistryOptions {
   onCoordinatorLapsed: (id: string) => Promise<void>;
   /** Where the gateways are reached from outside. */
   publicUrl?: string;
+  /** What becomes of contracts that break their predecessors, in namespaces that say nothing of it; default "refuse". */
+  contractGate?: GateMode;
   /** Namespaces that exist besides `default`. */
   namespaces?: readonly string[];
   /** No other process can have this database (embedded mode). Default false. */
@@ -73,6 +79,8 @@ export interface Registry extends Service {
   readonly sessions: Sessions;
   readonly contracts: ContractCache;
   readonly plans: Plans;
+  readonly gate: Gate;
+  readonly lineage: Lineage;
   readonly intervals: RegistryIntervals;
 }
 
@@ -108,12 +116,14 @@ export function createRegistry(options: RegistryOptions): Registry {
     log,
   });
   const plans = createPlans({ db, contracts, catalogue, publicUrl: options.publicUrl ?? "" });
+  const lineage = createLineage({ db, contracts });
+  const gate = createGate({ db, contracts, lineage, defaultMode: options.contractGate ?? "refuse" });
   const sessions = createSessions({
     db,
     carrier,
     intake: options.intake,
     intervals,
-    open: createOpening(options, namespaces, intervals),
+    open: createOpening(options, { namespaces, gate }, intervals),
     onChange,
     log,
   });
@@ -139,6 +149,8 @@ export function createRegistry(options: RegistryOptions): Registry {
     sessions,
     contracts,
     plans,
+    gate,
+    lineage,
     intervals,
   };
 }
@@ -146,10 +158,10 @@ export function createRegistry(options: RegistryOptions): Registry {
 /** From a Register message to a session in the database and the answer to it. */
 function createOpening(
   { db, carrier, coordinatorId }: RegistryOptions,
-  namespaces: Namespaces,
+  { namespaces, gate }: { namespaces: Namespaces; gate: Gate },
   intervals: RegistryIntervals,
 ): (message: Register) => Promise<OpenedSession> {
-  const registration = createRegistration(db);
+  const registration = createRegistration(db, gate);
   return async (message) => {
     const namespace = await namespaces.resolve(message.namespace);
     const { lanes, warnings } = await registration.register(namespace.id, message);

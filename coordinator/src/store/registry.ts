@@ -28,6 +28,8 @@ export interface ContractRow {
   outputType: string;
   description: string;
   createdAtMs: number;
+  /** It broke its predecessor and waits to be allowed: nothing is dispatched to it. */
+  quarantined: boolean;
 }
 
 /** Makes the namespaces that are missing; `default` always has id 1. */
@@ -61,6 +63,9 @@ export async function bumpEpoch(tx: Db): Promise<void> {
     "insert into registry_epoch (id, epoch) values (1, 1) on conflict (id) do update set epoch = registry_epoch.epoch + 1",
   );
 }
+
+const quarantinedColumn = `exists (select from contract_verdicts v where v.namespace_id = c.namespace_id and v.method = c.method
+  and v.fingerprint = c.fingerprint and v.verdict = 'quarantined') as quarantined`;
 
 /** Claims methods for one kind of implementation. Returns those that belong to the other kind; then nothing may be kept. */
 export async function claimMethods(
@@ -127,20 +132,23 @@ export async function insertContracts(
   return rows.length;
 }
 
-/** Which of "method@fingerprint" are stored as contracts of this kind: lets a repeated registration lock nothing. */
+/**
+ * Which of "method@fingerprint" are stored as contracts of this kind, and whether they are in quarantine: lets a repeated registration lock
+ * nothing.
+ */
 export async function knownContracts(
   db: Db,
   namespaceId: number,
   kind: CallableKind,
   methods: readonly string[],
-): Promise<Set<string>> {
-  const rows = await db.query<{ entry: string }>(
-    `select c.method || '@' || c.fingerprint as entry from contracts c
+): Promise<Map<string, { quarantined: boolean }>> {
+  const rows = await db.query<{ entry: string; quarantined: boolean }>(
+    `select c.method || '@' || c.fingerprint as entry, ${quarantinedColumn} from contracts c
      join callables a on a.namespace_id = c.namespace_id and a.method = c.method and a.kind = $2::text
      where c.namespace_id = $1::int and c.method = any($3::text[])`,
     [namespaceId, kind, textArray(methods)],
   );
-  return new Set(rows.map((row) => row.entry));
+  return new Map(rows.map(({ entry, quarantined }) => [entry, { quarantined }]));
 }
 
 /** Ids of queues by name; makes those that are missing. */
@@ -218,16 +226,16 @@ export async function readLiveLanes(db: Db): Promise<LiveLaneRow[]> {
 }
 
 const contractColumns = `c.method, c.fingerprint, c.revision, c.kind, c.input_type as "inputType", c.output_type as "outputType",
-  c.description, (extract(epoch from c.created_at) * 1000)::float8 as "createdAtMs"`;
+  c.description, (extract(epoch from c.created_at) * 1000)::float8 as "createdAtMs", ${quarantinedColumn}`;
 
-/** The newest revision of every action of a namespace (or of one), by name. */
+/** The newest revision of every action of a namespace (or of one), by name; one in quarantine only where there is no other. */
 export function readActions(db: Db, namespaceId: number, method?: string): Promise<ContractRow[]> {
   return db.query(
     `select distinct on (c.method collate "C") ${contractColumns}
      from callables a
      join contracts c on c.namespace_id = a.namespace_id and c.method = a.method and c.kind = a.kind
      where a.namespace_id = $1::int and a.kind = 'action' and ($2::text is null or a.method = $2::text)
-     order by c.method collate "C", c.revision desc`,
+     order by c.method collate "C", quarantined, c.revision desc`,
     [namespaceId, method ?? null],
   );
 }
@@ -256,17 +264,17 @@ export async function readServedMethods(db: Db): Promise<string[]> {
   return rows.map(({ method }) => method);
 }
 
-/** Every revision of every method of a namespace that has an active implementation; the newest first within a method. */
+/** Every revision of every method of a namespace that has an active implementation; the newest first within a method, those in quarantine last. */
 export function readAllContracts(db: Db, namespaceId: number): Promise<ContractRow[]> {
   return db.query(
     `select ${contractColumns} from contracts c
      join callables a on a.namespace_id = c.namespace_id and a.method = c.method and a.kind = c.kind
-     where c.namespace_id = $1::int order by c.method collate "C", c.revision desc`,
+     where c.namespace_id = $1::int order by c.method collate "C", quarantined, c.revision desc`,
     [namespaceId],
   );
 }
 
-/** One revision with its descriptors: by fingerprint, by method (then the newest), or by both. */
+/** One revision with its descriptors: by fingerprint, by method (then the newest that is not in quarantine), or by both. */
 export async function readContract(
   db: Db,
   namespaceId: number,
@@ -277,7 +285,7 @@ export async function readContract(
      join descriptor_sets d on d.namespace_id = c.namespace_id and d.hash = c.descriptor_hash
      where c.namespace_id = $1::int
        and ($2::text is null or c.fingerprint = $2::text) and ($3::text is null or c.method = $3::text)
-     order by c.revision desc, c.method limit 1`,
+     order by quarantined, c.revision desc, c.method limit 1`,
     [namespaceId, which.fingerprint ?? null, which.method ?? null],
   );
   return row;

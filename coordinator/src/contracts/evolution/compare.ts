@@ -43,3 +43,31 @@ export function compareContracts(older: Contract, newer: Contract): Violation[] 
   }
   return found;
 }
+
+/** A field that a newer revision lacks, in a type that both have. */
+export interface RemovedField {
+  type: string;
+  name: string;
+  number: number;
+  sides: readonly Side[];
+  /** Where a violation about it is to point. */
+  file: string;
+  line: number;
+}
+
+/** Fields that are gone, whether they are reserved or not: whoever still uses them loses something. */
+export function removedFields(older: Contract, newer: Contract): RemovedField[] {
+  const before = reachedTypes(older);
+  const gone: RemovedField[] = [];
+  for (const [name, { type: now }] of reachedTypes(newer)) {
+    const known = before.get(name);
+    if (known?.type.kind !== "message" || now.kind !== "message") continue;
+    const numbers = new Set(now.fields.map((field) => field.number));
+    for (const field of known.type.fields) {
+      if (numbers.has(field.number)) continue;
+      const place = { file: fileOf(now), line: lineOf(now) };
+      gone.push({ type: name, name: field.name, number: field.number, sides: known.sides, ...place });
+    }
+  }
+  return gone;
+}
