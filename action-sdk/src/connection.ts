@@ -5,7 +5,8 @@
  *    ^                                                                      |
  *    +---- full jitter, next address, same session id <--- breaks, lapses, drains
  *
- * S1. Registration is driven again until it holds. Only the first one can fail for good, on what a retry can't mend.
+ * S1. Registration is driven again until it holds. Only the first one can fail for good, on what a retry can't mend; later ones say so
+ *     loudly and go on, since running attempts still need the session.
  * S2. A broken stream is cancelled, never ended: ending it would end the session, and with it the bindings of running attempts.
  * S3. Liveness is judged inside the stream: three intervals without a BeatReply and it is torn down, whatever the socket says.
  *     Intervals are counted, not measured, so a process that was stopped and resumed reads what waits for it first.
@@ -88,6 +89,16 @@ const hopeless = new Set<status>([
 const beats = metrics.workerBeats.at();
 const beatSeconds = metrics.workerBeatSeconds.at();
 
+/**
+ * How loud a failed try is: what no retry mends (another mesh behind the address, a contract that it refuses) is an error from the first time
+ * on; what passes by itself is only worth a warning when it does not. Each is said again when the number of tries has doubled.
+ */
+function levelOf(error: StatusError, tries: number): "error" | "warn" | "info" {
+  const doubled = (tries & (tries - 1)) === 0;
+  if (doubled && hopeless.has(error.code) && error.reason !== "SESSION_NOT_FOUND") return "error";
+  return doubled && tries >= quietTries ? "warn" : "info";
+}
+
 type Stream = ClientDuplexStream<ConnectRequest, ConnectResponse>;
 
 /** Opens a session and keeps it until it is stopped. */
@@ -154,8 +165,7 @@ class SelfHealingConnection implements Connection {
         error: error.message,
         retry_ms: Math.round(pauseMs),
       };
-      const loud = tries >= quietTries && (tries & (tries - 1)) === 0;
-      log[loud ? "warn" : "info"](line, "no session with the mesh; connecting again");
+      log[levelOf(error, tries)](line, "no session with the mesh; connecting again");
       await sleep(pauseMs, signal);
     }
   }

@@ -18,6 +18,13 @@ function keepComments(file: FileDescriptorProto): void {
   }
 }
 
+/** The files named in `own` of an encoded FileDescriptorSet, as one; the mesh has the others. */
+export function ownFiles(image: Uint8Array, own: ReadonlySet<string>): Uint8Array {
+  const set = fromBinary(FileDescriptorSetSchema, image);
+  set.file = set.file.filter((file) => own.has(file.name));
+  return toBinary(FileDescriptorSetSchema, set);
+}
+
 /**
  * Keeps the files named in `own` of an encoded FileDescriptorSet; the mesh has the others (google, validation rules, its own options).
  */

@@ -10,7 +10,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { embedDescriptors, generatedMark } from "./embed-descriptors.js";
+import { embedDescriptors, generatedMark, ownFiles } from "./embed-descriptors.js";
 import { CliError, exitCode, usageError } from "./exit.js";
 
 export interface GenerateOptions {
@@ -173,6 +173,34 @@ function replaceOutput(target: string, shown: string, files: Map<string, string>
   for (const [name, source] of files) {
     mkdirSync(dirname(join(target, name)), { recursive: true });
     writeFileSync(join(target, name), source);
+  }
+}
+
+/** The author's files, compiled. */
+export interface Compiled {
+  /** Encoded FileDescriptorSet of the files alone, with source information. */
+  descriptorSet: Uint8Array;
+  /** Where the files are, relative to the present folder; "" for itself. */
+  root: string;
+  files: string[];
+}
+
+/**
+ * Compiles the .proto files of a folder, and writes nothing there.
+ * @throws CliError (bad) with file, line and column for a .proto that does not compile; (usage) for folders that can't be used.
+ */
+export async function compile(folder: string): Promise<Compiled> {
+  if (!existsSync(folder)) throw usageError(`no folder ${folder}`);
+  const { root, names } = locateProtos({ folder, out: "" });
+  const workspace = mkdtempSync(join(tmpdir(), "taskmesh-compile-"));
+  try {
+    makeWorkspace(workspace, root, names);
+    const shownRoot = relative(".", root).replaceAll("\\", "/");
+    await runBuf(workspace, shownRoot, ["build", "user", "--as-file-descriptor-set", "-o", "image.binpb"]);
+    const set = ownFiles(readFileSync(join(workspace, "image.binpb")), new Set(names));
+    return { descriptorSet: set, root: shownRoot, files: names };
+  } finally {
+    rmSync(workspace, { recursive: true, force: true });
   }
 }
 

@@ -16,6 +16,7 @@ import { chainsList } from "./commands/chains-list.js";
 import { chainsShow } from "./commands/chains-show.js";
 import { chainsValidate } from "./commands/chains-validate.js";
 import { completion } from "./commands/completion.js";
+import { contractsAllow, contractsCheck, contractsGate, contractsUses } from "./commands/contracts.js";
 import { dev } from "./commands/dev.js";
 import { doctor } from "./commands/doctor.js";
 import { gen } from "./commands/gen.js";
@@ -81,6 +82,11 @@ export function createProgram() {
     .addCommand(chainsApply())
     .addCommand(chainsList())
     .addCommand(chainsShow());
+  group("contracts", "how contracts may change, and who uses them")
+    .addCommand(contractsCheck())
+    .addCommand(contractsUses())
+    .addCommand(contractsGate())
+    .addCommand(contractsAllow());
   group("runs", "runs of actions and chains")
     .addCommand(runsStart())
     .addCommand(runsShow())

@@ -28,6 +28,7 @@ import { assignmentRoutes } from "./routes/assignments.js";
 import { callableRoutes, DECLARED_PATHS } from "./routes/callables.js";
 import { callbackRoutes } from "./routes/callbacks.js";
 import { chainRoutes } from "./routes/chains.js";
+import { contractRoutes } from "./routes/contracts.js";
 import { eventRoutes } from "./routes/events.js";
 import { namespaceRoutes } from "./routes/namespace.js";
 import { routeRoutes } from "./routes/routes.js";
@@ -74,6 +75,7 @@ export function createServer(context: GatewayContext): FastifyInstance {
   actionRoutes(app, context);
   chainRoutes(app, context);
   namespaceRoutes(app, context);
+  contractRoutes(app, context);
   runRoutes(app, context);
   runOperationRoutes(app, context);
   eventRoutes(app, context);

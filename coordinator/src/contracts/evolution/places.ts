@@ -38,7 +38,9 @@ export function lineOf(declared: Declared): number {
   const found = locations.find(
     (location) => location.path.length === path.length && location.path.every((part, at) => part === path[at]),
   );
-  return found?.span[0] === undefined ? 0 : found.span[0] + 1;
+  // Spans of nothing are what a compiler leaves behind that keeps comments and drops places, as `taskmesh gen` does.
+  const known = found?.span.some((part) => part !== 0) ?? false;
+  return known ? (found?.span[0] ?? 0) + 1 : 0;
 }
 
 function fileDescOf(declared: Declared): DescMessage["file"] {

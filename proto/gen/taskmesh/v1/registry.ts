@@ -5126,7 +5126,8 @@ export const RegistryServiceService = {
    *
    * INVALID_ARGUMENT: the descriptors or names are malformed, reason DESCRIPTORS_INVALID; reserved service names, reason
    * SERVICE_RESERVED. NOT_FOUND: no such namespace. FAILED_PRECONDITION: a method belongs to a chain,
-   * reason METHOD_TAKEN. RESOURCE_EXHAUSTED: descriptors over 4 MiB. UNAVAILABLE: draining; connect again.
+   * reason METHOD_TAKEN, or a contract breaks the revision before it, reason CONTRACT_BREAKING with a ContractBreaking detail.
+   * RESOURCE_EXHAUSTED: descriptors over 4 MiB. UNAVAILABLE: draining; connect again.
    */
   connect: {
     path: "/taskmesh.v1.RegistryService/Connect" as const,
@@ -5269,7 +5270,8 @@ export interface RegistryServiceServer extends UntypedServiceImplementation {
    *
    * INVALID_ARGUMENT: the descriptors or names are malformed, reason DESCRIPTORS_INVALID; reserved service names, reason
    * SERVICE_RESERVED. NOT_FOUND: no such namespace. FAILED_PRECONDITION: a method belongs to a chain,
-   * reason METHOD_TAKEN. RESOURCE_EXHAUSTED: descriptors over 4 MiB. UNAVAILABLE: draining; connect again.
+   * reason METHOD_TAKEN, or a contract breaks the revision before it, reason CONTRACT_BREAKING with a ContractBreaking detail.
+   * RESOURCE_EXHAUSTED: descriptors over 4 MiB. UNAVAILABLE: draining; connect again.
    */
   connect: handleBidiStreamingCall<ConnectRequest, ConnectResponse>;
   /**
@@ -5333,7 +5335,8 @@ export interface RegistryServiceClient extends Client {
    *
    * INVALID_ARGUMENT: the descriptors or names are malformed, reason DESCRIPTORS_INVALID; reserved service names, reason
    * SERVICE_RESERVED. NOT_FOUND: no such namespace. FAILED_PRECONDITION: a method belongs to a chain,
-   * reason METHOD_TAKEN. RESOURCE_EXHAUSTED: descriptors over 4 MiB. UNAVAILABLE: draining; connect again.
+   * reason METHOD_TAKEN, or a contract breaks the revision before it, reason CONTRACT_BREAKING with a ContractBreaking detail.
+   * RESOURCE_EXHAUSTED: descriptors over 4 MiB. UNAVAILABLE: draining; connect again.
    */
   connect(): ClientDuplexStream<ConnectRequest, ConnectResponse>;
   connect(options: Partial<CallOptions>): ClientDuplexStream<ConnectRequest, ConnectResponse>;
