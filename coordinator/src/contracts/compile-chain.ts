@@ -22,7 +22,7 @@ import { edgesOf, reportCycle } from "./chain-edges.js";
 import { neededBy } from "./chain-graph.js";
 import { type CheckedEach, checkEach, eachOutput, planEach } from "./compile-each.js";
 import { checkJoin, inOrderOfJoins, joinPlan, missedBy, racesOf, typesWithout } from "./compile-join.js";
-import { type CheckedMessage, checkMapping, type Report, type UseListener } from "./compile-message.js";
+import { type CheckedMessage, checkMapping, problemOf, type Report, type UseListener } from "./compile-message.js";
 import { checkRepeat, type Repeat, repeatPlan } from "./compile-repeat.js";
 import { type Branch, branchCondition, checkBool, checkCases, fellowsOf, linkBranches } from "./compile-switch.js";
 import { isWaiting, readWait, refuseDifferentSignals, type WaitingStep } from "./compile-wait.js";
@@ -375,19 +375,5 @@ function planStep(step: StepDraft, shape: Shape, types: ScopeTypes, options: { f
     bindInput,
     ...planEach(step.each, step.input!.sources, { types, bindInput }, { ...options, label }),
     ...(step.waiting ? { wait: step.waiting.plan } : {}),
-  };
-}
-
-function problemOf(problem: Parameters<Report>[0]): ChainProblem {
-  return {
-    stepId: "",
-    field: "",
-    expression: "",
-    start: 0,
-    end: 0,
-    expected: "",
-    found: "",
-    suggestion: "",
-    ...problem,
   };
 }

@@ -20,6 +20,12 @@ export interface Report {
   readonly uses?: UseListener | undefined;
 }
 
+/** A problem with every field that it does not name empty. */
+export const problemOf = (problem: Parameters<Report>[0]): ChainProblem => ({
+  ...{ stepId: "", field: "", expression: "", start: 0, end: 0, expected: "", found: "", suggestion: "" },
+  ...problem,
+});
+
 /** Who wants to know what a chain reads and writes (lineage.ts). */
 export interface UseListener {
   expression(place: Place, source: string, expression: CheckedExpression, types: ScopeTypes): void;
