@@ -54,8 +54,8 @@ export interface Judgement {
 }
 
 export interface Gate {
-  /** Judges contracts that are not stored, in their order. `load` links them; it is only called if any has a base. */
-  judge(namespaceId: number, methods: readonly string[], load: () => readonly Contract[]): Promise<Judgement[]>;
+  /** Judges contracts that are not stored, in their order. */
+  judge(namespaceId: number, contracts: readonly Contract[]): Promise<Judgement[]>;
   /** Records what was decided, in the transaction that stores the contracts. False: a base is no longer the newest (G3). */
   record(tx: Db, namespaceId: number, judgements: readonly Judgement[]): Promise<boolean>;
   /** The mode of a namespace, and why. */
@@ -73,10 +73,12 @@ export function createGate(options: GateOptions): Gate {
   };
   return {
     modeOf,
-    async judge(namespaceId, methods, load) {
+    async judge(namespaceId, contracts) {
+      if (contracts.length === 0) return [];
+      const methods = contracts.map((contract) => contract.method);
       const bases = new Map((await readBases(db, namespaceId, methods)).map((base) => [base.method, base]));
-      if (bases.size === 0) return load().map((contract) => judgementOf(contract, "new"));
-      const changes = await compareAll(options, namespaceId, load(), bases);
+      if (bases.size === 0) return contracts.map((contract) => judgementOf(contract, "new"));
+      const changes = await compareAll(options, namespaceId, contracts, bases);
       const deep = changes.filter((change) => change.older !== undefined && isDeep(change));
       const impacts = deep.length === 0 ? [] : await impactsOf(options, namespaceId, deep);
       for (const [at, change] of deep.entries()) addUses(change, impacts[at]!);

@@ -1,12 +1,11 @@
 /** What is wrong with the google.api.http of new contracts, for the log of the worker that registers them. */
 import { readHttpBindings } from "@taskmesh/runtime";
-import { loadContract } from "../contracts/descriptors.js";
-import type { NewContract } from "../store/registry.js";
+import type { Contract } from "../contracts/contract.js";
 
 /** A sentence for each declared request that no gateway will serve. Such a contract is served all the same, by its plain call. */
-export function httpWarnings(contracts: readonly NewContract[]): string[] {
-  return contracts.flatMap(({ method, descriptorSet }) =>
-    readHttpBindings(loadContract(descriptorSet, method).rpc).faults.map(
+export function httpWarnings(contracts: readonly Contract[]): string[] {
+  return contracts.flatMap(({ method, rpc }) =>
+    readHttpBindings(rpc).faults.map(
       ({ verb, path, message }) => `${method}: ${[verb, path].join(" ").trim()} is not served over HTTP: ${message}`,
     ),
   );

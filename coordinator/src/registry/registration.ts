@@ -89,7 +89,9 @@ export function createRegistration(db: Db, gate: Gate): Registration {
       for (let tries = 1; tries <= triesMax; tries += 1) {
         const known = await knownContracts(db, namespaceId, "action", [...contracts.keys()]);
         const missing = wanted.filter((contract) => !known.has(entryOf(contract)));
-        const judgements = await judge(gate, namespaceId, message, missing);
+        // Linked again, and only for what is new: contracts that are kept in memory would hold their whole sets.
+        const linked = missing.length === 0 ? [] : linkContracts(message.descriptorSet, missing.map(methodOf));
+        const judgements = await gate.judge(namespaceId, linked);
         refuseBreaking(message.namespace, judgements);
         const record = (tx: Db) => gate.record(tx, namespaceId, judgements);
         const lanes = await retried(() =>
@@ -102,7 +104,7 @@ export function createRegistration(db: Db, gate: Gate): Registration {
         });
         if (!lanes) continue;
         const waiting = wanted.filter((contract) => known.get(entryOf(contract))?.quarantined);
-        const warnings = [...waiting.map(quarantineWarning), ...warningsOf(judgements), ...httpWarnings(missing)];
+        const warnings = [...waiting.map(quarantineWarning), ...warningsOf(judgements), ...httpWarnings(linked)];
         return { lanes, warnings };
       }
       throw statusError({
@@ -114,21 +116,10 @@ export function createRegistration(db: Db, gate: Gate): Registration {
   };
 }
 
+const methodOf = (contract: NewContract): string => contract.method;
+
 const entryOf = (contract: { method: string; fingerprint: string }): string =>
   `${contract.method}@${contract.fingerprint}`;
-
-async function judge(
-  gate: Gate,
-  namespaceId: number,
-  { descriptorSet }: Register,
-  missing: readonly NewContract[],
-): Promise<Judgement[]> {
-  if (missing.length === 0) return [];
-  const methods = missing.map((contract) => contract.method);
-  return gate.judge(namespaceId, methods, () =>
-    contractsOf(parseDescriptorSet(descriptorSet), methods, { allowReserved: true }),
-  );
-}
 
 /** Another registration of the same methods was faster, and what was judged is to be judged again. */
 const outpaced = new Error("a newer revision was registered in the meantime");

@@ -129,11 +129,7 @@ async function checkContracts(
   const stored = (contract: Contract) => known.get(`${contract.method}@${contract.fingerprint}`);
   const isTaken = (contract: Contract) => kinds.get(contract.method) === "chain";
   const unknown = contracts.filter((contract) => !stored(contract) && !isTaken(contract));
-  const judged = await gate.judge(
-    namespaceId,
-    unknown.map((contract) => contract.method),
-    () => unknown,
-  );
+  const judged = await gate.judge(namespaceId, unknown);
   const answers = new Map(judged.map((judgement) => [judgement.method, judgementToProto(judgement)]));
   const judgements = contracts.map((contract): ContractJudgement => {
     if (isTaken(contract)) return takenByChain(contract);
