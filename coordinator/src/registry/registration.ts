@@ -23,7 +23,7 @@ import {
 } from "../store/registry.js";
 import type { SessionFacts } from "../store/sessions.js";
 import { builtinContracts } from "./builtin-contracts.js";
-import type { Gate, Judgement } from "./gate.js";
+import type { Gate } from "./gate.js";
 import { quarantineWarning, refuseBreaking, warningsOf } from "./gate-answers.js";
 import { httpWarnings } from "./http-warnings.js";
 import { LruMap } from "./lru-map.js";
