@@ -22,7 +22,7 @@ function complete(...words: string[]): string[] {
 describe("shell completion", () => {
   it("offers the commands, and those that begin as typed", () => {
     expect(complete("")).toEqual(expect.arrayContaining(["actions", "chains", "dev", "runs", "--url", "--json"]));
-    expect(complete("co")).toEqual(["completion"]);
+    expect(complete("com")).toEqual(["completion"]);
     expect(complete("runs", "sho")).toEqual(["show"]);
   });
 
