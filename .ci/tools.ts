@@ -1,4 +1,4 @@
-/** Fetches the tools that tests of the chart need; fails with what to do where that is not possible. */
+/** Fetches the tools that tests of chart and image need; fails with what to do where that is not possible. */
 import { fetchTools } from "../test/fixtures/tools.js";
 
 try {

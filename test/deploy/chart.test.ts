@@ -291,13 +291,16 @@ describe("every role", () => {
 
   it("listens where its ports and Services say", () => {
     for (const { name, pod, container } of roles()) {
-      for (const [variable, portName] of Object.entries({
-        TASKMESH_GRPC_ADDRESS: "grpc",
-        TASKMESH_METRICS_ADDRESS: "metrics",
-        TASKMESH_HTTP_ADDRESS: "http",
-      })) {
+      const env = envOf(pod);
+      const opened = {
+        grpc: env["TASKMESH_GRPC_ADDRESS"],
+        http: env["TASKMESH_HTTP_ADDRESS"],
+        metrics: env["TASKMESH_METRICS_ADDRESS"] ?? env["TASKMESH_WORKER_METRICS_ADDRESS"],
+        health: env["TASKMESH_HEALTH_ADDRESS"],
+      };
+      for (const [portName, address] of Object.entries(opened)) {
         const port = container.ports?.find((one) => one.name === portName)?.containerPort;
-        expect(envOf(pod)[variable], `${name}: ${variable}`).toBe(port === undefined ? undefined : `0.0.0.0:${port}`);
+        expect(address, `${name}: ${portName}`).toBe(port === undefined ? undefined : `0.0.0.0:${port}`);
       }
     }
     const services = of("minimal")
@@ -343,8 +346,50 @@ describe("single settings", () => {
     expect(replicas("workers", "mesh-1-taskmesh-worker-invoices")).toBe(3);
     expect(named("workers", "ScaledObject", "mesh-1-taskmesh-worker-pages").spec).toMatchObject({
       minReplicaCount: 0,
-      triggers: [{ metadata: { query: "max(taskmesh_ready_steps)", threshold: "20" } }],
+      triggers: [
+        {
+          metadata: {
+            query:
+              'sum(max by (queue) (taskmesh_ready_steps{taskmesh_namespace="default",queue="acme.pages.v1.PageActions"}))',
+            threshold: "20",
+          },
+        },
+      ],
     });
+  });
+
+  it("Prometheus finds one job a role, under the names of the compose file", () => {
+    const labelled = (kind: string, labels: Record<string, string>): Manifest[] =>
+      of("monitoring").filter((one) => {
+        const own =
+          kind === "Service" ? one.metadata.labels : (one.spec as { template?: Manifest })?.template?.metadata.labels;
+        return one.kind === kind && Object.entries(labels).every(([key, value]) => own?.[key] === value);
+      });
+    const jobs = of("monitoring").flatMap((one) => {
+      if (!/^(Service|Pod)Monitor$/.test(one.kind)) return [];
+      const { selector, jobLabel } = one.spec as {
+        selector: { matchLabels: Record<string, string> };
+        jobLabel: string;
+      };
+      const found = labelled(one.kind === "PodMonitor" ? "Deployment" : "Service", selector.matchLabels);
+      expect(found.length, one.metadata.name).toBe(1);
+      const labels = one.kind === "PodMonitor" ? (found[0]!.spec as { template: Manifest }).template : found[0]!;
+      return labels.metadata.labels?.[jobLabel] ?? "none";
+    });
+    expect(jobs.sort()).toEqual(["taskmesh-coordinator", "taskmesh-gateway", "taskmesh-worker"]);
+  });
+
+  it("workers scale by a figure that coordinators export", async () => {
+    const table = await readFile(join(chart, "../../../docs/metrics.md"), "utf8");
+    const queries = all().flatMap((one) =>
+      one.kind === "ScaledObject" ? (one.spec as { triggers: { metadata: { query: string } }[] }).triggers : [],
+    );
+    expect(queries.length).toBeGreaterThan(0);
+    for (const { metadata } of queries) {
+      const [, metric] = /(taskmesh_[a-z_]+)\{/.exec(metadata.query) ?? [];
+      const row = table.split("\n").find((line) => line.startsWith(`| \`${metric}\` `));
+      expect(row).toContain("`taskmesh_namespace`, `queue`");
+    }
   });
 
   it("a worker's own settings beat the defaults, zeros and empty ones too", () => {

@@ -33,6 +33,7 @@ const secretOrConfigMap = object({ secret: secretKey });
 const serviceMonitor = object(
   {
     selector: object({ matchLabels: texts }),
+    jobLabel: text,
     endpoints: list(
       object(
         {
@@ -48,6 +49,20 @@ const serviceMonitor = object(
     ),
   },
   ["selector", "endpoints"],
+);
+
+const podMonitor = object(
+  {
+    selector: object({ matchLabels: texts }),
+    jobLabel: text,
+    podMetricsEndpoints: list(
+      object(
+        { port: text, path: text, interval: duration, authorization: object({ type: text, credentials: secretKey }) },
+        ["port"],
+      ),
+    ),
+  },
+  ["selector", "podMetricsEndpoints"],
 );
 
 const rule = object({ alert: text, record: text, expr: text, for: duration, labels: texts, annotations: texts }, [
@@ -103,6 +118,7 @@ const scaledObject = object(
 /** By apiVersion and kind. */
 export const customResources: Readonly<Record<string, Schema>> = {
   "monitoring.coreos.com/v1 ServiceMonitor": resource("monitoring.coreos.com/v1", "ServiceMonitor", serviceMonitor),
+  "monitoring.coreos.com/v1 PodMonitor": resource("monitoring.coreos.com/v1", "PodMonitor", podMonitor),
   "monitoring.coreos.com/v1 PrometheusRule": resource("monitoring.coreos.com/v1", "PrometheusRule", prometheusRule),
   "cert-manager.io/v1 Certificate": resource("cert-manager.io/v1", "Certificate", certificate),
   "keda.sh/v1alpha1 ScaledObject": resource("keda.sh/v1alpha1", "ScaledObject", scaledObject),

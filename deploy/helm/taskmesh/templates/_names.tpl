@@ -38,6 +38,7 @@ the place of the chart's own.
 {{- $_ := set $own "app.kubernetes.io/part-of" "taskmesh" -}}
 {{- if hasPrefix "worker-" .component -}}
 {{- $_ := set $own "taskmesh.dev/role" "worker" -}}
+{{- $_ := set $own "taskmesh.dev/job" "taskmesh-worker" -}}
 {{- end -}}
 {{- toYaml (merge $own (get (.spec | default dict) "podLabels" | default dict)) -}}
 {{- end }}
