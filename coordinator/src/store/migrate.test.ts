@@ -1,9 +1,11 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { startPostgres } from "../../../test/fixtures/postgres.js";
 import { planOf } from "../engine/plan-fixture.js";
 import { openTestDatabase, stopDatabases } from "../registry/registry-fixture.js";
 import type { Database } from "./db.js";
-import { migrate } from "./migrate.js";
+import { countMigrations, migrate, migrationsFolder } from "./migrate.js";
 import { ensurePartitions } from "./partitions.js";
 import { openPglite } from "./pglite.js";
 import { openPostgres } from "./postgres.js";
@@ -45,6 +47,47 @@ describe.each(["pglite", "postgres"] as const)("migrations on %s", (kind) => {
     } finally {
       await dispose();
     }
+  });
+});
+
+describe.each(["pglite", "postgres"] as const)("an upgrade on %s", (kind) => {
+  const files = readdirSync(migrationsFolder).filter((name) => name.endsWith(".sql"));
+  const { entries } = JSON.parse(readFileSync(join(migrationsFolder, "meta/_journal.json"), "utf8")) as {
+    entries: { tag: string; when: number }[];
+  };
+
+  it("applies what a database with data lacks, and nothing twice", async () => {
+    const { dbs, dispose } = await empty(kind);
+    const [db] = dbs as [Database];
+    try {
+      // As the first version left it.
+      const first = readFileSync(join(migrationsFolder, `${entries[0]!.tag}.sql`), "utf8");
+      for (const statement of first.split("--> statement-breakpoint")) await db.query(statement);
+      await db.query("create schema drizzle");
+      await db.query(
+        "create table drizzle.__drizzle_migrations (id serial primary key, hash text not null, created_at numeric)",
+      );
+      await db.query(
+        "insert into drizzle.__drizzle_migrations (hash, created_at) values ('first', $1::text::numeric)",
+        [String(entries[0]!.when)],
+      );
+      await db.query("insert into namespaces (name) values ('old')");
+      await Promise.all(dbs.map((one) => migrate(one)));
+      expect(await countMigrations(db)).toBe(files.length);
+      expect(await db.query("select name, retention_days from namespaces")).toEqual([
+        { name: "old", retention_days: 30 },
+      ]);
+      await migrate(db);
+      expect(await countMigrations(db)).toBe(files.length);
+    } finally {
+      await dispose();
+    }
+  });
+
+  it("has a file for each entry of the journal, in the order in which they were made", () => {
+    expect(entries.map(({ tag }) => `${tag}.sql`)).toEqual(files.sort());
+    // The migrator applies what is newer than the newest that was applied.
+    expect(entries.map(({ when }) => when)).toEqual(entries.map(({ when }) => when).sort((a, b) => a - b));
   });
 });
 

@@ -36,9 +36,10 @@ export async function countMigrations(db: Db): Promise<number> {
 }
 
 async function applyMigrations(tx: Db): Promise<void> {
-  const orm = drizzle(async (text, params) => {
+  const orm = drizzle(async (text, params, method) => {
     const rows = await tx.query<Record<string, unknown>>(text, params);
-    return { rows: rows.map((row) => Object.values(row)) };
+    // The migrator reads what was applied by column name: given arrays, it would take every database for one that lacks nothing.
+    return { rows: method === "execute" ? rows : rows.map((row) => Object.values(row)) };
   });
   const run = async (statements: string[]): Promise<void> => {
     for (const text of statements) await tx.query(text);
