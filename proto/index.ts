@@ -4,6 +4,7 @@
  * Messages of taskmesh.v1 are exported by name; well-known and status types under a namespace of their own.
  */
 
+export { meshComments } from "./gen/comments.js";
 export { meshDescriptorSet } from "./gen/descriptors.js";
 export { Any } from "./gen/google/protobuf/any.js";
 export { Duration } from "./gen/google/protobuf/duration.js";

@@ -9,9 +9,10 @@ import type { TLSSocket } from "node:tls";
 import { bearerToken, createTokenCheck, type GatewayConfig, isLoopback, statusError } from "@taskmesh/runtime";
 import type { FastifyRequest } from "fastify";
 import { header } from "./query.js";
+import { docsPaths } from "./routes/docs.js";
 
-/** Routes that orchestrators probe without a credential; they tell nothing else. */
-const openPaths = new Set(["/healthz", "/readyz"]);
+/** Routes that need no credential: what orchestrators probe, which tells nothing else, and the page of the API document, which holds nothing. */
+const openPaths = new Set(["/healthz", "/readyz", ...docsPaths]);
 /** Its last part is a token of its own, good for one answer to one step. */
 const callbackPaths = "/api/v1/callbacks/";
 

@@ -29,8 +29,10 @@ import { callableRoutes, DECLARED_PATHS } from "./routes/callables.js";
 import { callbackRoutes } from "./routes/callbacks.js";
 import { chainRoutes } from "./routes/chains.js";
 import { contractRoutes } from "./routes/contracts.js";
+import { docsRoutes } from "./routes/docs.js";
 import { eventRoutes } from "./routes/events.js";
 import { namespaceRoutes } from "./routes/namespace.js";
+import { openApiRoutes } from "./routes/openapi.js";
 import { routeRoutes } from "./routes/routes.js";
 import { runOperationRoutes } from "./routes/run-operations.js";
 import { runRoutes } from "./routes/runs.js";
@@ -82,6 +84,8 @@ export function createServer(context: GatewayContext): FastifyInstance {
   callbackRoutes(app, context);
   assignmentRoutes(app, context);
   routeRoutes(app, context);
+  openApiRoutes(app, context);
+  docsRoutes(app);
   callableRoutes(app, context, (request, reply, declared) => answerNotFound(request, reply, allowedMethods, declared));
   return app;
 }

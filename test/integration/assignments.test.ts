@@ -5,7 +5,7 @@ import { createClient, unaryCall } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { chainOfGuide } from "../fixtures/guide.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
-import { ask, startTestGateway } from "../fixtures/rest-gateway.js";
+import { ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
 
 const method = "acme.expenses.v1.Expenses/Approve";
 const base = "/api/v1/assignments";
@@ -18,6 +18,7 @@ describe.each(["servers", "embedded"] as const)("assignments on %s", (on) => {
   beforeAll(async () => {
     mesh = await startInProcessMesh({ on });
     gateway = await startTestGateway([mesh.address.port]);
+    await holdToDocument(gateway);
     assignments = createClient(AssignmentServiceClient, { addresses: [mesh.address] });
     await mesh.putChain(chainOfGuide("people.md", "Approve"));
   }, 60_000);

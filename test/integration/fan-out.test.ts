@@ -9,7 +9,7 @@ import { parseChainDocument, unaryCall } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { PageActionsService } from "../fixtures/page-actions.js";
-import { ask, startTestGateway } from "../fixtures/rest-gateway.js";
+import { ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
 
 const bound = { timeout: 20_000, interval: 50 };
 const words = `
@@ -77,6 +77,7 @@ describe.each(["servers", "embedded"] as const)("fan-out on %s", (on) => {
       intervals: { beatMs: 200, flushMs: 100, epochPollMs: 200, unlistedMs: 600, bindingScanMs: 200 },
     });
     gateway = await startTestGateway([mesh.coordinator.listener.address.port]);
+    await holdToDocument(gateway);
     await mesh.serve([defineAction(PageActionsService.score, handler)], { slots: 50 });
     await put(words);
     await put(byKey);

@@ -6,7 +6,7 @@ import { unaryCall } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { countOf, type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { PageActionsService } from "../fixtures/page-actions.js";
-import { ask, readEvents, startTestGateway } from "../fixtures/rest-gateway.js";
+import { ask, holdToDocument, readEvents, startTestGateway } from "../fixtures/rest-gateway.js";
 
 const score = "acme.pages.v1.PageActions/Score";
 const chain = "acme.pages.v1.Chains/Reports";
@@ -42,6 +42,7 @@ describe.each(["servers", "embedded"] as const)("progress on %s", (on) => {
       intervals: { beatMs: 200, flushMs: 100, epochPollMs: 200, unlistedMs: 600, bindingScanMs: 200 },
     });
     gateway = await startTestGateway([mesh.coordinator.listener.address.port]);
+    await holdToDocument(gateway);
     await mesh.serve([defineAction(PageActionsService.score, handler)]);
     await mesh.putChain({
       contract: { name: chain, input: { text: "string" }, output: { words: "int32" } },

@@ -9,7 +9,7 @@ import {
   ScriptedState,
   startScriptedCoordinator,
 } from "../fixtures/rest-coordinator.js";
-import { type Ask, ask, startTestGateway } from "../fixtures/rest-gateway.js";
+import { type Ask, ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
 
 let state: ScriptedState;
 let coordinator: ScriptedCoordinator;
@@ -18,6 +18,7 @@ beforeAll(async () => {
   state = new ScriptedState();
   coordinator = await startScriptedCoordinator(state);
   gateway = await startTestGateway([coordinator.port]);
+  await holdToDocument(gateway);
 });
 afterAll(async () => {
   await gateway.stop();

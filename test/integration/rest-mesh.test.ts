@@ -5,7 +5,7 @@ import type { Gateway } from "@taskmesh/gateway";
 import { coordinatorConfig, createLogger, formatAddress, MemoryBus } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { PageActionsService, pageDescriptors } from "../fixtures/page-actions.js";
-import { ask, readEvents, startTestGateway } from "../fixtures/rest-gateway.js";
+import { ask, holdToDocument, readEvents, startTestGateway } from "../fixtures/rest-gateway.js";
 
 const score = "acme.pages.v1.PageActions/Score";
 const guarded = "acme.pages.v1.PageActions/Guarded";
@@ -42,6 +42,7 @@ beforeAll(async () => {
   });
   await coordinator.start();
   gateway = await startTestGateway([coordinator.listener.address.port]);
+  await holdToDocument(gateway);
   worker = await startWorker({
     descriptors: pageDescriptors,
     actions: [

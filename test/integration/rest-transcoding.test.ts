@@ -8,7 +8,7 @@ import { echoAction } from "../fixtures/echo-actions.js";
 import { type ClientBinding, toHttpRequest } from "../fixtures/http-client.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { repeatProto, shelfProto } from "../fixtures/repeat-protos.js";
-import { type Ask, ask, startTestGateway } from "../fixtures/rest-gateway.js";
+import { type Ask, ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
 
 const descriptors = compileProtos({ "acme/repeat.proto": repeatProto, "acme/shelf.proto": shelfProto });
 const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, descriptors));
@@ -24,6 +24,7 @@ beforeAll(async () => {
   const actions = methods.map((method) => echoAction(method, () => handled++));
   await mesh.serve(actions, { descriptors, carrier: mesh.coordinator.carrier });
   gateway = await startTestGateway([mesh.address.port]);
+  await holdToDocument(gateway);
 });
 afterAll(async () => {
   await gateway?.stop();

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { chainOfGuide } from "../fixtures/guide.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { freePorts } from "../fixtures/ports.js";
-import { ask, startTestGateway } from "../fixtures/rest-gateway.js";
+import { ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
 
 const within = { timeout: 20_000, interval: 50 };
 
@@ -26,6 +26,7 @@ describe.each(["servers", "embedded"] as const)("waiting steps over REST, on %s"
       httpAddress: { host: "127.0.0.1", port: httpPort },
       tokens,
     });
+    await holdToDocument(gateway);
     const actions = builtinActions(builtinConfig({ TASKMESH_HTTP_ALLOW: "127.0.0.1" }));
     await mesh.serve(actions, { descriptors: builtinDescriptors });
     service = createServer((request, response) => {

@@ -49,6 +49,8 @@ export function statusRoutes(app: FastifyInstance, context: GatewayContext): voi
       cancel: "/api/v1/runs/{runId}/cancel",
       call: "/v1/{service}/{method}",
       routes: "/api/v1/routes",
+      openApi: "/openapi.json",
+      docs: "/docs",
       health: "/healthz",
       readiness: "/readyz",
       metrics: "/metrics",
