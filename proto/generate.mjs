@@ -48,7 +48,12 @@ function commentsOf(set) {
     }
     const add = (path, name) => {
       const text = texts.get(path.join("."));
-      if (text !== undefined) comments[name] = text.split("\n").map((line) => line.trim()).join("\n").trim();
+      if (text !== undefined)
+        comments[name] = text
+          .split("\n")
+          .map((line) => line.trim())
+          .join("\n")
+          .trim();
     };
     const members = (list, path, number, parent, visit) =>
       (list ?? []).forEach((item, index) => {

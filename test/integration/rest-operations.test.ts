@@ -6,7 +6,7 @@ import type { Gateway } from "@taskmesh/gateway";
 import { RunStatus } from "@taskmesh/proto";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
-import { type Answer, ask, startTestGateway } from "../fixtures/rest-gateway.js";
+import { type Answer, ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
 import { guideChain, TripActionsService, tripDescriptors } from "../fixtures/trip-actions.js";
 
 const pay = "acme.trips.v1.Trips/Pay";
@@ -24,6 +24,7 @@ const silent = new Set<string>();
 beforeAll(async () => {
   mesh = await startInProcessMesh({ on: "embedded" });
   gateway = await startTestGateway([mesh.address.port]);
+  await holdToDocument(gateway);
   const actions = [
     defineAction(TripActionsService.bookHotel, async ({ place }, { signal }) => {
       if (silent.has(place)) await new Promise((resolve) => signal.addEventListener("abort", resolve));

@@ -134,6 +134,27 @@ const runs: ControlOperation[] = [
   },
 ];
 
+const operate = (path: string, id: string, summary: string, body: string): ControlOperation => ({
+  ...{ route: `post /api/v1/runs/{runId}/${path}`, id, tag: "Runs", summary, bodyOptional: true },
+  body: refTo(body),
+  answers: { 200: refTo("RunHeader") },
+});
+
+const runOperations: ControlOperation[] = [
+  operate("pause", "pauseRun", "Start no further step of a run", "Reason"),
+  operate("resume", "resumeRun", "Let a paused run go on", "Reason"),
+  operate("terminate", "terminateRun", "End a run at once, without cleaning up", "Reason"),
+  operate("update", "updateRun", "Change the priority or labels of a run", "RunUpdate"),
+  operate("retry", "retryRun", "Run the steps again that broke a run", "Reason"),
+  operate("steps/{stepId}/retry", "retryStep", "Run a step again, with another input if need be", "StepRetry"),
+  operate(
+    "steps/{stepId}/skip",
+    "skipStep",
+    "Go on without a step, with an output in its place if need be",
+    "StepSkip",
+  ),
+];
+
 const chains: ControlOperation[] = [
   {
     ...{ route: "post /api/v1/chains", id: "applyChain", tag: "Chains", summary: "Store a chain", yaml: true },
@@ -259,6 +280,7 @@ const operations: ControlOperation[] = [
 /** Every operation that is not made from a contract. */
 export const controlOperations: readonly ControlOperation[] = [
   ...runs,
+  ...runOperations,
   ...chains,
   ...actions,
   ...assignments,

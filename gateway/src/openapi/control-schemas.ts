@@ -3,7 +3,7 @@ import type { DescEnum, DescMessage } from "@bufbuild/protobuf";
 import { meshComments } from "@taskmesh/proto";
 import { meshType } from "../render.js";
 import type { Schema } from "./schema.js";
-import { refTo, type SchemaBook } from "./schema-book.js";
+import { refTo, SchemaBook } from "./schema-book.js";
 
 /** Messages that routes show as they are. */
 const shown = [
@@ -111,6 +111,17 @@ const problemSchema: Schema = {
   additionalProperties: false,
 };
 
+/** Who acts and why; for people. */
+const why: Record<string, Schema> = { reason: text, actor: text };
+
+/** Properties of a message that a route reads; the message itself is left out of the document. */
+function picked(name: string, names: readonly string[]): Record<string, Schema> {
+  const other = new SchemaBook();
+  other.add([meshType(name)], { id: "taskmesh", comment: commentOfMesh, instead: payloadAsJson });
+  const properties = propertiesOf(other, name);
+  return Object.fromEntries(names.map((one) => [one, properties[one] ?? {}]));
+}
+
 function addViews(book: SchemaBook): void {
   const result = { status: meshRef("RunStatus"), output: anyJson, failure: meshRef("Failure") };
   const views: Record<string, Schema> = {
@@ -121,6 +132,10 @@ function addViews(book: SchemaBook): void {
       "run",
       "steps",
     ]),
+    Reason: object(why, []),
+    RunUpdate: object({ ...why, ...picked("UpdateRunRequest", ["priority", "setLabels", "removeLabels"]) }, []),
+    StepRetry: object({ ...why, input: anyJson }, []),
+    StepSkip: object({ ...why, output: anyJson }, []),
     RunHeader: object({ run: { anyOf: [meshRef("Run"), object({ runId: text })] } }),
     RunPage: object({ runs: list(meshRef("Run")), nextPageToken: text }),
     EventPage: object({ events: list(meshRef("RunEvent")), nextAfterSeq: text, ended: flag }),
