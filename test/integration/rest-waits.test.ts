@@ -15,6 +15,7 @@ describe.each(["servers", "embedded"] as const)("waiting steps over REST, on %s"
   let mesh: InProcessMesh;
   let gateway: Gateway;
   let service: Server;
+  const authorized = { authorization: "Bearer a-token-that-services-outside-do-not-have" };
   /** What the service outside was asked. */
   const asked: { text: string; answer_to: string }[] = [];
 
@@ -26,7 +27,7 @@ describe.each(["servers", "embedded"] as const)("waiting steps over REST, on %s"
       httpAddress: { host: "127.0.0.1", port: httpPort },
       tokens,
     });
-    await holdToDocument(gateway);
+    await holdToDocument(gateway, authorized);
     const actions = builtinActions(builtinConfig({ TASKMESH_HTTP_ALLOW: "127.0.0.1" }));
     await mesh.serve(actions, { descriptors: builtinDescriptors });
     service = createServer((request, response) => {
@@ -49,7 +50,6 @@ describe.each(["servers", "embedded"] as const)("waiting steps over REST, on %s"
   }, 30_000);
 
   let serviceUrl = "";
-  const authorized = { authorization: "Bearer a-token-that-services-outside-do-not-have" };
   const handOver = async (text: string): Promise<{ runId: string; path: string }> => {
     const value = JSON.stringify({ text, service: serviceUrl });
     const runId = await mesh.start({
