@@ -32,6 +32,7 @@ export interface QueryParameter {
   description: string;
   schema: Schema;
   repeated?: boolean;
+  required?: boolean;
 }
 
 const text = (name: string, description: string): QueryParameter => ({ name, description, schema: { type: "string" } });
@@ -206,6 +207,37 @@ const actions: ControlOperation[] = [
   },
 ];
 
+const contracts: ControlOperation[] = [
+  {
+    ...{ route: "post /api/v1/contracts/check", id: "checkContracts", tag: "Actions" },
+    summary: "Judge contracts as if a worker registered them",
+    body: meshRef("CheckContractsRequest"),
+    answers: { 200: meshRef("CheckContractsResponse") },
+  },
+  {
+    ...{ route: "post /api/v1/contracts/allow", id: "allowContract", tag: "Actions" },
+    summary: "Let one revision of a contract pass the gate",
+    body: meshRef("AllowContractRequest"),
+    answers: { 200: meshRef("AllowContractResponse") },
+  },
+  {
+    ...{ route: "get /api/v1/contracts/gate", id: "getContractGate", tag: "Actions" },
+    summary: "Show the gate's mode and its decisions",
+    answers: { 200: meshRef("GetContractGateResponse") },
+  },
+  {
+    ...{ route: "put /api/v1/contracts/gate", id: "setContractGate", tag: "Actions", summary: "Set the gate's mode" },
+    body: meshRef("SetContractGateRequest"),
+    answers: { 200: meshRef("SetContractGateResponse") },
+  },
+  {
+    ...{ route: "get /api/v1/contracts/uses", id: "findFieldUses", tag: "Actions" },
+    summary: "Find the chains that use a field or message",
+    query: [{ ...text("field", "Full name, such as `shop.v1.Order.total`."), required: true }],
+    answers: { 200: meshRef("FindFieldUsesResponse") },
+  },
+];
+
 const act = (name: string, summary: string, body: string): ControlOperation => ({
   ...{
     route: `post /api/v1/assignments/{runId}/{stepId}/${name}`,
@@ -283,6 +315,7 @@ export const controlOperations: readonly ControlOperation[] = [
   ...runOperations,
   ...chains,
   ...actions,
+  ...contracts,
   ...assignments,
   ...operations,
 ];

@@ -115,8 +115,8 @@ function serviceComment({ rpc }: Contract): string {
 
 function controlOperation(operation: ControlOperation, path: string): JsonObject {
   const names = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name ?? "");
-  const query = (operation.query ?? []).map(({ name, description, schema, repeated }) => ({
-    ...{ name, in: "query", description },
+  const query = (operation.query ?? []).map(({ name, description, schema, repeated, required }) => ({
+    ...{ name, in: "query", description, ...(required === true ? { required } : {}) },
     schema: repeated === true ? { type: "array", items: schema } : schema,
   }));
   const isScoped = operation.open !== true && operation.global !== true;
