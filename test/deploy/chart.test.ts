@@ -1,6 +1,6 @@
 /** The chart, with a real helm: every set of values in its folder `ci` renders to objects that the API takes, unknown fields being faults. */
 import { execFileSync } from "node:child_process";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { access, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { allSettings } from "@taskmesh/runtime";
@@ -275,6 +275,15 @@ describe("every role", () => {
         expect(mounts.length, `${name}: ${variable}=${value}`).toBe(1);
         expect(mounts[0]!.readOnly, name).toBe(true);
       }
+    }
+  });
+
+  it("runs a file that the image has", async () => {
+    for (const { name, container } of [...roles(), ...jobs()]) {
+      const [file] = container.args ?? [];
+      if (!JSON.stringify(container).includes('"image":"taskmesh:')) continue;
+      expect(file, name).toMatch(/^(coordinator|gateway|actions)\/dist\/main\.js$/);
+      await access(join(chart, "../../..", file!.replace("/dist/", "/src/").replace(/js$/, "ts")));
     }
   });
 
