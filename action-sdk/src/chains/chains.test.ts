@@ -181,6 +181,102 @@ output: { note: steps.answer.output.note, stars: steps.rated.output.stars }
     expect(ChainSpec.toJSON(spec)).toEqual(ChainSpec.toJSON(yaml.spec!));
   });
 
+  it("fans out, branches, races, repeats, asks people and catches failures as in YAML", () => {
+    const types = {
+      input: { texts: "repeated string", names: "map<string, string>", managers: "repeated string" },
+      output: { words: "int32", branch: "int32" },
+    } as const;
+    const settings = { ...types, onUnhandled: "BREAK", brokenTtl: "48h", runTimeoutFrom: "FIRST_START" } as const;
+    const { score } = PageActionsService;
+    const { spec } = chain("a.v1.C/Flow", settings, ({ input, step, each, choose, human }) => {
+      const all = each("all", score, { items: input.texts, maxParallel: 9, toleratedShare: 0.5 }, (item) => ({
+        text: cel`${item.value} + string(${item.index})`,
+      }));
+      const named = each("named", score, { entries: input.names, toleratedFailures: 2 }, ({ key }) => ({ text: key }));
+      const polled = step(
+        "polled",
+        score,
+        { text: "x" },
+        {
+          repeat: { until: (output) => cel`${output.words} >= ${3}`, delay: "200ms", maxRounds: 20 },
+          onFailure: [
+            { reasons: ["GONE"], output: (error) => ({ words: cel`size(${error.message})` }) },
+            { continue: true },
+          ],
+        },
+      );
+      const route = choose(
+        "route",
+        [
+          {
+            when: cel`${all.output[0]!.words} > size(${named.output})`,
+            steps: () => {
+              step("long", score, { text: "long" });
+              choose("deeper", [{ when: cel`true`, steps: () => step("deep", score, { text: "deep" }) }]);
+            },
+          },
+        ],
+        () => step("short", score, { text: "short" }),
+        { needs: [polled] },
+      );
+      const asked = human(
+        "asked",
+        { title: cel`"Approve " + ${input.texts[0]}`, assignees: input.managers, groups: ["finance"] },
+        { approved: "bool" },
+        { scheduleToClose: "72h", onFailure: [{ output: () => ({ approved: false }) }] },
+      );
+      const last = step("last", score, { text: "x" }, { join: "FIRST_SUCCESS", needs: [route, asked] });
+      return { words: last.output.words, branch: route.output.case };
+    });
+    const yaml = parseChainDocument(`
+contract:
+  name: a.v1.C/Flow
+  input: { texts: repeated string, names: "map<string, string>", managers: repeated string }
+  output: { words: int32, branch: int32 }
+on_unhandled: BREAK
+broken_ttl: 48h
+run_timeout_from: FIRST_START
+steps:
+  - id: all
+    call: acme.pages.v1.PageActions/Score
+    each: { items: input.texts, max_parallel: 9, tolerated_share: 0.5 }
+    input: { text: each.value + string(each.index) }
+  - id: named
+    call: acme.pages.v1.PageActions/Score
+    each: { entries: input.names, tolerated_failures: 2 }
+    input: { text: each.key }
+  - id: polled
+    call: acme.pages.v1.PageActions/Score
+    input: { text: { literal: x } }
+    repeat: { until: steps.polled.output.words >= 3, delay: 200ms, max_rounds: 20 }
+    on_failure:
+      - { reasons: [GONE], output: { words: size(error.message) } }
+      - { continue: true }
+  - id: route
+    switch:
+      cases: [{ when: "steps.all.output[0].words > size(steps.named.output)", steps: [long, deeper] }]
+      otherwise: [short]
+    needs: [polled]
+  - { id: long, call: acme.pages.v1.PageActions/Score, input: { text: { literal: long } } }
+  - id: deeper
+    switch: { cases: [{ when: "true", steps: [deep] }] }
+  - { id: deep, call: acme.pages.v1.PageActions/Score, input: { text: { literal: deep } } }
+  - { id: short, call: acme.pages.v1.PageActions/Score, input: { text: { literal: short } } }
+  - id: asked
+    human:
+      title: '"Approve " + input.texts[0]'
+      assignees: input.managers
+      groups: { literal: [finance] }
+      output: { approved: bool }
+    schedule_to_close: 72h
+    on_failure: [{ output: { approved: { literal: false } } }]
+  - { id: last, call: acme.pages.v1.PageActions/Score, input: { text: { literal: x } }, join: FIRST_SUCCESS, needs: [route, asked] }
+output: { words: steps.last.output.words, branch: steps.route.output.case }
+`);
+    expect(yaml.problems).toEqual([]);
+    expect(ChainSpec.toJSON(spec)).toEqual(ChainSpec.toJSON(yaml.spec!));
+  });
+
   it("takes steps of any kind as the JSON of a StepSpec", () => {
     const { json } = chain("a.v1.C/D", { input: { n: "int32" }, output: { n: "int32" } }, ({ input, add }) => {
       const one = add<{ words: number }>({
@@ -204,6 +300,15 @@ output: { note: steps.answer.output.note, stars: steps.rated.output.stars }
       "a reference taken for a value",
       () => chain("a.v1.C/D", { input: { n: "int32" }, output: { s: "string" } }, ({ input }) => ({ s: `${input.n}` })),
       "input.n has no value while the chain is being built",
+    ],
+    [
+      "a branch that is written later",
+      () =>
+        chain("a.v1.C/D", { input: {}, output: {} }, ({ choose }) => {
+          choose("c", [{ when: cel`true`, steps: async () => {} }]);
+          return {};
+        }),
+      "step c.switch.cases[0]: the function that adds the steps must not be async",
     ],
     [
       "a setting that a step does not have",
@@ -236,6 +341,23 @@ output: { note: steps.answer.output.note, stars: steps.rated.output.stars }
       step("g", PageActionsService.score, { text: cel<number>`1` });
       return { words: score.output.words, ...(wrong && {}) };
     });
+    chain(
+      "a.v1.C/E",
+      { input: { texts: "repeated string" }, output: { n: "int32" } },
+      ({ input, each, step, human }) => {
+        // @ts-expect-error an item is text, not a number
+        each("a", rich, { items: input.texts }, ({ value }) => ({ maxSize: value }));
+        // @ts-expect-error a list has no keys
+        each("b", PageActionsService.score, { items: input.texts }, ({ key }) => ({ text: key }));
+        // @ts-expect-error the output in a rule has a wrong type
+        step("c", PageActionsService.score, {}, { onFailure: [{ output: () => ({ words: "none" }) }] });
+        // @ts-expect-error no such output to repeat on
+        step("d", PageActionsService.score, {}, { repeat: { until: ({ letters }) => letters } });
+        const form = human("e", { title: "?" }, { stars: "int32" });
+        // @ts-expect-error the form has no such field
+        return { n: form.output.star };
+      },
+    );
     const types = { input: { text: "string" }, output: { words: "int32" } } as const;
     // @ts-expect-error the result is of the wrong type
     chain("a.v1.C/D", types, ({ input }) => ({ words: input.text }));

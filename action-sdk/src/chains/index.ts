@@ -18,11 +18,13 @@ import { chainSpecFromJson } from "@taskmesh/runtime";
 import type { MethodEntry } from "../define.js";
 import { expressionsJson, present, type Time, timeJson } from "./document.js";
 import { type Expression, knownOf, reference } from "./expression.js";
+import type { Case, EachLimits } from "./flow.js";
 import { type CallbackStep, type CallOptions, type Step, type StepOptions, Steps, type WaitOptions } from "./steps.js";
-import type { FieldTypes, GivenFields, MessageOf, Ref } from "./types.js";
+import type { FieldTypes, Given, GivenFields, MessageOf, Ref } from "./types.js";
 
 export type { Retry, Time } from "./document.js";
 export { cel, type Expression } from "./expression.js";
+export type { Case, EachLimits, FailureRule, Join, Repeat, SeenFailure } from "./flow.js";
 export type { CallbackStep, CallOptions, Step, StepOptions, WaitOptions } from "./steps.js";
 export type { FieldTypes, Given, GivenFields, MessageOf, Ref, UntypedRef } from "./types.js";
 
@@ -39,7 +41,33 @@ export interface ChainScope<Input> {
   /** What is known of the run itself. */
   readonly run: Ref<{ id: string; namespace: string; method: string; acceptedAt: Date }>;
   /** Adds a step that calls something. */
-  step<In, Out>(id: string, callee: Callee<In, Out>, input: GivenFields<In>, options?: CallOptions): Step<Out>;
+  step<In, Out>(
+    id: string,
+    callee: Callee<In, Out>,
+    input: GivenFields<In>,
+    options?: CallOptions<NoInfer<Out>>,
+  ): Step<Out>;
+  /** Adds a fan-out: one call for each item of a list, whose outputs are the step's, in the items' order. */
+  each<In, Out, Item>(
+    id: string,
+    callee: Callee<In, Out>,
+    over: EachLimits & { items: Expression<readonly Item[]> },
+    input: (item: { value: Ref<Item>; index: Ref<number> }) => GivenFields<In>,
+    options?: ItemOptions,
+  ): Step<Out[]>;
+  /** Adds a fan-out over a map: one call for each of its entries, whose outputs are the step's, by key. */
+  each<In, Out, Item>(
+    id: string,
+    callee: Callee<In, Out>,
+    over: EachLimits & { entries: Expression<{ [key: string]: Item }> },
+    input: (item: { value: Ref<Item>; key: Ref<string> }) => GivenFields<In>,
+    options?: ItemOptions,
+  ): Step<{ [key: string]: Out }>;
+  /**
+   * Adds a `switch`: the first case whose condition holds is taken, else `otherwise`. The steps that a branch's function adds are the branch: they
+   * run only if it is taken.
+   */
+  choose(id: string, cases: readonly Case[], otherwise?: () => void, options?: StepOptions): Step<{ case: number }>;
   /** Adds a step that lets time pass: for a length (`{ duration: "90s" }`, or an expression that makes one) or until an instant. */
   wait(
     id: string,
@@ -50,13 +78,31 @@ export interface ChainScope<Input> {
   signal<const F extends FieldTypes>(
     id: string,
     fields: F,
-    options?: WaitOptions & {
+    options?: WaitOptions<MessageOf<F>> & {
       /** Of several steps with one name each takes one message; default: the step's id. */
       name?: string;
     },
   ): Step<MessageOf<F>>;
+  /** Adds a step that waits for a person to fill in a form with these fields, which is what it puts out. */
+  human<const F extends FieldTypes>(
+    id: string,
+    form: {
+      /** What is asked, in one line. */
+      title: Given<string>;
+      instructions?: Given<string>;
+      /** Who may do it; without assignees and groups everybody. */
+      assignees?: Given<readonly string[]>;
+      groups?: Given<readonly string[]>;
+    },
+    fields: F,
+    options?: WaitOptions<MessageOf<F>>,
+  ): Step<MessageOf<F>>;
   /** Adds a step that waits for what is posted to its URL, once. */
-  callback<const F extends FieldTypes>(id: string, fields: F, options?: WaitOptions): CallbackStep<MessageOf<F>>;
+  callback<const F extends FieldTypes>(
+    id: string,
+    fields: F,
+    options?: WaitOptions<MessageOf<F>>,
+  ): CallbackStep<MessageOf<F>>;
   /**
    * Adds a step of any kind, as the JSON of a StepSpec: `add<Approval>({ id: "approve", human: { … } })`. Expressions may stand wherever it has
    * one; for a step whose setting is CEL text itself (`when`), they become that text.
@@ -64,12 +110,20 @@ export interface ChainScope<Input> {
   add<Out = never>(step: { readonly id: string; readonly [setting: string]: unknown }): Step<Out>;
 }
 
+/** Settings of a fan-out: those of a call, where rules give no output, since the step's is that of its items. */
+export type ItemOptions = Omit<CallOptions<never>, "repeat">;
+
 /** Settings of a chain. */
 export interface ChainSettings {
   description?: string;
   /** Time from acceptance until a run expires; default 24 h. */
   runTimeout?: Time;
+  /** From when `runTimeout` counts; default ACCEPTANCE. */
+  runTimeoutFrom?: "ACCEPTANCE" | "FIRST_START";
+  /** What happens when a step fails and nothing catches it; default FAIL. */
   onUnhandled?: "FAIL" | "BREAK";
+  /** How long a BROKEN run waits for an operator; default 7 days. Only with BREAK. */
+  brokenTtl?: Time;
   /** Names in the .proto file of properties whose name in generated code does not tell: `{ max2x: "max_2x" }`. */
   names?: Readonly<Record<string, string>>;
 }
@@ -104,7 +158,18 @@ export function chain(
   build: (scope: ChainScope<any>) => object,
   // biome-ignore lint/suspicious/noExplicitAny: likewise.
 ): Chain<any, any> {
-  const { names = {}, input = {}, output = {}, description, runTimeout, onUnhandled } = settings;
+  const {
+    names = {},
+    input = {},
+    output = {},
+    description,
+    runTimeout,
+    runTimeoutFrom,
+    onUnhandled,
+    brokenTtl,
+  } = settings;
+  const time = (setting: string, value: Time | undefined) =>
+    value === undefined ? undefined : timeJson(setting, value);
   const nameOf = (property: string): string => names[property] ?? snake(property);
   const name = typeof contract === "string" ? contract : methodOf(contract);
   const steps = new Steps(nameOf);
@@ -112,6 +177,11 @@ export function chain(
     input: reference("input", nameOf) as never,
     run: reference("run", nameOf) as never,
     step: (id, callee, given, options = {}) => steps.call(id, methodOf(callee), given, options) as never,
+    // The overloads differ in what the items are read by.
+    each: ((id: string, callee: Named, over: EachLimits, given: () => object, options: ItemOptions = {}) =>
+      steps.each(id, methodOf(callee), over, given, options)) as never,
+    choose: (id, cases, otherwise, options = {}) => steps.choose(id, cases, otherwise, options) as never,
+    human: (id, form, fields, options = {}) => steps.human(id, form, fields, options as WaitOptions) as never,
     wait: (id, until, options = {}) => steps.wait(id, until, options) as never,
     signal: (id, fields, options = {}) => steps.signal(id, fields, options) as never,
     callback: (id, fields, options = {}) => steps.callback(id, fields, options) as never,
@@ -120,11 +190,13 @@ export function chain(
   const declared = typeof contract === "string" ? { input: { ...input }, output: { ...output } } : {};
   const json = present({
     contract: { name, ...declared },
-    runTimeout: runTimeout === undefined ? undefined : timeJson("runTimeout", runTimeout),
+    runTimeout: time("runTimeout", runTimeout),
+    runTimeoutFrom: runTimeoutFrom && `RUN_TIMEOUT_FROM_${runTimeoutFrom}`,
     steps: steps.list,
     output: expressionsJson("output", { ...result }, nameOf),
     description,
     onUnhandled: onUnhandled && `ON_UNHANDLED_${onUnhandled}`,
+    brokenTtl: time("brokenTtl", brokenTtl),
   });
   return Object.freeze({ name, spec: specOf(name, json), json });
 }

@@ -11,6 +11,18 @@ import {
   timeJson,
 } from "./document.js";
 import { type Expression, knownOf, reference } from "./expression.js";
+import {
+  type Case,
+  conditionText,
+  type EachLimits,
+  eachJson,
+  type FailureRule,
+  itemRefs,
+  type Join,
+  type Repeat,
+  repeatJson,
+  rulesJson,
+} from "./flow.js";
 import type { FieldTypes, Ref } from "./types.js";
 
 /** A step that was added; `output` refers to what it puts out. */
@@ -25,22 +37,28 @@ export interface CallbackStep<Output> extends Step<Output> {
   readonly token: Ref<string>;
 }
 
-/** Settings of every step. */
-export interface StepOptions {
+/** Settings of every step; `Out` is what it puts out. */
+export interface StepOptions<Out = unknown> {
   /** The step is skipped if this is false. */
   when?: Expression<boolean>;
   /** Steps to wait for besides those that the expressions read. */
   needs?: readonly Pick<Step<unknown>, "id">[];
+  /** What must have happened to the steps in `needs`; default ALL. */
+  join?: Join;
+  /** What happens when the step has failed for good. */
+  onFailure?: readonly FailureRule<Out>[];
 }
 
 /** Settings of a step that waits for somebody. */
-export interface WaitOptions extends StepOptions {
+export interface WaitOptions<Out = unknown> extends StepOptions<Out> {
   /** How long it waits; default: until the run's deadline. */
   scheduleToClose?: Time;
 }
 
 /** Settings of a step that calls; see the ChainSpec for what each means. */
-export interface CallOptions extends StepOptions {
+export interface CallOptions<Out = unknown> extends StepOptions<Out> {
+  /** Calls again until a condition over the output holds. */
+  repeat?: Repeat<Out>;
   retry?: Retry;
   scheduleToStart?: Time;
   startToClose?: Time;
@@ -56,22 +74,32 @@ export interface CallOptions extends StepOptions {
 export class Steps {
   readonly list: JsonObject[] = [];
   readonly #ids = new Set<string>();
+  /** Steps that were added to the branch that is being written. */
+  #branch: string[] | undefined;
 
   constructor(private readonly nameOf: (property: string) => string) {}
 
-  call(id: string, method: string, input: object, options: CallOptions): Step<unknown> {
+  call<Out>(
+    id: string,
+    method: string,
+    input: object,
+    options: CallOptions<Out>,
+    more: JsonObject = {},
+  ): Step<unknown> {
     const place = `step ${id}`;
     const time = (name: string, value: Time | undefined) =>
       value === undefined ? undefined : timeJson(`${place}.${name}`, value);
-    const { retry, taskQueue, priority, parentClose } = options;
+    const { retry, repeat, taskQueue, priority, parentClose } = options;
     const inputs = expressionsJson(`${place}.input`, { ...input }, this.nameOf);
     return this.#put(
       id,
       present({
         id,
         call: method,
+        ...more,
         input: Object.keys(inputs).length > 0 ? inputs : undefined,
-        ...gateJson(place, options),
+        ...this.#gateJson(id, options),
+        repeat: repeat && repeatJson(id, repeat, this.nameOf),
         retry: retry && retryJson(`${place}.retry`, retry),
         scheduleToStart: time("scheduleToStart", options.scheduleToStart),
         startToClose: time("startToClose", options.startToClose),
@@ -84,6 +112,35 @@ export class Steps {
     );
   }
 
+  each<Out>(
+    id: string,
+    method: string,
+    over: EachLimits & { items?: unknown; entries?: unknown },
+    input: (item: ReturnType<typeof itemRefs>) => object,
+    options: CallOptions<Out>,
+  ): Step<unknown> {
+    return this.call(id, method, input(itemRefs(this.nameOf)), options, { each: eachJson(`step ${id}.each`, over) });
+  }
+
+  choose(id: string, cases: readonly Case[], otherwise: (() => void) | undefined, options: StepOptions): Step<unknown> {
+    const place = `step ${id}.switch`;
+    const json: JsonObject = {};
+    const step = this.#put(id, Object.assign(json, { id }, this.#gateJson(id, options)));
+    json["switch"] = present({
+      cases: cases.map(({ when, steps }, index) => ({
+        when: conditionText(`${place}.cases[${index}].when`, when),
+        steps: this.#stepsOf(`${place}.cases[${index}]`, steps),
+      })),
+      otherwise: otherwise && this.#stepsOf(`${place}.otherwise`, otherwise),
+    });
+    return step;
+  }
+
+  human(id: string, form: object, fields: FieldTypes, options: WaitOptions): Step<unknown> {
+    const human = { ...expressionsJson(`step ${id}.human`, { ...form }, (name) => name), output: { ...fields } };
+    return this.#put(id, present({ id, human, ...this.#waitJson(id, options) }));
+  }
+
   wait(id: string, until: { duration?: unknown; until?: unknown }, options: StepOptions): Step<unknown> {
     const place = `step ${id}.wait`;
     const { duration } = until;
@@ -91,16 +148,16 @@ export class Steps {
     const length = typeof duration === "string" ? { literal: timeJson(`${place}.duration`, duration) } : undefined;
     const given = length ? {} : expressionsJson(place, { ...until }, (name) => name);
     const wait = length ? { duration: length } : given;
-    return this.#put(id, present({ id, wait, ...gateJson(`step ${id}`, options) }));
+    return this.#put(id, present({ id, wait, ...this.#gateJson(id, options) }));
   }
 
   signal(id: string, fields: FieldTypes, options: WaitOptions & { name?: string }): Step<unknown> {
     const signal = present({ name: options.name, output: { ...fields } });
-    return this.#put(id, present({ id, signal, ...waitJson(id, options) }));
+    return this.#put(id, present({ id, signal, ...this.#waitJson(id, options) }));
   }
 
   callback(id: string, fields: FieldTypes, options: WaitOptions): CallbackStep<unknown> {
-    const step = this.#put(id, present({ id, callback: { output: { ...fields } }, ...waitJson(id, options) }));
+    const step = this.#put(id, present({ id, callback: { output: { ...fields } }, ...this.#waitJson(id, options) }));
     const at = (name: string) => reference(`callback.${id}.${name}`, this.nameOf) as Ref<string>;
     return { ...step, url: at("url"), token: at("token") };
   }
@@ -119,26 +176,34 @@ export class Steps {
     if (this.#ids.has(id)) throw refuse(`step ${id}`, "there is a step of this id already");
     this.#ids.add(id);
     this.list.push(json);
+    this.#branch?.push(id);
     return { id, output: reference(`steps.${id}.output`, this.nameOf) as Ref<unknown> };
   }
-}
 
-/** What lets a step begin. */
-function gateJson(place: string, { when, needs }: StepOptions): JsonObject {
-  return present({
-    when: when === undefined ? undefined : conditionText(place, when),
-    needs: needs?.map((step) => step.id),
-  });
-}
+  /** The steps that `add` adds. Those of a switch within belong to that switch. */
+  #stepsOf(place: string, add: () => unknown): string[] {
+    const outer = this.#branch;
+    const branch: string[] = [];
+    this.#branch = branch;
+    const answer = add();
+    this.#branch = outer;
+    if (answer instanceof Promise) throw refuse(place, "the function that adds the steps must not be async");
+    return branch;
+  }
 
-function waitJson(id: string, { scheduleToClose, ...gate }: WaitOptions): JsonObject {
-  const limit =
-    scheduleToClose === undefined ? {} : { scheduleToClose: timeJson(`step ${id}.scheduleToClose`, scheduleToClose) };
-  return { ...limit, ...gateJson(`step ${id}`, gate) };
-}
+  /** What lets a step begin, and what becomes of its failure. */
+  #gateJson<Out>(id: string, { when, needs, join, onFailure }: StepOptions<Out>): JsonObject {
+    return present({
+      when: when === undefined ? undefined : conditionText(`step ${id}.when`, when),
+      needs: needs?.map((step) => step.id),
+      join: join && `JOIN_${join}`,
+      onFailure: onFailure && rulesJson(id, onFailure, this.nameOf),
+    });
+  }
 
-function conditionText(place: string, when: Expression<boolean>): string {
-  const known = knownOf(when);
-  if (!known) throw refuse(`${place}.when`, "it is no expression; write it with cel`…`");
-  return known.text;
+  #waitJson<Out>(id: string, { scheduleToClose, ...gate }: WaitOptions<Out>): JsonObject {
+    const limit =
+      scheduleToClose === undefined ? {} : { scheduleToClose: timeJson(`step ${id}.scheduleToClose`, scheduleToClose) };
+    return { ...limit, ...this.#gateJson(id, gate) };
+  }
 }
