@@ -1,6 +1,7 @@
 /** Chains as YAML text, and times as people write them. */
 import {
   type ChainSpec,
+  type CompensateSpec,
   type Duration,
   type Each,
   type Expression,
@@ -78,7 +79,19 @@ function formatStep(step: StepSpec): Record<string, unknown> {
       }),
     parent_close: choice(ParentClose[step.parentClose], "PARENT_CLOSE_"),
     each: step.each && formatEach(step.each),
+    compensate: step.compensate && formatCompensate(step.compensate),
     on_failure: step.onFailure.length > 0 ? step.onFailure.map(formatRule) : undefined,
+  });
+}
+
+function formatCompensate(undo: CompensateSpec): Record<string, unknown> {
+  return present({
+    call: undo.call,
+    input: formatExpressions(undo.input),
+    retry: undo.retry && formatRetry(undo.retry),
+    start_to_close: time(undo.startToClose),
+    schedule_to_close: time(undo.scheduleToClose),
+    task_queue: undo.taskQueue,
   });
 }
 

@@ -104,6 +104,17 @@ const stepKeys: Keys = {
       tolerated_share: { kind: "number" },
     },
   },
+  compensate: {
+    kind: "record",
+    keys: {
+      call: text,
+      input: expressions,
+      retry: { kind: "record", keys: retryKeys },
+      start_to_close: duration,
+      schedule_to_close: duration,
+      task_queue: text,
+    },
+  },
   on_failure: { kind: "list", item: { kind: "record", keys: failureRuleKeys } },
 };
 

@@ -129,13 +129,36 @@ export function drawChain(random: Random, no: number, callee?: Chain, stepsMax =
     };
   });
   const everyStep = kinds.map((_, index) => index);
+  placeUndos(random, kinds, specs);
   const plan = planOf(specs, {
     method: `test.v1.Chains/C${no}`,
     runTimeoutMs: random.pick([60_000, 120_000, 600_000]),
     ...(random.chance(0.3) ? { brokenTtlMs: random.pick([1_000, 20_000, 90_000]) } : {}),
     bindOutput: (scope) => map(read(scope, everyStep), encode),
   });
-  return { plan, kinds, expected: (input) => compute({ kinds, needs, callee }, input) };
+  const undos = plan.steps.slice(kinds.length).map(() => undoKind);
+  return { plan, kinds: [...kinds, ...undos], expected: (input) => compute({ kinds, needs, callee }, input) };
+}
+
+const undoKind: StepKind = { name: "undo", weight: 0, draw: () => ({}) };
+
+/** Some steps can be undone, in some chains: each undo is a step behind all others, whose input is what the step has put out. */
+function placeUndos(random: Random, kinds: readonly StepKind[], specs: Record<string, StepSpec>): void {
+  if (!random.chance(0.35)) return;
+  const chosen = kinds.flatMap((kind, index) =>
+    !kind.output && !specs[`s${index}`]!.wait && random.chance(0.6) ? [index] : [],
+  );
+  chosen.forEach((index, n) => {
+    specs[`s${index}`] = { ...specs[`s${index}`], undo: kinds.length + n };
+    specs[`s${index}.undo`] = {
+      needs: [`s${index}`],
+      undoes: index,
+      startToCloseMs: 20_000,
+      scheduleToCloseMs: random.pick([40_000, 90_000]),
+      retry: retries(random),
+      bindInput: (scope) => map(read(scope, [index]), encode),
+    };
+  });
 }
 
 interface Graph {

@@ -15,6 +15,8 @@
  * V12. A mesh at rest keeps no ready row, binding or unconfirmed batch.
  * V13. A value that the database refuses fails its own step, and nobody else's.
  * V14. While a run is paused or broken no step of it begins.
+ * V15. Undos begin when everything else is over, one behind the other, in reverse order of what they undo; a run that did not succeed has undone
+ *      all that it had done, and any other nothing.
  */
 import { EventKind, type StartStep } from "@taskmesh/proto";
 import type { ChainPlan } from "../../coordinator/src/engine/plan.js";
@@ -24,6 +26,7 @@ import {
   isHeld,
   isOver,
   type RunState,
+  RunStatus,
   StepStatus,
 } from "../../coordinator/src/engine/run-state.js";
 import type { RunWrite } from "../../coordinator/src/store/commit.js";
@@ -57,6 +60,8 @@ export class Ledger {
   #acknowledged = new Set<string>();
   #keys = new Map<string, string>();
   #poisoned = new Set<string>();
+  /** Undos of what has succeeded, in that order, by run. */
+  #undone = new Map<string, number[]>();
   readonly seen = { commits: 0, starts: 0, successes: 0, late: 0 };
 
   /** A run is about to be written: `stored` is what the database has of it. */
@@ -75,6 +80,10 @@ export class Ledger {
     holds(ends === (isFinal(run.status) ? 1 : 0), "V2", () => `${at()}: ended ${ends} times`);
     if (ends > 0)
       holds(kinds.at(-1) === EventKind.EVENT_KIND_RUN_ENDED, "V2", () => `${at()}: something follows its end`);
+    for (const { kind, step } of write.records) {
+      const undo = kind === EventKind.EVENT_KIND_STEP_SUCCEEDED ? plan.steps[step]!.undo : undefined;
+      if (undo !== undefined) this.#undone.set(run.id, [...(this.#undone.get(run.id) ?? []), undo]);
+    }
     this.#checkSteps(plan, stored, write, at);
     this.#checkRecords(plan, write, at);
   }
@@ -107,7 +116,8 @@ export class Ledger {
       }
       const waited = was !== undefined && !inFlight(was.status) && step.attempt > was.attempt;
       holds(!(wasHeld && (waited || (begins && step.wait !== undefined))), "V14", where);
-      if (this.#cancelled.has(run.id)) {
+      if (begins && plan.steps[index]!.undoes !== undefined) this.#checkUndo(plan, run, index);
+      if (this.#cancelled.has(run.id) && plan.steps[index]!.undoes === undefined) {
         holds(step.attempt === (was?.attempt ?? 0), "V8", () => `${where()}: a new attempt after its cancel`);
       }
     });
@@ -123,7 +133,8 @@ export class Ledger {
       if (record.kind !== EventKind.EVENT_KIND_STEP_SUCCEEDED) continue;
       this.seen.successes += 1;
       const step = run.steps[record.step]!;
-      holds(!this.#cancelled.has(run.id), "V8", () => `${at()}: a success after its cancel`);
+      const { undoes } = plan.steps[record.step]!;
+      holds(!this.#cancelled.has(run.id) || undoes !== undefined, "V8", () => `${at()}: a success after its cancel`);
       holds(step.status === StepStatus.STEP_STATUS_SUCCEEDED && step.attempt === record.attempt, "V3", at);
       if (step.attempt === 0 && step.lease === "") continue;
       // A child's end is no report of a worker; V11 says whether its output is the right one.
@@ -131,6 +142,17 @@ export class Ledger {
       const holders = this.#holders.get(step.lease);
       holds(holders?.has(record.session ?? "") ?? false, "V3", () => `${at()}: ${record.session} never held the lease`);
     }
+  }
+
+  #checkUndo(plan: ChainPlan, run: RunState, index: number): void {
+    const order = this.#undone.get(run.id) ?? [];
+    const at = order.indexOf(index);
+    const where = (): string => `run ${run.id}, ${plan.steps[index]!.id}, of ${order.join(", ")}`;
+    holds(at >= 0, "V15", () => `${where()}: what it undoes has not succeeded`);
+    const isOpen = (other: number): boolean => !isOver(run.steps[other]!.status);
+    holds(!order.slice(at + 1).some(isOpen), "V15", () => `${where()}: out of turn`);
+    const isOwn = (other: number): boolean => plan.steps[other]!.undoes === undefined;
+    holds(!run.steps.some((_, other) => isOwn(other) && isOpen(other)), "V15", () => `${where()}: something goes on`);
   }
 
   /** A coordinator sends a start. */
@@ -173,6 +195,12 @@ export class Ledger {
     for (const id of this.#acknowledged) holds(runs.has(id), "V9", () => `run ${id} was accepted and is not stored`);
     for (const [id, { run, plan, result, expected }] of runs) {
       holds(isFinal(run.status), "V10", () => `run ${id} has not ended`);
+      const wanted = run.status === RunStatus.RUN_STATUS_SUCCEEDED ? [] : (this.#undone.get(id) ?? []);
+      const begun = plan.steps.flatMap(({ index, undoes }) =>
+        undoes !== undefined && run.steps[index]!.status !== StepStatus.STEP_STATUS_PENDING ? [index] : [],
+      );
+      const text = (): string => `run ${id} undid ${begun.join(", ")} of ${wanted.join(", ")}`;
+      holds([...wanted].sort().join() === begun.sort().join(), "V15", text);
       if (result === undefined) continue;
       holds(result === expected, "V11", () => `run ${id} of ${plan.steps.length} steps: ${result}, not ${expected}`);
     }

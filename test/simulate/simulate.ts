@@ -20,7 +20,7 @@ export interface Outcome {
 /** Time in which things go wrong. */
 const troubleMsMax = 60_000;
 /** Longer than any deadline and every wait for an ack, a lapse or an audit together. */
-const calmMsMax = 900_000;
+const calmMsMax = 1_800_000;
 /** What is under way when the last run ends is over by then. */
 const restMs = 20_000;
 const confirmMsMax = 5_000;
@@ -96,7 +96,13 @@ function judge(mesh: Mesh, calmAtMs: number): void {
   const ended = [...store.runs.keys()].map((id) => {
     const { run } = store.load(id)!;
     const settledAtMs = calmAtMs + settleMsOf(mesh);
-    ledger.ended(run, Math.max(Math.min(run.deadlineAtMs, settledAtMs), calmAtMs) + graceMs);
+    const own = mesh.chainOf(id).plan.steps;
+    // Its deadline does not bound what it undoes.
+    const undoMs = own.reduce(
+      (sum, { undoes, scheduleToCloseMs = 0 }) => sum + (undoes === undefined ? 0 : scheduleToCloseMs),
+      0,
+    );
+    ledger.ended(run, Math.max(Math.min(run.deadlineAtMs, settledAtMs), calmAtMs) + undoMs + graceMs);
     const end = store.history.get(id)!.find(({ kind }) => kind === EventKind.EVENT_KIND_RUN_ENDED)?.payload;
     const succeeded = run.status === RunStatus.RUN_STATUS_SUCCEEDED;
     const bytes = end?.bytes ?? store.payloads.get(end?.reference ?? "");

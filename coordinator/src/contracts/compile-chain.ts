@@ -20,6 +20,7 @@ import { calleesOf, checkCallee, childPlan, childSettings, nearestMethod } from 
 import { chainContract } from "./chain-contract.js";
 import { edgesOf, reportCycle } from "./chain-edges.js";
 import { neededBy } from "./chain-graph.js";
+import { type CheckedUndo, checkUndos, planUndos, withUndos } from "./compile-compensate.js";
 import { type CheckedEach, checkEach, eachOutput, planEach } from "./compile-each.js";
 import { checkJoin, inOrderOfJoins, joinPlan, missedBy, racesOf, typesWithout } from "./compile-join.js";
 import { type CheckedMessage, checkMapping, problemOf, type Report, type UseListener } from "./compile-message.js";
@@ -118,8 +119,11 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
   for (const step of inOrderOfJoins(steps)) checkStep(step, steps, types, report);
   const errors = errorRegistries(steps);
   const errorTypes = errors && scopeTypes(steps, contract, environment, errors);
-  if (errorTypes !== undefined)
+  if (errorTypes !== undefined) {
     for (const step of steps) checkRules(step, typesWithout(errorTypes, missedBy(step, steps)), report);
+    checkUndos(steps, errorTypes, callees, report);
+    for (const { undo } of steps) if (undo) result.pins[undo.contract.method] = undo.contract.fingerprint;
+  }
   const races = racesOf(steps);
   const ended = typesWithout(types, new Set(races.keys()));
   const output = contract === undefined ? undefined : checkOutput(spec, contract, ended, report);
@@ -139,10 +143,13 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
     ...(spec.runTimeoutFrom === RunTimeoutFrom.RUN_TIMEOUT_FROM_FIRST_START ? { timedFromStart: true as const } : {}),
     ...(brokenTtlMs === undefined ? {} : { brokenTtlMs }),
     source: { ...sourceOf(spec, contract, steps), publicUrl: environment.publicUrl ?? "" },
-    steps: steps.map((step) => ({
-      ...planStep(step, shape, types, options),
-      ...failureParts(step, relied, errorTypes, options),
-    })),
+    steps: withUndos(
+      steps.map((step) => ({
+        ...planStep(step, shape, types, options),
+        ...failureParts(step, relied, errorTypes, options),
+      })),
+      planUndos(steps, errorTypes, options),
+    ),
     bindOutput: checkedBinding(
       compileBinding(contract.output, output.sources, types, { ...options, label: "output" }),
       contract,
@@ -154,7 +161,8 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
 
 function sourceOf(spec: ChainSpec, contract: Contract, steps: readonly StepDraft[]): PlanSource {
   const contracts = new Map<string, Contract>();
-  for (const step of steps) contracts.set(step.contract!.method, step.contract!);
+  for (const { contract: callee, undo } of steps)
+    for (const one of undo ? [callee!, undo.contract] : [callee!]) contracts.set(one.method, one);
   // Last: a chain that calls itself is compiled against its own contract first of all.
   contracts.set(contract.method, contract);
   return { spec: ChainSpec.encode(spec).finish(), contracts };
@@ -177,6 +185,7 @@ interface StepDraft {
   input?: CheckedMessage;
   each?: CheckedEach;
   rules?: CheckedRule[];
+  undo?: CheckedUndo;
 }
 
 function runTimeout(spec: ChainSpec, report: Report): number {

@@ -41,6 +41,9 @@ interface Reads {
   condition?: CheckedExpression;
   input?: CheckedMessage;
   rules?: CheckedRule[];
+  /** Its own output is there whenever it runs. */
+  undo?: { input: CheckedMessage };
+  index: number;
   /** The switch that it hangs on reads too. */
   branch?: { of: number };
   each?: { expression: CheckedExpression };
@@ -50,8 +53,9 @@ interface Reads {
 /** Indexes of the steps whose outputs some expression reads. */
 export function reliedOn(steps: readonly Reads[], output: CheckedMessage): ReadonlySet<number> {
   const relied = new Set(output.reads);
-  for (const { condition, input, branch, each, repeat, rules = [] } of steps) {
+  for (const { condition, input, branch, each, repeat, undo, index, rules = [] } of steps) {
     if (branch) relied.add(branch.of);
+    for (const read of undo?.input.reads ?? []) if (read !== index) relied.add(read);
     for (const expression of [condition, each?.expression, repeat?.until])
       for (const read of expression?.reading.steps ?? []) relied.add(read);
     for (const message of [input, ...rules.map((rule) => rule.output)])
@@ -76,9 +80,9 @@ export function brokenTtl(spec: ChainSpec, report: Report): number | undefined {
   return undefined;
 }
 
-/** Who knows the types of failure details in a chain with these steps; undefined: no step has rules. */
+/** Who knows the types of failure details in a chain with these steps; undefined: no step has rules or an undo. */
 export function errorRegistries(steps: readonly Pick<RuledStep, "spec" | "contract">[]): Registry[] | undefined {
-  if (!steps.some(({ spec }) => spec.onFailure.length > 0)) return undefined;
+  if (!steps.some(({ spec }) => spec.onFailure.length > 0 || spec.compensate !== undefined)) return undefined;
   return [...new Set(steps.flatMap(({ contract }) => (contract === undefined ? [] : [contract.registry])))];
 }
 

@@ -1,5 +1,6 @@
 /** What workers report of attempts, and what becomes of attempts that nobody reports any more. Only the current lease is heard (E2). */
 import { EventKind, type Failure } from "@taskmesh/proto";
+import { noteDone } from "./compensation.js";
 import { reportItem } from "./items.js";
 import type { ChainPlan, Value } from "./plan.js";
 import { nextRetryAtMs } from "./retry.js";
@@ -102,7 +103,10 @@ export function attemptSucceeded(turn: Turn, index: number, output: Value, about
   step.endedAtMs = turn.nowMs;
   const { attempt, key } = step;
   if (turn.at) turn.at.outputBytes = output.sizeBytes;
-  else turn.run.outputs[index] = output;
+  else {
+    turn.run.outputs[index] = output;
+    noteDone(turn, index);
+  }
   const kind = turn.at ? EventKind.EVENT_KIND_ITEM_SUCCEEDED : EventKind.EVENT_KIND_STEP_SUCCEEDED;
   const note = key === undefined ? {} : { note: key };
   record(turn, kind, { step: index, attempt, payload: output, ...note, ...about });

@@ -3,6 +3,7 @@ import { EventKind, type Failure } from "@taskmesh/proto";
 import { attemptFailed } from "./attempts.js";
 import { evaluatedFallback } from "./catch.js";
 import { resumeChild } from "./children.js";
+import { isIdleUndo } from "./compensation.js";
 import { dueOf } from "./deadlines.js";
 import { leaveHold, noteOperation } from "./hold.js";
 import { cancelItems, itemsEvaluated, onItem, redispatchItems, wakeItems } from "./items.js";
@@ -109,7 +110,7 @@ export function cancel(
   event: Extract<RunEvent, { kind: "cancel" }>,
   context: Context,
 ): Advance {
-  if (run.cancel || run.closing) return unchanged(run, "cancelling");
+  if (run.cancel || run.closing || run.undo) return unchanged(run, "cancelling");
   const { reason, by } = event;
   const turn = beginTurn(run, plan, context);
   noteOperation(turn, event);
@@ -119,7 +120,7 @@ export function cancel(
   record(turn, EventKind.EVENT_KIND_CANCEL_REQUESTED, { note: reason, ...(by ? { by } : {}) });
   turn.run.steps.forEach((step, index) => {
     const abandoned = plan.steps[index]!.child?.onParentClose === "abandon";
-    if (isOver(step.status)) return;
+    if (isOver(step.status) || isIdleUndo(plan.steps[index]!, step)) return;
     if (step.each) {
       cancelItems(turn, index);
       return;
@@ -139,7 +140,8 @@ export function cancel(
 export function wake(turn: Turn): Advance {
   const { run, plan, nowMs } = turn;
   // A cancel that was accepted decides how the run ends, also when its deadline comes first.
-  if (run.closing) {
+  if (run.undo) for (const step of plan.steps) wakeStep(turn, step.index);
+  else if (run.closing) {
     if (run.deadlineAtMs <= nowMs) endRun(turn, run.closing.status, run.closing.failure);
   } else if (run.cancel && Math.min(run.cancel.graceUntilMs, run.deadlineAtMs) <= nowMs) endCancelled(turn);
   else if (run.broken && run.broken.untilMs <= nowMs) endRun(turn, RunStatus.RUN_STATUS_FAILED, run.failure);

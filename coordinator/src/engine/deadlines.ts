@@ -49,7 +49,8 @@ export function nextWakeupAtMs(run: RunState, plan: ChainPlan, changes?: Readonl
   // After a cancel no limit of a step counts any more: waking for one would change nothing, again and again.
   if (run.cancel) return Math.min(run.deadlineAtMs, run.cancel.graceUntilMs);
   const held = isHeld(run.status);
-  let at = run.broken ? run.broken.untilMs : run.deadlineAtMs;
+  const latestMs = run.undo ? Infinity : run.deadlineAtMs; // U4
+  let at = run.broken ? run.broken.untilMs : latestMs;
   if (run.startAtMs !== undefined && !held) at = Math.min(at, run.startAtMs);
   for (let i = 0; i < run.steps.length; i++) {
     const step = run.steps[i]!;

@@ -49,7 +49,7 @@ export function goOn(turn: Turn): void {
   };
   for (const index of run.steps.keys()) {
     // An earlier one may have failed by its expressions, and held or ended the run again.
-    if (run.status !== RunStatus.RUN_STATUS_RUNNING) return;
+    if (run.status !== RunStatus.RUN_STATUS_RUNNING || run.undo) return;
     if (run.steps[index]!.each) goOnWithItems(turn, index, () => offer(index));
     else offer(index);
   }

@@ -48,6 +48,8 @@ const stepSpec = fc.record({
   /** How a failure is caught, if it is: without an output, or by one whose evaluation goes like this. */
   caught: fc.option(fc.constantFrom("continue", "yes", "yes", "deferred", "failed"), { nil: undefined, freq: 2 }),
   anyReason: fc.boolean(),
+  /** Whether the step can be undone, and how the input of that comes. */
+  undone: fc.option(fc.constantFrom("yes", "yes", "deferred", "failed"), { nil: undefined, freq: 1 }),
 });
 
 const human: WaitPlan = {
@@ -69,7 +71,7 @@ const planArbitrary = fc
     const steps: Record<string, StepSpec> = {};
     specs.forEach((drawn, index) => {
       const { needs, condition, input, attemptsMax, delayMs, exclusive, startToCloseMs, ...more } = drawn;
-      const { waitMs, mailbox, child, join, until, caught, anyReason, ...limits } = more;
+      const { waitMs, mailbox, child, join, until, caught, anyReason, undone: _, ...limits } = more;
       const bindOutput = (): Evaluated<Uint8Array> => toEvaluated(caught ?? "", new Uint8Array([index]));
       const reasons = anyReason ? [] : ["BROKEN", "SCHEDULE_TO_CLOSE_TIMEOUT"];
       const needed = Array.from({ length: index }, (_, at) => at).filter((at) => (needs >> at) & 1);
@@ -91,10 +93,29 @@ const planArbitrary = fc
       };
     });
     placeRaces(steps);
+    specs.forEach(({ undone }, index) => {
+      if (undone !== undefined && !steps[`s${index}`]!.wait) placeUndo(steps, index, undone);
+    });
     const from = timed ? { timedFromStart: true as const } : {};
     const more = { ...from, ...(brokenTtlMs === undefined ? {} : { brokenTtlMs }) };
     return planOf(steps, { runTimeoutMs, ...more, bindOutput: () => toEvaluated(output, new Uint8Array([9])) });
   });
+
+/** Time that an undo has. */
+const undoMs = 30_000;
+
+function placeUndo(steps: Record<string, StepSpec>, undoes: number, input: string): void {
+  const undo = Object.keys(steps).length;
+  Object.assign(steps[`s${undoes}`]!, { undo });
+  steps[`s${undo}`] = {
+    needs: [`s${undoes}`],
+    undoes,
+    bindInput: () => toEvaluated(input, new Uint8Array([undo])),
+    retry: { attemptsMax: 2 },
+    startToCloseMs: 20_000,
+    scheduleToCloseMs: undoMs,
+  };
+}
 
 /** Steps that only a race needs are its branches. */
 function placeRaces(steps: Record<string, StepSpec>): void {
@@ -150,7 +171,7 @@ const happening = fc.record({
     ] as const),
     ...(["child-succeeded", "child-succeeded", "child-failed"] as const),
   ),
-  step: fc.nat({ max: stepsMax }),
+  step: fc.nat({ max: stepsMax + 4 }),
   pick: fc.nat({ max: 5 }),
   elapsedMs: fc.constantFrom(0, 0, 1, 100, 5_000, 11_000, -3_000),
   room: fc.integer({ min: 0, max: 10 }),
@@ -259,6 +280,8 @@ function childEnded(bench: RunBench, { step, pick, what }: Happening): RunEvent 
   return { kind: "child-ended", stepId, childId, status: RunStatus.RUN_STATUS_SUCCEEDED, output: stored };
 }
 
+const isOwn = ({ plan }: RunBench, step: number): boolean => plan.steps[step]?.undoes === undefined;
+
 const count = <T>(items: readonly T[], wanted: (item: T) => boolean): number => items.filter(wanted).length;
 
 /** What holds after each event. */
@@ -294,7 +317,7 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     }
     if (effect.kind !== "dispatch") continue;
     expect(run.steps[effect.step.index]!.lease, "what is sent carries the current lease").toBe(effect.lease);
-    expect(before.cancel, "E6").toBeUndefined();
+    if (effect.step.undoes === undefined) expect(before.cancel, "E6").toBeUndefined();
     // What an operator lets go on may break again in the same turn.
     const held = isHeld(before.status) && isHeld(run.status) && drawn !== "operate";
     expect(held && !effect.claimed, "E7").toBe(false);
@@ -305,7 +328,8 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     expect(run.wakeupAtMs, "E5").toBeLessThanOrEqual(nextWakeupAtMs(run, plan));
   }
   const { nowMs, steps, evaluatingOutput, cancel, failure: failed, messages, closing, startAtMs, timed } = run;
-  const { catching, broken, extraMs } = run;
+  const { catching, broken, extraMs, done, undo } = run;
+  checkUndos(bench);
   expect(broken !== undefined, "B1").toBe(run.status === RunStatus.RUN_STATUS_BROKEN);
   for (const index of broken?.steps ?? []) expect(isOver(run.steps[index]!.status), "B1").toBe(true);
   const state = {
@@ -320,9 +344,33 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
     ...(messages ? { messages: { ...messages, kept: messages.kept.map((one) => ({ ...one, value: unread })) } } : {}),
     ...(catching ? { catching } : {}),
     ...(broken ? { broken } : {}),
+    ...(done ? { done } : {}),
+    ...(undo ? { undo } : {}),
     ...(extraMs === undefined ? {} : { extraMs }),
   };
   expect(decodeRunState(encodeRunState(run), run.acceptedAtMs)).toEqual(state);
+}
+
+/** U1 to U3: undos begin behind everything else, one at a time, the newest first. */
+function checkUndos({ run, plan, records }: RunBench): void {
+  const isPending = (index: number): boolean => run.steps[index]!.status === StepStatus.STEP_STATUS_PENDING;
+  const begun = plan.steps.filter(({ index, undoes }) => undoes !== undefined && !isPending(index));
+  const succeeded = records.filter(({ kind }) => kind === EventKind.EVENT_KIND_STEP_SUCCEEDED);
+  const order = succeeded.flatMap(({ step }) => plan.steps[step]?.undo ?? []);
+  const states = order.map((index) => (isPending(index) ? "-" : isOver(run.steps[index]!.status) ? "x" : "o")).join("");
+  expect(states, "U2").toMatch(/^-*o?x*$/);
+  expect(
+    begun.every(({ index }) => order.includes(index)),
+    "U1",
+  ).toBe(true);
+  if (begun.length > 0) {
+    const open = plan.steps.filter(({ index, undoes }) => undoes === undefined && !isOver(run.steps[index]!.status));
+    expect(open, "U2: nothing else goes on").toEqual([]);
+  }
+  if (!isFinal(run.status)) return;
+  const terminated = records.some(({ kind }) => kind === EventKind.EVENT_KIND_RUN_TERMINATED);
+  if (run.status === RunStatus.RUN_STATUS_SUCCEEDED) expect(begun, "U2").toEqual([]);
+  else if (!terminated) expect(begun.length, "U2: none is left out").toBe(order.length);
 }
 
 /** M1, M2 and M4: each message is taken once or kept, in order, and nothing that was kept is lost. */
@@ -368,7 +416,7 @@ function checkHistory(bench: RunBench): void {
   expect(count(records, (r) => r.kind === EventKind.EVENT_KIND_RUN_ENDED)).toBe(isFinal(run.status) ? 1 : 0);
   const cancelSeq = records.find((r) => r.kind === EventKind.EVENT_KIND_CANCEL_REQUESTED)?.seq ?? Infinity;
   expect(
-    count(records, (r) => r.seq > cancelSeq && r.kind === EventKind.EVENT_KIND_STEP_SUCCEEDED),
+    count(records, (r) => r.seq > cancelSeq && r.kind === EventKind.EVENT_KIND_STEP_SUCCEEDED && isOwn(bench, r.step)),
     "E6",
   ).toBe(0);
   checkMessages(bench);
@@ -507,7 +555,8 @@ describe("whatever happens to a run", () => {
         }
         // A BROKEN run has its own time, once per break: what was played before may have broken it more than once.
         const standing = (plan.brokenTtlMs ?? 0) + (bench.run.extraMs ?? 0);
-        const latestMs = Math.max(deadlineAtMs, bench.run.acceptedAtMs + 40 * 11_000) + standing;
+        const undoing = plan.steps.filter(({ undoes }) => undoes !== undefined).length * undoMs;
+        const latestMs = Math.max(deadlineAtMs, bench.run.acceptedAtMs + 40 * 11_000) + standing + undoing;
         expect(bench.run.endedAtMs).toBeLessThanOrEqual(latestMs);
         checkHistory(bench);
       }),

@@ -17,6 +17,7 @@ const succeeded = ({ status }: StepState): boolean => status === StepStatus.STEP
 
 /** Whether what the step needs is there, so that it may begin. */
 export function mayBegin({ steps }: RunState, plan: StepPlan): boolean {
+  if (plan.undoes !== undefined) return false;
   const { join } = plan;
   if (!join) return plan.needs.every((need) => isOver(steps[need]!.status));
   const others = plan.needs.filter((need) => !join.of.includes(need));

@@ -1,6 +1,7 @@
 /** What people do to runs: pause, resume, terminate, change, and mend what broke. Each leaves a history row with who and why. */
 import { EventKind } from "@taskmesh/proto";
 import { retrySteps, skipBroken } from "./broken.js";
+import { giveUpUndos } from "./compensation.js";
 import { goOn, holdQueued, noteOperation } from "./hold.js";
 import type { ChainPlan } from "./plan.js";
 import { endNow } from "./run-end.js";
@@ -27,7 +28,7 @@ function refusal(run: RunState, plan: ChainPlan, operation: Operation): Unchange
     case "terminate":
       return undefined;
     case "pause":
-      if (run.cancel || run.closing) return "cancelling";
+      if (run.cancel || run.closing || run.undo) return "cancelling";
       return run.status === RunStatus.RUN_STATUS_PAUSED || run.broken?.paused ? "already" : undefined;
     case "resume":
       return run.status === RunStatus.RUN_STATUS_PAUSED || run.broken?.paused ? undefined : "already";
@@ -69,6 +70,7 @@ function perform(turn: Turn, operation: Operation, asked: Asked): void {
       return resume(turn, asked);
     case "terminate":
       record(turn, EventKind.EVENT_KIND_RUN_TERMINATED, asked);
+      giveUpUndos(turn);
       return endNow(
         turn,
         RunStatus.RUN_STATUS_CANCELLED,

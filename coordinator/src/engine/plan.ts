@@ -100,6 +100,10 @@ export interface StepPlan {
   mayBeUnset?: boolean;
   /** In order: the first that is for the reason counts. */
   catches?: readonly CatchPlan[];
+  /** Index of the step that undoes this one. */
+  undo?: number;
+  /** Index of the step that this one undoes: it is no step of the chain's own (compensation.ts). */
+  undoes?: number;
   /** The step waits instead of calling: it has no attempts, and its input says what it waits for. */
   wait?: WaitPlan;
   /** The step is a fan-out; `bindInput` then wants a scope with an item. */

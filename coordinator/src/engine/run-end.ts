@@ -2,6 +2,7 @@
 import { EventKind, type Failure } from "@taskmesh/proto";
 import { breakRun, mended } from "./broken.js";
 import { catchFailure } from "./catch.js";
+import { beginUndos, failUndo, goOnUndoing, isIdleUndo, withUndoFailures } from "./compensation.js";
 import { leaveHold } from "./hold.js";
 import { dropItems } from "./items.js";
 import { failInRace } from "./joins.js";
@@ -23,6 +24,7 @@ export function failStep(
   status: Bad = StepStatus.STEP_STATUS_FAILED,
 ): void {
   if (turn.at) failItem(turn, index, failure, turn.at, status);
+  else if (turn.plan.steps[index]!.undoes !== undefined) failUndo(turn, index, failure, status);
   else if (!catchFailure(turn, index, failure, status)) failUncaught(turn, index, failure, status);
 }
 
@@ -97,25 +99,31 @@ export function forgetLease(turn: Turn, index: number): void {
   editStep(turn, index).lease = "";
 }
 
-/** Ends the run, or lets it wait for children that are to end before it: every other step that is not over is cancelled. */
+/** Ends the run, or lets it wait for children that are to end before it, and for its undos: every other step that is not over is cancelled. */
 export function endRun(turn: Turn, ending: RunStatus, cause?: Failure, output?: Value): void {
-  if (!closeRun(turn, ending, cause)) endNow(turn, ending, cause, output);
+  if (closeRun(turn, ending, cause)) return;
+  const { status, failure } = turn.run.closing ?? { status: ending, failure: cause };
+  if (!beginUndos(turn, status, failure)) endNow(turn, status, failure, output);
 }
 
 /** Ends the run whatever it would have to wait for. */
 export function endNow(turn: Turn, ending: RunStatus, cause?: Failure, output?: Value): void {
-  const { status, failure } = turn.run.closing ?? { status: ending, failure: cause };
+  const decided = turn.run.undo ?? turn.run.closing ?? { status: ending, failure: cause };
+  const { status } = decided;
+  const failure = withUndoFailures(turn, decided.failure);
   record(turn, EventKind.EVENT_KIND_RUN_ENDED, {
     runStatus: status,
     ...(failure ? { failure } : {}),
     ...(output ? { payload: output } : {}),
   });
   turn.run.steps.forEach((step, index) => {
-    if (isOver(step.status)) return;
+    if (isOver(step.status) || isIdleUndo(turn.plan.steps[index]!, step)) return;
     const stopped = stopStep(turn, index, StepStatus.STEP_STATUS_CANCELLED);
     move(turn, index, stopped.status, stopped.attempt);
   });
   delete turn.run.closing;
+  delete turn.run.done;
+  if (turn.run.undo?.failures.length === 0) delete turn.run.undo;
   turn.run.status = status;
   turn.run.endedAtMs = turn.nowMs;
   turn.run.evaluatingOutput = false;
@@ -134,13 +142,14 @@ const isWaitedFor = (turn: Turn, index: number): boolean =>
 /** Decides how the run ends, if that must wait for children. They can't outlive the run's deadline, so it ends then at the latest. */
 function closeRun(turn: Turn, status: RunStatus, failure: Failure | undefined): boolean {
   const { run } = turn;
-  if (run.deadlineAtMs <= turn.nowMs || !run.steps.some((_, index) => isWaitedFor(turn, index))) return false;
+  if (run.undo || run.deadlineAtMs <= turn.nowMs || !run.steps.some((_, index) => isWaitedFor(turn, index)))
+    return false;
   if (run.closing) return true;
   record(turn, EventKind.EVENT_KIND_RUN_CLOSING, { runStatus: status, ...(failure ? { failure } : {}) });
   leaveHold(turn);
   run.closing = { status, ...(failure ? { failure } : {}) };
   run.steps.forEach((step, index) => {
-    if (isOver(step.status) || isWaitedFor(turn, index)) return;
+    if (isOver(step.status) || isWaitedFor(turn, index) || isIdleUndo(turn.plan.steps[index]!, step)) return;
     const stopped = stopStep(turn, index, StepStatus.STEP_STATUS_CANCELLED);
     move(turn, index, stopped.status, stopped.attempt);
   });
@@ -151,7 +160,8 @@ function closeRun(turn: Turn, status: RunStatus, failure: Failure | undefined): 
 export function finishIfOver(turn: Turn): void {
   const { run } = turn;
   if (turn.at || isFinal(run.status) || run.broken || run.evaluatingOutput) return;
-  if (!run.steps.every((step) => isOver(step.status))) return;
+  if (run.undo) return goOnUndoing(turn);
+  if (!run.steps.every((step, index) => isOver(step.status) || turn.plan.steps[index]!.undoes !== undefined)) return;
   if (run.closing) return endRun(turn, run.closing.status, run.closing.failure);
   if (run.cancel) return endCancelled(turn);
   const output = turn.plan.bindOutput(scopeOf(turn));

@@ -16,7 +16,7 @@
  * E3. `attempt` counts leases given and only grows; `failures` counts attempts that failed; `lost` those whose worker vanished.
  * E4. A final step never changes, unless an operator mends a BROKEN run by it; a final run changes nothing and accepts nothing.
  * E5. Every state of a live run has a deadline: `wakeupAtMs` is never later than the earliest.
- * E6. After a cancel was asked for nothing is dispatched any more and no success is recorded.
+ * E6. After a cancel was asked for nothing is dispatched any more and no success is recorded, undos (compensation.ts) excepted.
  * E7. While a run is held no step is begun or dispatched.
  */
 import { type Failure, RunStatus, StepStatus } from "@taskmesh/proto";
@@ -128,6 +128,10 @@ export interface RunState {
   extraMs?: number;
   /** While BROKEN. `paused`: it was PAUSED before, and will be again. */
   broken?: { sinceMs: number; untilMs: number; steps: readonly number[]; paused?: true };
+  /** Indexes of the steps that succeeded and can be undone, in the order in which they did; absent: none. */
+  done?: readonly number[];
+  /** While the run undoes what it has done: what it ends with; and the undos that failed, also afterwards. */
+  undo?: { status: RunStatus; failure?: Failure; failures: readonly { step: number; failure: Failure }[] };
   /** The newest bulk operation that was applied to the run: each is applied once. */
   operation?: string;
   /** By step index: failures whose fallback value is being evaluated off the engine. */

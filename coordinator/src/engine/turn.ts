@@ -2,7 +2,7 @@
 import type { EventKind, Failure } from "@taskmesh/proto";
 import { nextWakeupAtMs } from "./deadlines.js";
 import { seenBy } from "./joins.js";
-import type { ChainPlan, Scope } from "./plan.js";
+import type { ChainPlan, Scope, StepPlan } from "./plan.js";
 import type { Advance, Context, Effect, ItemChange, Move, RunRecord, Unchanged } from "./run-event.js";
 import type { RunState, StepState, StepStatus } from "./run-state.js";
 import { noteFirstStart } from "./run-time.js";
@@ -22,6 +22,8 @@ export interface Turn {
   itemFailure?: Failure;
   /** While steps are being started: those to look at next. */
   starting?: number[];
+  /** The next undo is being looked for. */
+  undoing?: boolean;
 }
 
 /** The item that a turn is about, and how it ended. */
@@ -76,8 +78,17 @@ export function scopeOf(turn: Turn, index = -1, error?: Failure): Scope {
     run: aboutRun(run, plan.method),
     input: run.input,
     outputs: step ? seenBy(step, run.steps[index]!, run.outputs) : run.outputs,
-    ...(error ? { error } : {}),
+    ...errorOf(step, run, error),
   };
+}
+
+/** What went wrong, for the expressions that may read it: those of rules, and of undos. */
+export function errorOf(
+  step: StepPlan | undefined,
+  { undo, failure }: Pick<RunState, "undo" | "failure">,
+  error = step?.undoes === undefined ? undefined : (undo?.failure ?? failure),
+): Pick<Scope, "error"> {
+  return error ? { error } : {};
 }
 
 /** What expressions read of the run itself. */

@@ -1,7 +1,7 @@
 /** Performs what committed runs set in motion: starts go out, evaluations begin, waiters are told. */
 import type { StartStep } from "@taskmesh/proto";
 import { type Carrier, encodeStartStep, type PublishOutcome, type TraceHeaders } from "@taskmesh/runtime";
-import type { Value } from "../engine/plan.js";
+import type { StepPlan, Value } from "../engine/plan.js";
 import type { Effect, Report } from "../engine/run-event.js";
 import { type RunState, stateOf } from "../engine/run-state.js";
 import type { Children } from "./children.js";
@@ -129,12 +129,16 @@ export function toStartStep(
     reportTo,
     startToCloseMs: step.startToCloseMs,
     heartbeatTimeoutMs: step.heartbeatMs ?? 0,
-    runRemainingMs: BigInt(Math.max(0, Math.ceil(run.deadlineAtMs - nowMs))),
+    runRemainingMs: BigInt(Math.max(0, Math.ceil(endsAtMs(run, step) - nowMs))),
     exclusive: step.exclusive,
     checkpoint,
     runMethod,
   };
 }
+
+/** When what the step does makes no sense any more: the run's deadline; an undo has its own. */
+const endsAtMs = (run: RunState, { index, undoes, scheduleToCloseMs = 0 }: StepPlan): number =>
+  undoes === undefined ? run.deadlineAtMs : run.steps[index]!.readyAtMs + scheduleToCloseMs;
 
 /** A value as the wire's envelope. */
 export function toPayload(value: Value): StartStep["input"] {

@@ -14,7 +14,7 @@ import type { Evaluation } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import { inlineInputBytesMax } from "../engine/step-input.js";
-import { aboutRun } from "../engine/turn.js";
+import { aboutRun, errorOf } from "../engine/turn.js";
 import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
 
@@ -102,7 +102,8 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
       const output = outputs[index];
       if (output) outputs[index] = await load(run, plan, output);
     }
-    return { run: aboutRun(run, plan.method), input: await load(run, plan, run.input), outputs };
+    const input = await load(run, plan, run.input);
+    return { run: aboutRun(run, plan.method), input, outputs, ...errorOf(step, run) };
   };
 
   const compute = async (run: RunState, plan: ChainPlan, stepId: string): Promise<Evaluation> => {

@@ -6,11 +6,13 @@
  * K2. Saves of one chain take turns: one that was compiled against an older version than the newest is compiled again.
  * K3. What is stored is the spec with its maps in order, so that writing them in another order is no new version.
  */
+
 import { createHash } from "node:crypto";
 import type { DescEnum, DescMessage } from "@bufbuild/protobuf";
 import { ChainInvalid, ChainProblem, ChainSpec, type Expression, type StepSpec } from "@taskmesh/proto";
 import { nearestName, type StatusError, statusDetail, statusError } from "@taskmesh/runtime";
 import { type CompiledChain, compileChain } from "../contracts/compile-chain.js";
+import { calledBy } from "../contracts/compile-compensate.js";
 import { isDeclaredBy } from "../contracts/compile-wait.js";
 import type { Contract } from "../contracts/contract.js";
 import { type ChainRow, insertChainVersion, readChain } from "../store/chains.js";
@@ -135,7 +137,7 @@ async function loadCallees(
   spec: ChainSpec,
   methods: ReadonlyMap<string, string>,
 ): Promise<Map<string, Contract>> {
-  const wanted = [...new Set(spec.steps.map((step) => step.call))].filter((call) => methods.has(call));
+  const wanted = [...new Set(calledBy(spec))].filter((call) => methods.has(call));
   const callees = new Map<string, Contract>();
   for (const method of wanted) {
     const fingerprint =
@@ -223,6 +225,7 @@ function inOrder(spec: ChainSpec): ChainSpec {
   const ordered = (step: StepSpec): StepSpec => ({
     ...step,
     input: sortedMap<Expression>(step.input),
+    compensate: step.compensate && { ...step.compensate, input: sortedMap<Expression>(step.compensate.input) },
     onFailure: step.onFailure.map((rule) => ({ ...rule, output: sortedMap<Expression>(rule.output) })),
     signal: step.signal && { ...step.signal, output: sortedMap(step.signal.output) },
     human: step.human && { ...step.human, output: sortedMap(step.human.output) },
@@ -247,16 +250,18 @@ function unservedSteps(
   methods: ReadonlyMap<string, string>,
   slots: ReadonlyMap<string, number>,
 ): ChainProblem[] {
-  return spec.steps.flatMap((step, index) => {
-    const fingerprint = compiled.pins[step.call];
-    if (fingerprint === undefined || methods.get(step.call) !== "action" || slots.has(`${step.call}@${fingerprint}`))
-      return [];
-    const message = `no live worker serves ${step.call}; the step waits until one does`;
+  const unserved = (call: string, stepId: string, path: string, field: string): ChainProblem[] => {
+    const fingerprint = compiled.pins[call];
+    if (fingerprint === undefined || methods.get(call) !== "action" || slots.has(`${call}@${fingerprint}`)) return [];
+    const message = `no live worker serves ${call}; the step waits until one does`;
     const served = [...slots.keys()].map((callee) => callee.slice(0, callee.lastIndexOf("@")));
-    const suggestion = nearestName(step.call, new Set(served)) ?? "";
-    const path = `steps[${index}].call`;
-    return [problem({ reason: "NO_LIVE_WORKER", path, stepId: step.id, field: "call", message, suggestion })];
-  });
+    const suggestion = nearestName(call, new Set(served)) ?? "";
+    return [problem({ reason: "NO_LIVE_WORKER", path, stepId, field, message, suggestion })];
+  };
+  return spec.steps.flatMap(({ id, call, compensate }, index) => [
+    ...unserved(call, id, `steps[${index}].call`, "call"),
+    ...(compensate ? unserved(compensate.call, id, `steps[${index}].compensate.call`, "compensate") : []),
+  ]);
 }
 
 function problem(about: Pick<ChainProblem, "reason" | "path" | "message"> & Partial<ChainProblem>): ChainProblem {

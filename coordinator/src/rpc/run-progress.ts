@@ -23,12 +23,18 @@ export function currentReports(
 }
 
 /** 0 to 100, to a tenth: every step counts alike. */
-export function percentOf(steps: readonly StepState[], current: ReadonlyMap<number, Progress>): number {
+export function percentOf(
+  steps: readonly StepState[],
+  plan: ChainPlan,
+  current: ReadonlyMap<number, Progress>,
+): number {
   let done = 0;
-  steps.forEach((step, index) => {
+  // Undos are no part of what the run is to do.
+  const own = steps.filter((_, index) => plan.steps[index]!.undoes === undefined);
+  own.forEach((step, index) => {
     done += isOver(step.status) ? 1 : step.each ? shareOf(step.each) : (current.get(index)?.percent ?? 0) / 100;
   });
-  return Math.round((done / Math.max(1, steps.length)) * 1_000) / 10;
+  return Math.round((done / Math.max(1, own.length)) * 1_000) / 10;
 }
 
 const shareOf = ({ succeeded, failed, total }: EachState): number => (succeeded + failed) / Math.max(1, total);
@@ -37,7 +43,7 @@ const shareOf = ({ succeeded, failed, total }: EachState): number => (succeeded 
 export function toRunProgress(steps: readonly StepState[], plan: ChainPlan, rows: readonly ProgressRow[]): RunProgress {
   const current = currentReports(steps, plan, rows);
   return {
-    percent: percentOf(steps, current),
+    percent: percentOf(steps, plan, current),
     steps: [...current].map(([index, progress]) => ({ stepId: plan.steps[index]!.id, item: 0, progress })),
   };
 }

@@ -1,6 +1,7 @@
 /** Runs as the API shows them, made from the stored state and its history. */
 import {
   type Attempt,
+  type CompensationFailure,
   EventKind,
   type Failure,
   type GetRunResponse,
@@ -11,10 +12,11 @@ import {
   StepStatus,
   type Timestamp,
 } from "@taskmesh/proto";
+import { isIdleUndo, isUndoing } from "../engine/compensation.js";
 import { seenBy } from "../engine/joins.js";
 import type { ChainPlan, Scope, StepPlan, Value } from "../engine/plan.js";
 import type { RunState, StepState } from "../engine/run-state.js";
-import { aboutRun } from "../engine/turn.js";
+import { aboutRun, errorOf } from "../engine/turn.js";
 import { toPayload } from "../pipeline/effects.js";
 import type { ProgressRow } from "../store/reports.js";
 import type { StoredEvent } from "../store/run-reads.js";
@@ -33,7 +35,7 @@ type Summary = Pick<
   RunState,
   "id" | "namespace" | "status" | "priority" | "labels" | "acceptedAtMs" | "endedAtMs" | "deadlineAtMs" | "lastSeq"
 > &
-  Partial<Pick<RunState, "failure" | "cancel" | "parent" | "broken">>;
+  Partial<Pick<RunState, "failure" | "cancel" | "parent" | "broken" | "undo">>;
 
 /** The run without its steps. */
 export function summarizeRun(
@@ -48,13 +50,14 @@ export function summarizeRun(
     chainVersion: pinned.chainVersion,
     contract: pinned.contract,
     status: run.status,
-    failure: run.failure,
+    failure: run.failure ?? run.undo?.failure,
     labels: { ...run.labels },
     priority: run.priority,
     acceptedAt: toTimestamp(run.acceptedAtMs),
     endedAt: toTimestamp(run.endedAtMs),
     deadlineAt: toTimestamp(run.deadlineAtMs),
-    cancelRequested: run.cancel !== undefined || run.status === RunStatus.RUN_STATUS_CANCELLED,
+    cancelRequested:
+      [run.status, run.undo?.status].includes(RunStatus.RUN_STATUS_CANCELLED) || run.cancel !== undefined,
     lastSeq: BigInt(run.lastSeq),
     progress: undefined,
     parentRunId: run.parent?.runId ?? "",
@@ -62,9 +65,14 @@ export function summarizeRun(
     depth: run.parent?.depth ?? 0,
     brokenSince: toTimestamp(run.broken?.sinceMs ?? 0),
     brokenUntil: toTimestamp(run.broken?.untilMs ?? 0),
+    compensating: run.undo !== undefined && isUndoing({ undo: run.undo, endedAtMs: run.endedAtMs }),
+    compensationFailures: plan && run.undo ? undoFailures(plan, run.undo.failures) : [],
     brokenSteps: (plan && run.broken?.steps.map((index) => plan.steps[index]!.id)) ?? [],
   };
 }
+
+const undoFailures = (plan: ChainPlan, failures: NonNullable<RunState["undo"]>["failures"]): CompensationFailure[] =>
+  failures.map(({ step, failure }) => ({ stepId: plan.steps[plan.steps[step]!.undoes!]!.id, failure }));
 
 /** The run with steps and attempts. */
 export function describeRun(
@@ -82,16 +90,20 @@ export function describeRun(
   const histories = historiesOf(plan, events);
   const current = currentReports(run.steps, plan, show.progress);
   return {
-    run: { ...summarizeRun(run, found, plan), progress: { percent: percentOf(run.steps, current), message: "" } },
+    run: { ...summarizeRun(run, found, plan), progress: { percent: percentOf(run.steps, plan, current), message: "" } },
     input: show.payloads ? toPayload(run.input) : undefined,
     output: show.payloads && show.output ? toPayload(show.output) : undefined,
-    steps: plan.steps.map((step) => ({
+    steps: shownSteps(run, plan).map((step) => ({
       ...describeStep(run, plan, step, histories[step.index]!, show.payloads),
       progress: current.get(step.index),
       childStatus: show.children.get(run.steps[step.index]!.lease) ?? RunStatus.RUN_STATUS_UNSPECIFIED,
     })),
   };
 }
+
+/** An undo is shown once it has begun. */
+const shownSteps = ({ steps }: RunState, plan: ChainPlan): StepPlan[] =>
+  plan.steps.filter((step) => !isIdleUndo(step, steps[step.index]!));
 
 function describeStep(
   run: RunState,
@@ -119,6 +131,7 @@ function describeStep(
     retryAt: step.status === StepStatus.STEP_STATUS_RETRYING ? toTimestamp(step.retryAtMs) : undefined,
     needs: stepPlan.needs.map((need) => plan.steps[need]!.id),
     progress: undefined,
+    undoes: stepPlan.undoes === undefined ? "" : plan.steps[stepPlan.undoes]!.id,
     waitUntil: toTimestamp(waitUntilMs(stepPlan, step)),
     childRunId: [...history.attempts.values()].at(-1)?.childRunId ?? "",
   };
@@ -133,6 +146,7 @@ function inputOf(run: RunState, plan: ChainPlan, stepPlan: StepPlan, step: StepS
     run: aboutRun(run, plan.method),
     input: run.input,
     outputs: seenBy(stepPlan, step, run.outputs),
+    ...errorOf(stepPlan, run),
   };
   const bound = stepPlan.bindInput(scope);
   if (bound.kind !== "value") return undefined;

@@ -312,6 +312,10 @@ export interface StepSpec {
   repeat?:
     | RepeatSpec
     | undefined;
+  /** Undoes the step, if it has succeeded and its run then fails, expires or is cancelled. Only where the step calls something. */
+  compensate?:
+    | CompensateSpec
+    | undefined;
   /**
    * Runs the call once for each item of a list or map. `input` then also reads `each`; the step's output is a list or a map of outputs.
    * Times and retries count per item.
@@ -349,6 +353,35 @@ export interface RepeatSpec {
     | undefined;
   /** Rounds after which the step fails; 1 to 1,000, default 100. */
   maxRounds: number;
+}
+
+/** CompensateSpec is the call that undoes a step. Undos run one at a time, in reverse order of completion, before the run ends. */
+export interface CompensateSpec {
+  /** Full name of an action's method. */
+  call: string;
+  /**
+   * Field of its input message -> expression. Besides `input`, `run` and the outputs that the step itself may read, it reads the step's own
+   * output and `error`, why the run ends. Other steps may not have run: ask with has().
+   */
+  input: { [key: string]: Expression };
+  retry?:
+    | RetryPolicy
+    | undefined;
+  /** Longest time of one attempt; default: the action's own, else 1 h. */
+  startToClose?:
+    | Duration
+    | undefined;
+  /** Longest time over all attempts, however late the run is; default 24 h. */
+  scheduleToClose?:
+    | Duration
+    | undefined;
+  /** Default: the full name of the service that the callee belongs to. */
+  taskQueue: string;
+}
+
+export interface CompensateSpec_InputEntry {
+  key: string;
+  value?: Expression | undefined;
 }
 
 /** FailureRule catches failures of a step, so that the run goes on. */
@@ -1328,6 +1361,7 @@ function createBaseStepSpec(): StepSpec {
     join: 0,
     switch: undefined,
     repeat: undefined,
+    compensate: undefined,
     each: undefined,
   };
 }
@@ -1396,6 +1430,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     }
     if (message.repeat !== undefined) {
       RepeatSpec.encode(message.repeat, writer.uint32(178).fork()).join();
+    }
+    if (message.compensate !== undefined) {
+      CompensateSpec.encode(message.compensate, writer.uint32(186).fork()).join();
     }
     if (message.each !== undefined) {
       Each.encode(message.each, writer.uint32(170).fork()).join();
@@ -1587,6 +1624,14 @@ export const StepSpec: MessageFns<StepSpec> = {
             message.repeat = RepeatSpec.decode(reader, reader.uint32());
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.compensate = CompensateSpec.decode(reader, reader.uint32());
+            continue;
+          }
           case 21: {
             if (tag !== 170) {
               break;
@@ -1667,6 +1712,7 @@ export const StepSpec: MessageFns<StepSpec> = {
       join: isSet(object.join) ? joinFromJSON(object.join) : 0,
       switch: isSet(object.switch) ? SwitchSpec.fromJSON(object.switch) : undefined,
       repeat: isSet(object.repeat) ? RepeatSpec.fromJSON(object.repeat) : undefined,
+      compensate: isSet(object.compensate) ? CompensateSpec.fromJSON(object.compensate) : undefined,
       each: isSet(object.each) ? Each.fromJSON(object.each) : undefined,
     };
   },
@@ -1742,6 +1788,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     if (message.repeat !== undefined) {
       obj.repeat = RepeatSpec.toJSON(message.repeat);
     }
+    if (message.compensate !== undefined) {
+      obj.compensate = CompensateSpec.toJSON(message.compensate);
+    }
     if (message.each !== undefined) {
       obj.each = Each.toJSON(message.each);
     }
@@ -1801,6 +1850,9 @@ export const StepSpec: MessageFns<StepSpec> = {
       : undefined;
     message.repeat = (object.repeat !== undefined && object.repeat !== null)
       ? RepeatSpec.fromPartial(object.repeat)
+      : undefined;
+    message.compensate = (object.compensate !== undefined && object.compensate !== null)
+      ? CompensateSpec.fromPartial(object.compensate)
       : undefined;
     message.each = (object.each !== undefined && object.each !== null) ? Each.fromPartial(object.each) : undefined;
     return message;
@@ -2169,6 +2221,290 @@ export const RepeatSpec: MessageFns<RepeatSpec> = {
       ? Duration.fromPartial(object.delay)
       : undefined;
     message.maxRounds = object.maxRounds ?? 0;
+    return message;
+  },
+};
+
+function createBaseCompensateSpec(): CompensateSpec {
+  return { call: "", input: {}, retry: undefined, startToClose: undefined, scheduleToClose: undefined, taskQueue: "" };
+}
+
+export const CompensateSpec: MessageFns<CompensateSpec> = {
+  encode(message: CompensateSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.call !== "") {
+      writer.uint32(10).string(message.call);
+    }
+    globalThis.Object.entries(message.input).forEach(([key, value]: [string, Expression]) => {
+      CompensateSpec_InputEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    if (message.retry !== undefined) {
+      RetryPolicy.encode(message.retry, writer.uint32(26).fork()).join();
+    }
+    if (message.startToClose !== undefined) {
+      Duration.encode(message.startToClose, writer.uint32(34).fork()).join();
+    }
+    if (message.scheduleToClose !== undefined) {
+      Duration.encode(message.scheduleToClose, writer.uint32(42).fork()).join();
+    }
+    if (message.taskQueue !== "") {
+      writer.uint32(50).string(message.taskQueue);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CompensateSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCompensateSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.call = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = CompensateSpec_InputEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.input[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.retry = RetryPolicy.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.startToClose = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.scheduleToClose = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.taskQueue = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CompensateSpec {
+    return {
+      call: isSet(object.call) ? globalThis.String(object.call) : "",
+      input: isObject(object.input)
+        ? (globalThis.Object.entries(object.input) as [string, any][]).reduce(
+          (acc: { [key: string]: Expression }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: Expression.fromJSON(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+      retry: isSet(object.retry) ? RetryPolicy.fromJSON(object.retry) : undefined,
+      startToClose: isSet(object.startToClose)
+        ? Duration.fromJSON(object.startToClose)
+        : isSet(object.start_to_close)
+        ? Duration.fromJSON(object.start_to_close)
+        : undefined,
+      scheduleToClose: isSet(object.scheduleToClose)
+        ? Duration.fromJSON(object.scheduleToClose)
+        : isSet(object.schedule_to_close)
+        ? Duration.fromJSON(object.schedule_to_close)
+        : undefined,
+      taskQueue: isSet(object.taskQueue)
+        ? globalThis.String(object.taskQueue)
+        : isSet(object.task_queue)
+        ? globalThis.String(object.task_queue)
+        : "",
+    };
+  },
+
+  toJSON(message: CompensateSpec): unknown {
+    const obj: any = {};
+    if (message.call !== "") {
+      obj.call = message.call;
+    }
+    if (message.input) {
+      const entries = globalThis.Object.entries(message.input) as [string, Expression][];
+      if (entries.length > 0) {
+        obj.input = {};
+        entries.forEach(([k, v]) => {
+          obj.input[k] = Expression.toJSON(v);
+        });
+      }
+    }
+    if (message.retry !== undefined) {
+      obj.retry = RetryPolicy.toJSON(message.retry);
+    }
+    if (message.startToClose !== undefined) {
+      obj.startToClose = Duration.toJSON(message.startToClose);
+    }
+    if (message.scheduleToClose !== undefined) {
+      obj.scheduleToClose = Duration.toJSON(message.scheduleToClose);
+    }
+    if (message.taskQueue !== "") {
+      obj.taskQueue = message.taskQueue;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CompensateSpec>, I>>(base?: I): CompensateSpec {
+    return CompensateSpec.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CompensateSpec>, I>>(object: I): CompensateSpec {
+    const message = createBaseCompensateSpec();
+    message.call = object.call ?? "";
+    message.input = (globalThis.Object.entries(object.input ?? {}) as [string, Expression][]).reduce(
+      (acc: { [key: string]: Expression }, [key, value]: [string, Expression]) => {
+        if (value !== undefined) {
+          acc[key] = Expression.fromPartial(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.retry = (object.retry !== undefined && object.retry !== null)
+      ? RetryPolicy.fromPartial(object.retry)
+      : undefined;
+    message.startToClose = (object.startToClose !== undefined && object.startToClose !== null)
+      ? Duration.fromPartial(object.startToClose)
+      : undefined;
+    message.scheduleToClose = (object.scheduleToClose !== undefined && object.scheduleToClose !== null)
+      ? Duration.fromPartial(object.scheduleToClose)
+      : undefined;
+    message.taskQueue = object.taskQueue ?? "";
+    return message;
+  },
+};
+
+function createBaseCompensateSpec_InputEntry(): CompensateSpec_InputEntry {
+  return { key: "", value: undefined };
+}
+
+export const CompensateSpec_InputEntry: MessageFns<CompensateSpec_InputEntry> = {
+  encode(message: CompensateSpec_InputEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== undefined) {
+      Expression.encode(message.value, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CompensateSpec_InputEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCompensateSpec_InputEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CompensateSpec_InputEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? Expression.fromJSON(object.value) : undefined,
+    };
+  },
+
+  toJSON(message: CompensateSpec_InputEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== undefined) {
+      obj.value = Expression.toJSON(message.value);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CompensateSpec_InputEntry>, I>>(base?: I): CompensateSpec_InputEntry {
+    return CompensateSpec_InputEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CompensateSpec_InputEntry>, I>>(object: I): CompensateSpec_InputEntry {
+    const message = createBaseCompensateSpec_InputEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null)
+      ? Expression.fromPartial(object.value)
+      : undefined;
     return message;
   },
 };

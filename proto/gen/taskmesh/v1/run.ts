@@ -226,6 +226,8 @@ export enum EventKind {
   /** EVENT_KIND_RUN_CHANGED - Priority or labels were changed. */
   EVENT_KIND_RUN_CHANGED = 56,
   EVENT_KIND_RUN_TERMINATED = 57,
+  /** EVENT_KIND_RUN_COMPENSATING - How the run ends is decided; before, it undoes what it has done. */
+  EVENT_KIND_RUN_COMPENSATING = 58,
   /** EVENT_KIND_CHILD_STARTED - An attempt of a step that calls a chain: its run was started. */
   EVENT_KIND_CHILD_STARTED = 60,
   /** EVENT_KIND_RUN_CLOSING - How the run ends is decided; it waits for children that are to end before it. */
@@ -336,6 +338,9 @@ export function eventKindFromJSON(object: any): EventKind {
     case 57:
     case "EVENT_KIND_RUN_TERMINATED":
       return EventKind.EVENT_KIND_RUN_TERMINATED;
+    case 58:
+    case "EVENT_KIND_RUN_COMPENSATING":
+      return EventKind.EVENT_KIND_RUN_COMPENSATING;
     case 60:
     case "EVENT_KIND_CHILD_STARTED":
       return EventKind.EVENT_KIND_CHILD_STARTED;
@@ -425,6 +430,8 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_RUN_CHANGED";
     case EventKind.EVENT_KIND_RUN_TERMINATED:
       return "EVENT_KIND_RUN_TERMINATED";
+    case EventKind.EVENT_KIND_RUN_COMPENSATING:
+      return "EVENT_KIND_RUN_COMPENSATING";
     case EventKind.EVENT_KIND_CHILD_STARTED:
       return "EVENT_KIND_CHILD_STARTED";
     case EventKind.EVENT_KIND_RUN_CLOSING:
@@ -473,6 +480,10 @@ export interface Run {
   brokenSince?: Timestamp | undefined;
   brokenUntil?: Timestamp | undefined;
   brokenSteps: string[];
+  /** The run is about to end and undoes what it has done; `failure` says why. */
+  compensating: boolean;
+  /** Undos that failed. Not in lists. */
+  compensationFailures: CompensationFailure[];
   /** The run whose step started this one, empty if none did. Not in lists. */
   parentRunId: string;
   /** That step. */
@@ -484,6 +495,13 @@ export interface Run {
 export interface Run_LabelsEntry {
   key: string;
   value: string;
+}
+
+/** CompensationFailure says that what a step has done is not undone. */
+export interface CompensationFailure {
+  /** The step that was to be undone. */
+  stepId: string;
+  failure?: Failure | undefined;
 }
 
 export interface Step {
@@ -517,6 +535,8 @@ export interface Step {
     | undefined;
   /** While the step is RUNNING, and GetRun answers: how the run stands that it started. One that is BROKEN or PAUSED needs somebody. */
   childStatus: RunStatus;
+  /** The step is the undo of this one. Undos are listed behind the chain's own steps, once they have begun. */
+  undoes: string;
   /** The run that the newest attempt started, where the step calls a chain. */
   childRunId: string;
   /** A fan-out step: where its items stand. */
@@ -950,6 +970,8 @@ function createBaseRun(): Run {
     brokenSince: undefined,
     brokenUntil: undefined,
     brokenSteps: [],
+    compensating: false,
+    compensationFailures: [],
     parentRunId: "",
     parentStepId: "",
     depth: 0,
@@ -1014,6 +1036,12 @@ export const Run: MessageFns<Run> = {
     }
     for (const v of message.brokenSteps) {
       writer.uint32(258).string(v!);
+    }
+    if (message.compensating !== false) {
+      writer.uint32(264).bool(message.compensating);
+    }
+    for (const v of message.compensationFailures) {
+      CompensationFailure.encode(v!, writer.uint32(274).fork()).join();
     }
     if (message.parentRunId !== "") {
       writer.uint32(322).string(message.parentRunId);
@@ -1187,6 +1215,22 @@ export const Run: MessageFns<Run> = {
             message.brokenSteps.push(reader.string());
             continue;
           }
+          case 33: {
+            if (tag !== 264) {
+              break;
+            }
+
+            message.compensating = reader.bool();
+            continue;
+          }
+          case 34: {
+            if (tag !== 274) {
+              break;
+            }
+
+            message.compensationFailures.push(CompensationFailure.decode(reader, reader.uint32()));
+            continue;
+          }
           case 40: {
             if (tag !== 322) {
               break;
@@ -1292,6 +1336,12 @@ export const Run: MessageFns<Run> = {
         : globalThis.Array.isArray(object?.broken_steps)
         ? object.broken_steps.map((e: any) => globalThis.String(e))
         : [],
+      compensating: isSet(object.compensating) ? globalThis.Boolean(object.compensating) : false,
+      compensationFailures: globalThis.Array.isArray(object?.compensationFailures)
+        ? object.compensationFailures.map((e: any) => CompensationFailure.fromJSON(e))
+        : globalThis.Array.isArray(object?.compensation_failures)
+        ? object.compensation_failures.map((e: any) => CompensationFailure.fromJSON(e))
+        : [],
       parentRunId: isSet(object.parentRunId)
         ? globalThis.String(object.parentRunId)
         : isSet(object.parent_run_id)
@@ -1368,6 +1418,12 @@ export const Run: MessageFns<Run> = {
     if (message.brokenSteps?.length) {
       obj.brokenSteps = message.brokenSteps;
     }
+    if (message.compensating !== false) {
+      obj.compensating = message.compensating;
+    }
+    if (message.compensationFailures?.length) {
+      obj.compensationFailures = message.compensationFailures.map((e) => CompensationFailure.toJSON(e));
+    }
     if (message.parentRunId !== "") {
       obj.parentRunId = message.parentRunId;
     }
@@ -1425,6 +1481,8 @@ export const Run: MessageFns<Run> = {
       ? Timestamp.fromPartial(object.brokenUntil)
       : undefined;
     message.brokenSteps = object.brokenSteps?.map((e) => e) || [];
+    message.compensating = object.compensating ?? false;
+    message.compensationFailures = object.compensationFailures?.map((e) => CompensationFailure.fromPartial(e)) || [];
     message.parentRunId = object.parentRunId ?? "";
     message.parentStepId = object.parentStepId ?? "";
     message.depth = object.depth ?? 0;
@@ -1517,6 +1575,97 @@ export const Run_LabelsEntry: MessageFns<Run_LabelsEntry> = {
   },
 };
 
+function createBaseCompensationFailure(): CompensationFailure {
+  return { stepId: "", failure: undefined };
+}
+
+export const CompensationFailure: MessageFns<CompensationFailure> = {
+  encode(message: CompensationFailure, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.stepId !== "") {
+      writer.uint32(10).string(message.stepId);
+    }
+    if (message.failure !== undefined) {
+      Failure.encode(message.failure, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CompensationFailure {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCompensationFailure();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.stepId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.failure = Failure.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CompensationFailure {
+    return {
+      stepId: isSet(object.stepId)
+        ? globalThis.String(object.stepId)
+        : isSet(object.step_id)
+        ? globalThis.String(object.step_id)
+        : "",
+      failure: isSet(object.failure) ? Failure.fromJSON(object.failure) : undefined,
+    };
+  },
+
+  toJSON(message: CompensationFailure): unknown {
+    const obj: any = {};
+    if (message.stepId !== "") {
+      obj.stepId = message.stepId;
+    }
+    if (message.failure !== undefined) {
+      obj.failure = Failure.toJSON(message.failure);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CompensationFailure>, I>>(base?: I): CompensationFailure {
+    return CompensationFailure.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CompensationFailure>, I>>(object: I): CompensationFailure {
+    const message = createBaseCompensationFailure();
+    message.stepId = object.stepId ?? "";
+    message.failure = (object.failure !== undefined && object.failure !== null)
+      ? Failure.fromPartial(object.failure)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseStep(): Step {
   return {
     stepId: "",
@@ -1535,6 +1684,7 @@ function createBaseStep(): Step {
     progress: undefined,
     waitUntil: undefined,
     childStatus: 0,
+    undoes: "",
     childRunId: "",
     items: undefined,
   };
@@ -1589,6 +1739,9 @@ export const Step: MessageFns<Step> = {
     }
     if (message.childStatus !== 0) {
       writer.uint32(240).int32(message.childStatus);
+    }
+    if (message.undoes !== "") {
+      writer.uint32(250).string(message.undoes);
     }
     if (message.childRunId !== "") {
       writer.uint32(322).string(message.childRunId);
@@ -1740,6 +1893,14 @@ export const Step: MessageFns<Step> = {
             message.childStatus = reader.int32() as any;
             continue;
           }
+          case 31: {
+            if (tag !== 250) {
+              break;
+            }
+
+            message.undoes = reader.string();
+            continue;
+          }
           case 40: {
             if (tag !== 322) {
               break;
@@ -1818,6 +1979,7 @@ export const Step: MessageFns<Step> = {
         : isSet(object.child_status)
         ? runStatusFromJSON(object.child_status)
         : 0,
+      undoes: isSet(object.undoes) ? globalThis.String(object.undoes) : "",
       childRunId: isSet(object.childRunId)
         ? globalThis.String(object.childRunId)
         : isSet(object.child_run_id)
@@ -1877,6 +2039,9 @@ export const Step: MessageFns<Step> = {
     if (message.childStatus !== 0) {
       obj.childStatus = runStatusToJSON(message.childStatus);
     }
+    if (message.undoes !== "") {
+      obj.undoes = message.undoes;
+    }
     if (message.childRunId !== "") {
       obj.childRunId = message.childRunId;
     }
@@ -1923,6 +2088,7 @@ export const Step: MessageFns<Step> = {
       ? Timestamp.fromPartial(object.waitUntil)
       : undefined;
     message.childStatus = object.childStatus ?? 0;
+    message.undoes = object.undoes ?? "";
     message.childRunId = object.childRunId ?? "";
     message.items = (object.items !== undefined && object.items !== null)
       ? ItemCounts.fromPartial(object.items)
