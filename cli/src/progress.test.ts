@@ -66,6 +66,21 @@ describe("the progress of a run", () => {
     expect(drawProgress(twice, 0, colors)).toEqual(drawProgress(once, 0, colors));
   });
 
+  it("follows holds and undos, and has not ended before its end", () => {
+    const progress = fresh();
+    const follow = (kind: string, more: object = {}): string => {
+      const ended = applyEvent(progress, { kind: `EVENT_KIND_${kind}`, at: at(4), seq: "9", ...more });
+      return `${progress.status}${ended ? ", ended" : ""}`;
+    };
+    expect(follow("RUN_PAUSED", { runStatus: "RUN_STATUS_PAUSED" })).toBe("PAUSED");
+    expect(follow("RUN_RESUMED", { runStatus: "RUN_STATUS_RUNNING" })).toBe("RUNNING");
+    expect(follow("RUN_COMPENSATING", { runStatus: "RUN_STATUS_FAILED" })).toBe("RUNNING");
+    const moves = [{ stepId: "fetch.undo", status: "STEP_STATUS_DISPATCHED", attempt: 1 }];
+    expect(follow("STEP_DISPATCHED", { moves })).toBe("RUNNING");
+    expect(progress.steps.get("fetch.undo")?.status).toBe("DISPATCHED");
+    expect(follow("RUN_ENDED", { runStatus: "RUN_STATUS_FAILED" })).toBe("FAILED, ended");
+  });
+
   it("never draws a line wider than the terminal", () => {
     const progress = fresh();
     applyEvent(progress, { kind: "EVENT_KIND_STEP_FAILED", stepId: "fetch", failure: { message: "x".repeat(300) } });

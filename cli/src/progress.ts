@@ -192,8 +192,7 @@ export function applyEvent(progress: RunProgress, event: JsonObject): boolean {
     moveStep(progress, text(move.stepId), bareStatus(move.status), number(move.attempt), atMs);
   }
   if (kind === "RUN_ACCEPTED" && atMs !== undefined) progress.acceptedAtMs = atMs;
-  const heldStatus = text(event.runStatus) === "" ? "" : bareStatus(event.runStatus);
-  if (kind !== "RUN_ENDED" && heldStatus !== "" && heldStatus !== "UNSPECIFIED") progress.status = heldStatus;
+  if (/^RUN_(PAUSED|RESUMED|BROKEN)$/.test(kind)) progress.status = bareStatus(event.runStatus);
   if (kind === "STEP_RETRIED" || kind === "STEP_OVERRIDDEN") progress.status = "RUNNING";
   if (kind !== "RUN_ENDED") return false;
   progress.status = bareStatus(event.runStatus);
