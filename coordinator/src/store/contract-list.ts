@@ -16,7 +16,7 @@ export interface ListedRow {
   place: number;
 }
 
-/** The newest revision of every method that has an active implementation, by name; at most `limit`. */
+/** The newest revision of every method that has an active implementation, one in quarantine only where there is no other; by name, at most `limit`. */
 export function readNewestContracts(db: Db, namespaceId: number, limit: number): Promise<ListedRow[]> {
   return db.query(
     `select a.method, newest.fingerprint, a.kind, newest.input_type as "inputType", newest.output_type as "outputType",
@@ -24,8 +24,10 @@ export function readNewestContracts(db: Db, namespaceId: number, limit: number):
      from callables a
      cross join lateral (
        select c.fingerprint, c.input_type, c.output_type, c.descriptor_hash from contracts c
+       left join contract_verdicts v on v.namespace_id = c.namespace_id and v.method = c.method
+         and v.fingerprint = c.fingerprint and v.verdict = 'quarantined'
        where c.namespace_id = a.namespace_id and c.method = a.method and c.kind = a.kind
-       order by c.revision desc limit 1) newest
+       order by v.fingerprint is not null, c.revision desc limit 1) newest
      cross join lateral (
        select c.id from contracts c where c.namespace_id = a.namespace_id and c.method = a.method
        order by c.revision limit 1) first
