@@ -22,7 +22,9 @@ if (!process.argv.includes("--no-build")) {
 }
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });
-const { workspaces } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+const manifest = (folder) => JSON.parse(readFileSync(join(root, folder, "package.json"), "utf8"));
+// Private ones are tools of the tests.
+const workspaces = manifest(".").workspaces.filter((folder) => manifest(folder).private !== true);
 run("npm", [
   "pack",
   "--loglevel=error",
