@@ -6,11 +6,9 @@ export interface LoadResult {
   latenciesMs: number[];
 }
 
-/** Runs `one` for `count` numbers from `first`; it answers whether the result was right. */
+/** Runs `one` for `count` numbers from `first`, no more than `perSecond` a second; it answers whether the result was right. */
 export async function drive(
-  count: number,
-  inFlight: number,
-  first: number,
+  { count, inFlight, first, perSecond = Number.POSITIVE_INFINITY }: Ask,
   one: (i: number) => Promise<boolean>,
 ): Promise<LoadResult> {
   let next = 0;
@@ -20,6 +18,8 @@ export async function drive(
   const lane = async (): Promise<void> => {
     while (next < count) {
       const i = first + next++;
+      const early = startedAt + ((i - first) * 1_000) / perSecond - performance.now();
+      if (early > 0) await new Promise((resolve) => setTimeout(resolve, early));
       const at = performance.now();
       if (!(await one(i))) wrong += 1;
       latenciesMs.push(performance.now() - at);
@@ -46,12 +46,14 @@ export interface Ask {
   count: number;
   inFlight: number;
   first: number;
+  /** Starts a second, at most; default: as many as there is room for in flight. */
+  perSecond?: number;
 }
 
 /** Serves asks of the parent process; ends with it. */
 export function serveAsks(one: (i: number) => Promise<boolean>): void {
   process.on("message", (ask: Ask) => {
-    void drive(ask.count, ask.inFlight, ask.first, one).then((result) => process.send?.(result));
+    void drive(ask, one).then((result) => process.send?.(result));
   });
   process.on("disconnect", () => process.exit(0));
   process.on("SIGTERM", () => process.exit(0));

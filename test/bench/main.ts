@@ -1,9 +1,11 @@
-/** npm run bench -- chain5 | pages | fanout | memory | all  [--rounds N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] */
+/** npm run bench -- chain5 | pages | fanout | memory | depth | sleepers | all  [--rounds N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] */
 import { parseArgs } from "node:util";
 import { benchChain5 } from "./chain5.js";
+import { benchDepth } from "./depth.js";
 import { benchFanOut } from "./fanout.js";
 import { benchMemory } from "./memory.js";
 import { benchPages } from "./pages.js";
+import { benchSleepers } from "./sleepers.js";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -13,6 +15,7 @@ const { values, positionals } = parseArgs({
     "in-flight": { type: "string", default: "200" },
     "page-runs": { type: "string", default: "10000" },
     "memory-runs": { type: "string", default: "100000" },
+    sleepers: { type: "string", default: "100000" },
   },
 });
 const what = positionals[0] ?? "all";
@@ -27,6 +30,8 @@ const known = {
   chain5: () => benchChain5(options),
   pages: () => benchPages({ runs: Number(values["page-runs"]), inFlight: options.inFlight }),
   fanout: () => benchFanOut({ rounds: options.rounds }),
+  depth: () => benchDepth({ rounds: options.rounds }),
+  sleepers: () => benchSleepers({ runs: Number(values.sleepers), inFlight: options.inFlight }),
   memory: () => benchMemory({ runs: Number(values["memory-runs"]), inFlight: options.inFlight }),
 };
 const chosen = what === "all" ? Object.keys(known) : [what];

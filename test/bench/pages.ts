@@ -82,7 +82,7 @@ export async function benchPages(options: { runs: number; inFlight: number }): P
     };
     const before = Object.fromEntries(Object.entries(pids).map(([name, pid]) => [name, cpuSeconds(pid)]));
     const wrong: string[] = [];
-    const load = await drive(options.runs, options.inFlight, 0, async (i) => {
+    const load = await drive({ count: options.runs, inFlight: options.inFlight, first: 0 }, async (i) => {
       const line = await readPage(runs, i % chains, pages.url(i));
       const { title, price } = pages.expected(i);
       const right = line === `${i % chains}: ${title} costs ${price}`;

@@ -1,0 +1,104 @@
+/**
+ * Runs that sleep: what they cost while they do, how late they wake while chain5 keeps the mesh half busy, and how long it takes when many are
+ * due at once.
+ */
+import { ChainServiceClient, ChainSpec, RunServiceClient, StartRunRequest } from "@taskmesh/proto";
+import { createClient, parseChainDocument, unaryCall } from "@taskmesh/runtime";
+import postgres from "postgres";
+import { quantile } from "./load.js";
+import { rssMb } from "./processes.js";
+import { startEngine, startServers } from "./setup.js";
+
+export interface SleepersOptions {
+  /** Sleeping runs. */
+  runs: number;
+  inFlight: number;
+}
+
+const method = "acme.bench.v1.Bench/Sleep";
+const chain = `
+contract:
+  name: ${method}
+  input: { due: google.protobuf.Timestamp }
+  output: {}
+steps:
+  - { id: sleep, wait: { until: input.due } }
+`;
+const atOnce = 10_000;
+/** The sleepers wake over this long. */
+const spreadMs = 60_000;
+/** Starts under way at once. */
+const startsMax = 200;
+
+export async function benchSleepers({ runs, inFlight }: SleepersOptions): Promise<void> {
+  const servers = await startServers();
+  const engine = await startEngine(servers);
+  const addresses = [{ host: "127.0.0.1", port: engine.grpcPort }];
+  const chains = createClient(ChainServiceClient, { addresses });
+  const client = createClient(RunServiceClient, { addresses });
+  const sql = postgres(servers.databaseUrl, { max: 1, onnotice: () => {} });
+  const coordinator = engine.pids["coordinator"] ?? 0;
+
+  /** Starts `count` runs, the n-th of which is to wake at `dueMs(n)`; `group` is their label. */
+  const start = async (group: string, count: number, dueMs: (n: number) => number): Promise<void> => {
+    let next = 0;
+    const lane = async (): Promise<void> => {
+      while (next < count) {
+        const due = Math.round(dueMs(next++));
+        const input = { $case: "json" as const, value: JSON.stringify({ due: new Date(due).toISOString() }) };
+        const labels = { group, due: String(due) };
+        await unaryCall(
+          client,
+          client.startRun,
+          StartRunRequest.fromPartial({ namespace: "default", method, input, labels }),
+        );
+      }
+    };
+    await Promise.all(Array.from({ length: startsMax }, lane));
+  };
+  /** How late each run of the group ended, in milliseconds; waits until all have. */
+  const lateness = async (group: string, count: number): Promise<number[]> => {
+    for (;;) {
+      const rows = await sql<{ late: number }[]>`
+        select (extract(epoch from ended_at) * 1000 - (labels->>'due')::float8)::float8 as late
+        from runs where labels->>'group' = ${group} and ended_at is not null`;
+      if (rows.length === count) return rows.map(({ late }) => late);
+      await new Promise((resolve) => setTimeout(resolve, 1_000));
+    }
+  };
+  const report = (name: string, late: number[], more: object): void => {
+    const [p50, p99, max] = [0.5, 0.99, 1].map((share) => Math.round(quantile(late, share)));
+    console.log(JSON.stringify({ name, runs: late.length, late_ms: { p50, p99, max }, ...more }));
+  };
+
+  try {
+    const spec = parseChainDocument(chain).spec ?? ChainSpec.create();
+    await unaryCall(chains, chains.putChain, { namespace: "default", spec, requireLiveWorkers: false });
+    await engine.run({ count: 2_000, inFlight, first: 1 });
+    const busiest = await engine.run({ count: 4_000, inFlight, first: 10_000 });
+    const perSecond = Math.round((busiest.done / busiest.ms) * 500);
+    const before = rssMb(coordinator);
+    const startedAt = performance.now();
+    // Nobody may wake before all sleep; starts of a slow machine take a minute or two.
+    const wakeAtMs = Date.now() + 30_000 + runs * 2;
+    await start("spread", runs, (n) => wakeAtMs + (n / runs) * spreadMs);
+    const startsPerS = Math.round((1_000 * runs) / (performance.now() - startedAt));
+    const asleep = rssMb(coordinator);
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, wakeAtMs - Date.now())));
+    const seconds = spreadMs / 1_000;
+    const load = await engine.run({ count: perSecond * seconds, inFlight, first: 100_000, perSecond });
+    const late = await lateness("spread", runs);
+    const beside = { runs_per_s: Math.round((1_000 * load.done) / load.ms), wrong: load.wrong };
+    report("sleepers", late, { starts_per_s: startsPerS, rss_mb: { before, asleep }, beside_chain5: beside });
+
+    const sameMs = Date.now() + 30_000;
+    await start("same", atOnce, (n) => sameMs + (n / atOnce) * 1_000);
+    report("sleepers due in one second", await lateness("same", atOnce), {});
+  } finally {
+    chains.close();
+    client.close();
+    await sql.end();
+    await engine.stop();
+    await servers.stop();
+  }
+}
