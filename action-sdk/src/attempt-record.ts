@@ -41,8 +41,9 @@ export function traceOf(parent: TraceHeaders | undefined, facts: AttemptFacts): 
   if (parent?.["traceparent"] === undefined) return undefined;
   const attributes = {
     "taskmesh.method": facts.method,
-    "taskmesh.run_id": facts.runId,
-    "taskmesh.step_id": facts.stepId,
+    "taskmesh.run.id": facts.runId,
+    "taskmesh.step.id": facts.stepId,
+    "taskmesh.item": facts.item,
     "taskmesh.attempt": facts.attempt,
   };
   // Not what the headers say: a claim has made it another attempt since they were sent.

@@ -121,7 +121,8 @@ function addHooks(app: FastifyInstance, context: GatewayContext): void {
     request.clientGone = gone.signal;
     const span = startSpan(request);
     if (span !== undefined) spans.set(request, span);
-    request.traceHeaders = span?.headers ?? passedHeaders(request);
+    // Without spans of its own the gateway still hands the caller's trace on.
+    request.traceHeaders = span?.headers ?? tracing.extract(request.headers) ?? {};
     reply.headers({ ...securityHeaders, "taskmesh-request-id": request.id });
     if (context.config.tls !== undefined) reply.header("strict-transport-security", "max-age=31536000");
     checkAccess(request);
@@ -132,17 +133,16 @@ function addHooks(app: FastifyInstance, context: GatewayContext): void {
   app.addHook("onRequest", (request, reply, done) => {
     reply.raw.once("close", () => {
       const { statusCode } = reply.raw;
-      const template = request.declared?.value.binding.template.text;
-      if (template !== undefined) spans.get(request)?.setAttribute("http.route", template);
-      spans.get(request)?.setAttribute("http.response.status_code", statusCode);
-      spans.get(request)?.end(statusCode >= 500 ? `HTTP ${statusCode}` : undefined);
+      const span = spans.get(request);
+      const route = routeOf(request);
+      span?.setAttribute("http.route", route);
+      span?.setAttribute("http.response.status_code", statusCode);
+      span?.end(statusCode >= 500 ? `HTTP ${statusCode}` : undefined);
       const ms = Math.round(reply.elapsedTime);
-      const route = request.routeOptions.url ?? "unknown";
       metrics.requestSeconds.record(reply.elapsedTime / 1_000, request.method, route, String(statusCode));
-      context.log.debug(
-        { request_id: request.id, method: request.method, url: request.url, statusCode, ms },
-        "answered",
-      );
+      const traced = span && { trace_id: span.traceId };
+      const about = { request_id: request.id, method: request.method, url: withoutToken(request.url), statusCode, ms };
+      context.log.debug({ ...about, ...traced }, "answered");
     });
     done();
   });
@@ -150,26 +150,22 @@ function addHooks(app: FastifyInstance, context: GatewayContext): void {
 
 function startSpan(request: FastifyRequest): LiveSpan | undefined {
   if (!tracing.enabled) return undefined;
-  const route = request.routeOptions.url ?? "unknown";
   return tracing.startSpan({
-    name: `${request.method} ${route}`,
+    name: `${request.method} ${routeOf(request)}`,
     kind: "server",
     parent: tracing.extract(request.headers),
-    attributes: {
-      "http.request.method": request.method,
-      "http.route": route,
-      "url.path": request.url.split("?", 1)[0]!,
-    },
+    // Not the path: a callback's has its token, and a declared one what its contract may call sensitive.
+    attributes: { "http.request.method": request.method },
   });
 }
 
-/** Without spans of its own the gateway still hands the caller's trace on. */
-function passedHeaders({ headers }: FastifyRequest): Record<string, string> {
-  const { traceparent, tracestate } = headers;
-  if (typeof traceparent !== "string" || !/^[0-9a-f-]{55,128}$/.test(traceparent)) return {};
-  const hasState = typeof tracestate === "string" && /^[\x20-\x7e]{1,512}$/.test(tracestate);
-  return hasState ? { traceparent, tracestate } : { traceparent };
+/** The pattern that took the request. */
+function routeOf({ declared, routeOptions: { url } }: FastifyRequest): string {
+  return declared?.value.binding.template.text ?? (url === DECLARED_PATHS ? undefined : url) ?? "unknown";
 }
+
+/** Who has the token of a callback may answer it. */
+const withoutToken = (url: string): string => url.replace(/(\/callbacks\/)[^/?]+/, "$1[hidden]");
 
 /** Bodies reach the handlers as bytes: they are read strictly there, where it is known what they are to be. */
 function addBodies(app: FastifyInstance): void {

@@ -121,7 +121,7 @@ describe("tracing", () => {
       key: "lease-1",
       parent: run,
       links: [tracing.announce(run, "lease-0"), undefined],
-      attributes: { "taskmesh.run_id": "r1" },
+      attributes: { "taskmesh.run.id": "r1" },
       startMs: 1_700_000_000_000,
       endMs: 1_700_000_086_400,
     });
@@ -137,7 +137,7 @@ describe("tracing", () => {
       startTimeUnixNano: "1700000000000000000",
       endTimeUnixNano: "1700000086400000000",
       links: [{ spanId: expect.stringMatching(/^[0-9a-f]{16}$/) }],
-      attributes: [{ key: "taskmesh.run_id", value: { stringValue: "r1" } }],
+      attributes: [{ key: "taskmesh.run.id", value: { stringValue: "r1" } }],
     });
     expect(sink.resources[0]).toMatchObject({
       "service.name": "taskmesh-test",

@@ -266,6 +266,16 @@ export function attemptSpanKey(attempt: { runId: string; stepId: string; item: n
   return `${attempt.runId}/${attempt.stepId}/${attempt.item}/${attempt.attempt}`;
 }
 
+/** The key of a run's span, which is recorded when the run ends: those of its attempts are below it from the first on. */
+export function runSpanKey(runId: string): string {
+  return `${runId}/run`;
+}
+
+/** The id of the trace that headers belong to. */
+export function traceIdOf(headers: TraceHeaders | undefined): string | undefined {
+  return headers && traceParent.exec(headers["traceparent"] ?? "")?.[1];
+}
+
 /** An id that anyone who knows the key can make: 8 bytes, never all zero. */
 function spanIdOf(key: string): string {
   const id = createHash("sha256").update(key).digest("hex").slice(0, 16);

@@ -378,7 +378,7 @@ describe("an attempt", () => {
       const [span] = exporter.getFinishedSpans();
       expect(span?.name).toBe(`attempt ${method}`);
       expect(span?.spanContext().traceId).toBe("a".repeat(32));
-      expect(span?.attributes).toMatchObject({ "taskmesh.run_id": start.runId, "taskmesh.attempt": 1 });
+      expect(span?.attributes).toMatchObject({ "taskmesh.run.id": start.runId, "taskmesh.attempt": 1 });
       const { traceId, spanId } = span!.spanContext();
       expect(seen).toMatchObject([{ traceparent: `00-${traceId}-${spanId}-01` }, { active: spanId }]);
     } finally {

@@ -162,7 +162,9 @@ describe.each([
     const attempts = own
       .filter(({ name }) => name === "attempt call")
       .sort((a, b) => Number(attributeOf(a, "taskmesh.attempt")) - Number(attributeOf(b, "taskmesh.attempt")));
-    expect(attempts.map(({ parentSpanId }) => parentSpanId)).toEqual([start.spanId, start.spanId]);
+    const run = byName(`run ${method}`);
+    expect(run.parentSpanId).toBe(start.spanId);
+    expect(attempts.map(({ parentSpanId }) => parentSpanId)).toEqual([run.spanId, run.spanId]);
     expect(attempts[1]?.links?.map(({ spanId }) => spanId)).toEqual([attempts[0]?.spanId]);
 
     const handlers = own.filter(({ name }) => name === `attempt ${method}`);

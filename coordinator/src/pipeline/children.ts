@@ -70,7 +70,7 @@ export function createChildren(deps: ChildrenDeps): Children {
         await act();
         return done();
       } catch (error) {
-        if (tries % 5 === 0) log.warn({ err: error, runId }, `${what} failed; trying again`);
+        if (tries % 5 === 0) log.warn({ err: error, run_id: runId }, `${what} failed; trying again`);
         await pause(Math.min(pauseMsMax, 100 * 2 ** tries));
       }
     }

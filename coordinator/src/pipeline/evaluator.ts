@@ -17,6 +17,7 @@ import { inlineInputBytesMax } from "../engine/step-input.js";
 import { aboutRun, errorOf } from "../engine/turn.js";
 import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
+import { runFields } from "./run-fields.js";
 
 export interface EvaluatorDeps {
   store: RunStore;
@@ -175,7 +176,7 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
           return report(run.id, stepId, failed({ reason: "EXPRESSION_FAILED", message: error.message }));
         if (error instanceof Missing)
           return report(run.id, stepId, failed({ reason: "PAYLOAD_UNREADABLE", message: error.message }));
-        deps.log.warn({ err: error, runId: run.id, stepId }, "an evaluation failed; trying again");
+        deps.log.warn({ err: error, ...runFields(run), step_id: stepId }, "an evaluation failed; trying again");
         await sleep(200 * 2 ** Math.min(tries, 5));
       }
     }

@@ -8,6 +8,7 @@ import type { Advance, Context, Effect, ItemChange, RunRecord } from "../engine/
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import type { RunWrite } from "../store/commit.js";
+import { runFields } from "./run-fields.js";
 import { messageRefused } from "./send-answer.js";
 import type { Windows } from "./windows.js";
 import type { EventWork, Settled, StartWork, Work } from "./work.js";
@@ -61,7 +62,8 @@ export function foldBatch(batch: readonly Work[], context: FoldContext): Folded 
       else foldEvent(item, folded, context, taken);
     } catch (error) {
       for (const lease of taken) context.windows.free(lease);
-      context.log.error({ err: error, runId: item.runId }, "the engine can't apply an event");
+      const run = context.runs.get(item.runId)?.run ?? { id: item.runId };
+      context.log.error({ err: error, ...runFields(run) }, "the engine can't apply an event");
       item.fail(internal(error));
     }
   }

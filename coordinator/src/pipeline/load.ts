@@ -6,6 +6,7 @@ import type { RunStore } from "../store/run-store.js";
 import { isRunId } from "./completions.js";
 import type { Plans } from "./ports.js";
 import type { RunCache } from "./run-cache.js";
+import { runFields } from "./run-fields.js";
 import type { Work } from "./work.js";
 
 export interface Loaded {
@@ -53,7 +54,7 @@ export async function loadBatch(deps: LoadDeps, batch: readonly Work[]): Promise
       runs.set(id, { run, plan });
       cache.put(id, run, plan);
     } catch (error) {
-      deps.log.error({ err: error, runId: id }, "the plan of a run can't be read");
+      deps.log.error({ err: error, ...runFields(run) }, "the plan of a run can't be read");
       unreadable.set(id, error);
     }
   }

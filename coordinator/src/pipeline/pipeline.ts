@@ -24,6 +24,7 @@ import { isOutside, type OutsideEffect, placeOf } from "./outside.js";
 import type { Plans } from "./ports.js";
 import { asDataError, asUnavailable, asUnstorable, isUnavailable } from "./refusals.js";
 import { RunCache } from "./run-cache.js";
+import { runFields } from "./run-fields.js";
 import type { Windows } from "./windows.js";
 import { queueWorkMax, type Settled, type Work, WorkQueue, workTriesMax } from "./work.js";
 
@@ -203,7 +204,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
       await commitDrafts(drafts.slice(0, half));
       return commitDrafts(drafts.slice(half));
     }
-    deps.log.error({ err: error, runId: drafts[0]?.write.run.id }, "the database refuses a value");
+    deps.log.error({ err: error, ...(drafts[0] && runFields(drafts[0].write.run)) }, "the database refuses a value");
     for (const draft of drafts) refuse(draft, error);
   };
 

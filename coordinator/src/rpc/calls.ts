@@ -43,6 +43,8 @@ export interface CallContext {
   readonly signal: AbortSignal;
   /** Sends initial metadata ahead of the answer; at most once. */
   sendMetadata(name: string, value: string): void;
+  /** Says in the call's span which run it is about. */
+  aboutRun(runId: string): void;
   /** Trace headers for what the call sets in motion: those of its span, or the caller's where tracing is off. */
   readonly trace: TraceHeaders | undefined;
 }
@@ -170,6 +172,7 @@ function open(call: AnyCall): OpenCall {
       initial.set(name, value);
       if (!call.cancelled) call.sendMetadata(initial);
     },
+    aboutRun: (runId) => span?.setAttribute("taskmesh.run.id", runId),
     get trace() {
       handed ??= span?.headers ?? tracing.extract(call.metadata);
       return handed;

@@ -118,7 +118,7 @@ export async function startRun(deps: RunServiceDeps, request: StartRunRequest, c
   if (!contract) throw new Error(`contract ${plan.contract} of ${plan.method} is not stored`);
   const input = await readGiven(deps.db, namespace.id, { contract, side: "input" }, request.input);
   const message = request.signal && (await readSignal(deps, namespace.id, plan, request.signal));
-  return deps.intake.startRun({
+  const started = await deps.intake.startRun({
     namespaceId: namespace.id,
     namespace: namespace.name,
     plan,
@@ -131,6 +131,8 @@ export async function startRun(deps: RunServiceDeps, request: StartRunRequest, c
     ...(context.trace ? { trace: context.trace } : {}),
     ...(message ? { message } : {}),
   });
+  context.aboutRun(started.runId);
+  return started;
 }
 
 /** Checks all but the input; answers the time-out. */
