@@ -266,7 +266,7 @@ describe("every role", () => {
         Object.values(settings).flatMap(({ variable }) => [variable, `${variable}_FILE`]),
       ),
     );
-    const own = new Set(["REGION", "BANK_KEY", "NODE_OPTIONS"]);
+    const own = new Set(["REGION", "BANK_KEY", "NODE_OPTIONS", "NODE_EXTRA_CA_CERTS"]);
     for (const { name, container } of [...roles(), ...jobs()]) {
       for (const { name: variable, value } of container.env ?? []) {
         expect(known.has(variable) || own.has(variable), `${name}: ${variable}`).toBe(true);
@@ -386,6 +386,14 @@ describe("single settings", () => {
       return labels.metadata.labels?.[jobLabel] ?? "none";
     });
     expect(jobs.sort()).toEqual(["taskmesh-coordinator", "taskmesh-gateway", "taskmesh-worker"]);
+  });
+
+  it("an authority of one's own is trusted by every process that connects to something", () => {
+    const trusting = [...roles(), ...jobs()].filter(({ container }) =>
+      container.env?.some(({ name }) => name === "NODE_EXTRA_CA_CERTS"),
+    );
+    const names = trusting.map(({ name }) => name.replace(/^.*mesh-1-taskmesh-/, "")).sort();
+    expect(names).toEqual(["coordinator", "gateway", "migrate", "worker-builtin"]);
   });
 
   it("workers scale by a figure that coordinators export", async () => {

@@ -84,6 +84,7 @@ imagePullSecrets:
 - { name: TASKMESH_LOG_LEVEL, value: {{ .Values.logLevel }} }
 - { name: TASKMESH_HEALTH_ADDRESS, value: "0.0.0.0:7470" }
 - { name: TASKMESH_TOKEN_FILE, value: /run/taskmesh/secrets/token }
+{{- include "taskmesh.trustedCaEnv" . }}
 {{- with .Values.tracing.endpoint }}
 - { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }} }
 - { name: OTEL_TRACES_SAMPLER, value: {{ $.Values.tracing.sampler }} }
@@ -161,4 +162,29 @@ spec:
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels: {{ include "taskmesh.selector" . | nindent 6 }}
+{{- end }}
+
+{{/* A certificate authority of yours, for every connection that a process makes. */}}
+{{- define "taskmesh.trustedCaEnv" -}}
+{{- if .Values.trustedCa.existingSecret }}
+- { name: NODE_EXTRA_CA_CERTS, value: /run/taskmesh/trusted/ca.crt }
+{{- end }}
+{{- end }}
+
+{{- define "taskmesh.trustedCaMount" -}}
+{{- if .Values.trustedCa.existingSecret }}
+- { name: trusted, mountPath: /run/taskmesh/trusted, readOnly: true }
+{{- end }}
+{{- end }}
+
+{{- define "taskmesh.trustedCaVolume" -}}
+{{- with .Values.trustedCa }}
+{{- if .existingSecret }}
+- name: trusted
+  secret:
+    secretName: {{ .existingSecret }}
+    items: [{ key: {{ .key }}, path: ca.crt }]
+    defaultMode: 0440
+{{- end }}
+{{- end }}
 {{- end }}
