@@ -6,6 +6,7 @@
  * L1. Nothing is handed to the client while it is down: it would keep it without bound, or drop it on the next dial.
  * L2. A silent peer is noticed within about 3 s by pings; then the client dials again, with jitter.
  * L3. No listener's exception reaches the client's read loop: it would end it, and the connection would look alive for ever.
+ * L4. A server that is connected and has lost its cluster is left for another when its users say that nothing comes of it (`move`).
  */
 import {
   type Authenticator,
@@ -27,6 +28,8 @@ const pingsOutMax = 2;
 const dialTimeoutMs = 2_000;
 const reconnectWaitMs = 200;
 const reconnectJitterMs = 400;
+/** A server that is cut off from its cluster answers pings and nothing else: users of the link leave it, but not more often than this. */
+const moveEveryMs = 5_000;
 /** Period of the one timer that everything on the link shares. */
 export const tickMs = 250;
 
@@ -77,12 +80,15 @@ export class NatsLink {
   readonly #inboxPrefix: string;
   readonly #listeners = new Set<LinkListener>();
   readonly #timer: NodeJS.Timeout;
+  readonly #servers: number;
   #up = true;
+  #movedAtMs = 0;
   #closing: Promise<void> | undefined;
 
-  private constructor(nc: NatsConnection, inboxPrefix: string) {
+  private constructor(nc: NatsConnection, { inboxPrefix, servers }: NatsLinkOptions) {
     this.#nc = nc;
-    this.#inboxPrefix = inboxPrefix;
+    this.#inboxPrefix = inboxPrefix ?? "_INBOX";
+    this.#servers = servers.length;
     linksUp.add();
     this.#timer = setInterval(() => {
       const now = performance.now();
@@ -95,7 +101,7 @@ export class NatsLink {
   static async open(options: NatsLinkOptions, signal?: AbortSignal): Promise<NatsLink> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return new NatsLink(await dial(options), options.inboxPrefix ?? "_INBOX");
+        return new NatsLink(await dial(options), options);
       } catch (error) {
         options.onWaiting?.(error);
         if (!signal?.aborted) await sleep(fullJitter(attempt, { initialMs: 200, capMs: 2_000 }), signal);
@@ -161,6 +167,14 @@ export class NatsLink {
   async request(subject: string, timeoutMs: number): Promise<unknown> {
     const answer = await this.#nc.request(subject, new Uint8Array(0), { timeout: timeoutMs });
     return answer.json();
+  }
+
+  /** Leaves this server for another, since JetStream can't be used here. Nothing happens where there is no other, or right after a move. */
+  move(): void {
+    const nowMs = performance.now();
+    if (this.#servers < 2 || !this.#up || this.#closing || nowMs - this.#movedAtMs < moveEveryMs) return;
+    this.#movedAtMs = nowMs;
+    void this.#nc.reconnect().catch(() => {});
   }
 
   /** Resolves when the server has seen everything that was sent before; false if it is not so within `timeoutMs`. */

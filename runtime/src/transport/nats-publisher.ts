@@ -24,6 +24,8 @@ const resendMs = 2_000;
 const retryMs = 300;
 /** A message that is sent this shortly before its window ends could arrive after it. */
 const lastSendingMs = 1_000;
+/** Messages wait and none was stored for this long: this server may have lost its cluster, and another one not. */
+const unstoredMs = 3_000;
 /** Messages on their way; more are refused, so that a dead broker can't fill the memory. */
 const openMax = 50_000;
 const openBytesMax = 256 * 1024 * 1024;
@@ -71,6 +73,7 @@ export class AckedPublisher {
   #next = 0;
   #bytes = 0;
   #sequence = 0;
+  #storedAtMs = 0;
   /** Messages sent more than once. */
   resent = 0;
 
@@ -167,6 +170,8 @@ export class AckedPublisher {
   }
 
   #onTick(now: number): void {
+    const [oldest] = this.#entries.values();
+    if (oldest && now - Math.max(oldest.createdAtMs, this.#storedAtMs) > unstoredMs) this.#link.move();
     for (const [key, entry] of this.#entries) {
       if (now - entry.createdAtMs >= this.#windowMs) {
         if (entry.late) this.#end(key, { kind: "unknown", message: entry.why });
@@ -190,6 +195,7 @@ export class AckedPublisher {
     const { data } = message;
     // A PubAck begins with {"stream": ; a refusal with {"error": ; an empty answer says that no stream listens.
     if (data[2] === 0x73) {
+      this.#storedAtMs = performance.now();
       this.#watchSequence(data);
       this.#end(key, { kind: "stored" });
       return;

@@ -21,6 +21,8 @@ import { parseDelivery } from "./nats-names.js";
 
 /** A request expires after this long and is made anew: a request that the server forgot (it met a consumer's deletion) costs little more. */
 const expiresMs = 3_000;
+/** Questions for a consumer without an answer, until another server is asked. */
+const unansweredMax = 2;
 /** Silence, counted in ticks so that a pause of this process is not taken for one of the server's. */
 const silentTicksMax = (expiresMs + 1_500) / tickMs;
 const checkTimeoutMs = 2_000;
@@ -173,6 +175,8 @@ export class ConsumerPull {
   #onInfo(inbox: string, info: ConsumerInfo | undefined): void {
     if (this.#inbox !== inbox || this.#state !== "checking") return;
     if (!info?.created) {
+      // Not at the first time: the consumer's leader may be about to change.
+      if (info === undefined && this.#attempt >= unansweredMax) this.#link.move();
       // No answer at all happens while the server starts; only a clear "no" says that somebody must make the consumer.
       if (info === undefined || info.error?.code === 404) this.#options.onMissing?.();
       this.#retryLater();
