@@ -16,7 +16,7 @@ import { toPayload } from "../pipeline/effects.js";
 import type { Db } from "../store/db.js";
 import { type ItemEvent, readItemEvents } from "../store/item-reads.js";
 import type { StoredRun } from "../store/runs.js";
-import { toTimestamp } from "./run-view.js";
+import { toTimestamp, writtenAs } from "./run-view.js";
 
 const pageSizeDefault = 100;
 const pageSizeMax = 1_000;
@@ -45,7 +45,7 @@ export async function listItems(
   const open = run.items?.get(index) ?? ItemMap.none;
   const to = Math.min(from + size, each.next);
   const events = await readItemEvents(db, { runId: run.id, step: index, from, to, payloads: !request.omitPayloads });
-  const items = itemsOf(from, to, events);
+  const items = itemsOf(from, to, events, plan.steps[index]!.contract);
   for (const item of items) {
     const state = open.get(item.item);
     if (state) describeOpen(item, state, !request.omitPayloads);
@@ -70,7 +70,7 @@ function invalid(field: string, description: string) {
   return statusError({ reason: "ARGUMENT_INVALID", message: `${field}: ${description}`, fieldViolations });
 }
 
-function itemsOf(from: number, to: number, events: readonly ItemEvent[]): Item[] {
+function itemsOf(from: number, to: number, events: readonly ItemEvent[], contract: string): Item[] {
   const items: Item[] = [];
   for (let item = from; item < to; item++) {
     items.push({
@@ -88,11 +88,11 @@ function itemsOf(from: number, to: number, events: readonly ItemEvent[]): Item[]
       retryAt: undefined,
     });
   }
-  for (const event of events) applyEvent(items[event.item - from]!, event);
+  for (const event of events) applyEvent(items[event.item - from]!, event, contract);
   return items;
 }
 
-function applyEvent(item: Item, { kind, atMs, attempt, body, payload }: ItemEvent): void {
+function applyEvent(item: Item, { kind, atMs, attempt, body, payload }: ItemEvent, contract: string): void {
   item.attempt = Math.max(item.attempt, attempt);
   item.failure = body.failure ?? item.failure;
   if (body.executionMs) item.executionMs = body.executionMs;
@@ -102,7 +102,7 @@ function applyEvent(item: Item, { kind, atMs, attempt, body, payload }: ItemEven
   item.status = succeeded ? StepStatus.STEP_STATUS_SUCCEEDED : StepStatus.STEP_STATUS_FAILED;
   item.endedAt = toTimestamp(atMs);
   item.key = body.note;
-  item.output = payload && toPayload(payload);
+  item.output = payload && toPayload(writtenAs(contract, payload));
   if (succeeded) item.failure = undefined;
 }
 

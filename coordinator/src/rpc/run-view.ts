@@ -122,7 +122,7 @@ function describeStep(
     attempt: step.attempt,
     lostAttempts: step.lost,
     input: input && toPayload(input),
-    output: payloads && output && !step.each ? toPayload(output) : undefined,
+    output: payloads && output && !step.each ? toPayload(writtenAs(stepPlan.contract, output)) : undefined,
     items: step.each && itemCounts(step.each, run.items?.get(stepPlan.index)?.size ?? 0),
     failure: history.failure,
     startedAt: toTimestamp(history.startedAtMs),
@@ -136,6 +136,13 @@ function describeStep(
     childRunId: [...history.attempts.values()].at(-1)?.childRunId ?? "",
   };
 }
+
+/**
+ * A stored value with the revision that it is to be read with. Outputs are stored without one: they were checked against the revision that their
+ * step is pinned to, which the pinned plan names, and a name in each row would be as long as most outputs.
+ */
+export const writtenAs = (contract: string, value: Value): Value =>
+  value.contract === "" ? { ...value, contract } : value;
 
 /** Inputs are not stored: they are what the expressions make of stored values, then as now. */
 function inputOf(run: RunState, plan: ChainPlan, stepPlan: StepPlan, step: StepState): Value | undefined {
@@ -258,7 +265,7 @@ export function toRunEvent(event: StoredEvent, plan: ChainPlan): RunEvent {
     stepId: plan.steps[event.step]?.id ?? "",
     item: event.item,
     attempt: event.attempt,
-    payload: event.payload && toPayload(event.payload),
+    payload: event.payload && toPayload(writtenAs(plan.steps[event.step]?.contract ?? "", event.payload)),
     failure: body.failure,
     sessionId: body.session,
     runStatus: body.runStatus,
