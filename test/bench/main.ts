@@ -1,6 +1,7 @@
-/** npm run bench -- chain5 | pages | fanout | memory | depth | sleepers | all  [--rounds N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] */
+/** npm run bench -- chain5 | pages | fanout | contracts | memory | depth | sleepers | all  [--rounds N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] */
 import { parseArgs } from "node:util";
 import { benchChain5 } from "./chain5.js";
+import { benchContracts } from "./contracts.js";
 import { benchDepth } from "./depth.js";
 import { benchFanOut } from "./fanout.js";
 import { benchMemory } from "./memory.js";
@@ -32,6 +33,7 @@ const known = {
   fanout: () => benchFanOut({ rounds: options.rounds }),
   depth: () => benchDepth({ rounds: options.rounds }),
   sleepers: () => benchSleepers({ runs: Number(values.sleepers), inFlight: options.inFlight }),
+  contracts: () => benchContracts({ rounds: options.rounds }),
   memory: () => benchMemory({ runs: Number(values["memory-runs"]), inFlight: options.inFlight }),
 };
 const chosen = what === "all" ? Object.keys(known) : [what];

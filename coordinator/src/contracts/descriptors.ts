@@ -75,13 +75,7 @@ export function parseDescriptorSet(bytes: Uint8Array): DescriptorFiles {
  * belongs to a reserved package (SERVICE_RESERVED).
  */
 export function contractsOf(set: DescriptorFiles, methods?: Iterable<string>, options: ParseOptions = {}): Contract[] {
-  const registries = new Map<DescFile, FileRegistry>();
-  const found = new Map<string, { rpc: DescMethod; file: DescFile }>();
-  for (const file of set.files.values()) {
-    for (const service of file.services) {
-      for (const rpc of service.methods) found.set(`${service.typeName}/${rpc.name}`, { rpc, file });
-    }
-  }
+  const found = rpcsOf(set);
   const wanted = methods ?? [...found].filter(([, { file }]) => set.own.has(file.proto.name)).map(([name]) => name);
   return [...wanted].map((method) => {
     const entry = found.get(method);
@@ -100,12 +94,26 @@ export function contractsOf(set: DescriptorFiles, methods?: Iterable<string>, op
           "remove the word `stream`, and put large contents into a bytes field (up to 64 MiB)",
       );
     }
-    return unlessDamaged(method, () => {
-      const registry = registries.get(entry.file) ?? registryOf(entry.file);
-      registries.set(entry.file, registry);
-      return contractOf(entry.rpc, registry);
-    });
+    return unlessDamaged(method, () => contractOf(entry.rpc, registryOf(entry.file)));
   });
+}
+
+type Rpcs = ReadonlyMap<string, { rpc: DescMethod; file: DescFile }>;
+
+/** The rpcs of sets by full name: contracts of one set are asked for one by one, a thousand times where there are a thousand. */
+const rpcsBySet = new WeakMap<DescriptorFiles, Rpcs>();
+
+function rpcsOf(set: DescriptorFiles): Rpcs {
+  const known = rpcsBySet.get(set);
+  if (known !== undefined) return known;
+  const found = new Map<string, { rpc: DescMethod; file: DescFile }>();
+  for (const file of set.files.values()) {
+    for (const service of file.services) {
+      for (const rpc of service.methods) found.set(`${service.typeName}/${rpc.name}`, { rpc, file });
+    }
+  }
+  rpcsBySet.set(set, found);
+  return found;
 }
 
 /** Options are decoded when they are first asked for: damage in their bytes shows here, and is the sender's. */
@@ -150,13 +158,19 @@ export function contractOf(rpc: DescMethod, registry: FileRegistry): Contract {
   };
 }
 
-/** A registry of the file and everything that it imports. */
+const registries = new WeakMap<DescFile, FileRegistry>();
+
+/** The registry of the file and everything that it imports; one for all contracts of the file. */
 export function registryOf(file: DescFile): FileRegistry {
+  const known = registries.get(file);
+  if (known !== undefined) return known;
   const files = dependenciesFirst(file);
   const byName = new Map(files.map((f) => [f.proto.name, f]));
   // A registry is made of a file and what it imports: an empty file that imports exactly these gives one of the very same objects.
   const root = create(wkt.FileDescriptorProtoSchema, { name: "", syntax: "proto3", dependency: [...byName.keys()] });
-  return createFileRegistry(root, (name) => byName.get(name));
+  const registry = createFileRegistry(root, (name) => byName.get(name));
+  registries.set(file, registry);
+  return registry;
 }
 
 /** The file and its imports, dependencies first. */

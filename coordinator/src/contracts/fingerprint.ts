@@ -127,13 +127,20 @@ function normalised(type: DescMessage, values: { data: Uint8Array }[]): Uint8Arr
  */
 function ruleForms(types: readonly (DescMessage | DescEnum)[], registry: Registry): Json {
   if (types.every((type) => type.kind === "enum")) return [];
+  const known = formsByRegistry.get(registry);
+  if (known !== undefined) return known;
   const forms: [string, number, Json][] = [];
   for (const type of registry) {
     if (type.kind !== "extension" || !type.extendee.typeName.startsWith("buf.validate.")) continue;
     forms.push([type.extendee.typeName, type.number, optionsForm(type.proto.options, registry)]);
   }
-  return forms.sort((a, b) => (a[0] === b[0] ? a[1] - b[1] : a[0] < b[0] ? -1 : 1));
+  forms.sort((a, b) => (a[0] === b[0] ? a[1] - b[1] : a[0] < b[0] ? -1 : 1));
+  formsByRegistry.set(registry, forms);
+  return forms;
 }
+
+/** Contracts of one file share their registry, and it has every type of the file. */
+const formsByRegistry = new WeakMap<Registry, Json>();
 
 /** Whether any option of the message type, or of a type that it contains, is a rule of buf.validate. */
 export function hasRules(desc: DescMessage): boolean {

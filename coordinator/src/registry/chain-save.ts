@@ -13,6 +13,7 @@ import { ChainInvalid, ChainProblem, ChainSpec, type Expression, type StepSpec }
 import { nearestName, type StatusError, statusDetail, statusError } from "@taskmesh/runtime";
 import { type CompiledChain, compileChain } from "../contracts/compile-chain.js";
 import { calledBy } from "../contracts/compile-compensate.js";
+import { problemOf } from "../contracts/compile-message.js";
 import { isDeclaredBy } from "../contracts/compile-wait.js";
 import type { Contract } from "../contracts/contract.js";
 import { type ChainRow, insertChainVersion, readChain } from "../store/chains.js";
@@ -20,7 +21,7 @@ import type { Db } from "../store/db.js";
 import { bumpEpoch, claimMethods, insertContracts, readCallable, readCallables } from "../store/registry.js";
 import type { LiveCatalogue } from "./catalogue.js";
 import type { ContractCache } from "./contract-cache.js";
-import { preferredRevision } from "./plans.js";
+import { preferredRevision, preferredRevisions } from "./plans.js";
 import { newContract } from "./registration.js";
 
 /** Tries of a save that meets other saves of the same chain. */
@@ -66,7 +67,7 @@ export function createChainSave(options: ChainSaveOptions): ChainSave {
       const problems = taken
         ? [
             ...draft.compiled.problems,
-            problem({ reason: "METHOD_TAKEN", path: "contract.name", message: takenMessage(name) }),
+            problemOf({ reason: "METHOD_TAKEN", path: "contract.name", message: takenMessage(name) }),
           ]
         : draft.compiled.problems;
       return { problems, warnings: draft.warnings };
@@ -139,11 +140,17 @@ async function loadCallees(
 ): Promise<Map<string, Contract>> {
   const wanted = [...new Set(calledBy(spec))].filter((call) => methods.has(call));
   const callees = new Map<string, Contract>();
+  const actions = wanted.filter((method) => methods.get(method) !== "chain");
+  const preferred = await preferredRevisions(db, catalogue, namespaceId, actions);
+  await contracts.warm(
+    namespaceId,
+    [...preferred.values()].map((row) => row.fingerprint),
+  );
   for (const method of wanted) {
     const fingerprint =
       methods.get(method) === "chain"
         ? (await readChain(db, namespaceId, method, 0))?.contract
-        : (await preferredRevision(db, catalogue, namespaceId, method))?.fingerprint;
+        : preferred.get(method)?.fingerprint;
     const contract = fingerprint && (await contracts.byFingerprint(namespaceId, fingerprint));
     if (contract) callees.set(method, contract);
   }
@@ -250,23 +257,25 @@ function unservedSteps(
   methods: ReadonlyMap<string, string>,
   slots: ReadonlyMap<string, number>,
 ): ChainProblem[] {
-  const unserved = (call: string, stepId: string, path: string, field: string): ChainProblem[] => {
+  const served = new Set([...slots.keys()].map((callee) => callee.slice(0, callee.lastIndexOf("@"))));
+  const found: ChainProblem[] = [];
+  const look = (call: string, stepId: string, path: string, field: string): void => {
     const fingerprint = compiled.pins[call];
-    if (fingerprint === undefined || methods.get(call) !== "action" || slots.has(`${call}@${fingerprint}`)) return [];
+    if (fingerprint === undefined || methods.get(call) !== "action" || slots.has(`${call}@${fingerprint}`)) return;
     const message = `no live worker serves ${call}; the step waits until one does`;
-    const served = [...slots.keys()].map((callee) => callee.slice(0, callee.lastIndexOf("@")));
-    const suggestion = nearestName(call, new Set(served)) ?? "";
-    return [problem({ reason: "NO_LIVE_WORKER", path, stepId, field, message, suggestion })];
+    // Distances between names add up where a long chain has no workers at all.
+    const suggestion = found.length < suggestedMax ? (nearestName(call, served) ?? "") : "";
+    found.push(problemOf({ reason: "NO_LIVE_WORKER", path, stepId, field, message, suggestion }));
   };
-  return spec.steps.flatMap(({ id, call, compensate }, index) => [
-    ...unserved(call, id, `steps[${index}].call`, "call"),
-    ...(compensate ? unserved(compensate.call, id, `steps[${index}].compensate.call`, "compensate") : []),
-  ]);
+  for (const [index, { id, call, compensate }] of spec.steps.entries()) {
+    look(call, id, `steps[${index}].call`, "call");
+    if (compensate) look(compensate.call, id, `steps[${index}].compensate.call`, "compensate");
+  }
+  return found;
 }
 
-function problem(about: Pick<ChainProblem, "reason" | "path" | "message"> & Partial<ChainProblem>): ChainProblem {
-  return { stepId: "", field: "", expression: "", start: 0, end: 0, expected: "", found: "", suggestion: "", ...about };
-}
+/** Steps without workers for which a name is suggested. */
+const suggestedMax = 20;
 
 const takenMessage = (name: string): string => `${name} is an action; a chain can't have the same name`;
 

@@ -67,22 +67,28 @@ export async function impactsOf(
   const versions = live.filter((row) => row.version > 0).map((row) => `${row.method}@${row.version}`);
   const methods = changes.map(({ newer }) => newer.method);
   const pins = await readPins(options.db, namespaceId, methods, versions, pinsMax);
+  const chains = chainReader(options, namespaceId);
   const impacts: Impact[] = [];
   for (const change of changes) {
     const own = pins.filter((pin) => pin.method === change.newer.method);
-    impacts.push(await impactOf(options, namespaceId, change, own, live));
+    impacts.push(await impactOf({ options, namespaceId, chains, live }, change, own));
   }
   return impacts;
 }
 
+/** What one report looks at. */
+interface Report {
+  options: ImpactOptions;
+  namespaceId: number;
+  chains: ChainReader;
+  live: readonly LiveRunsRow[];
+}
+
 async function impactOf(
-  options: ImpactOptions,
-  namespaceId: number,
+  { options: { contracts }, namespaceId, chains, live }: Report,
   change: ChangedContract,
   pins: readonly PinRow[],
-  live: readonly LiveRunsRow[],
 ): Promise<Impact> {
-  const { contracts } = options;
   const { newer, removed } = change;
   const serves = async (fingerprint: string): Promise<boolean> => {
     const pinned = await contracts.byFingerprint(namespaceId, fingerprint);
@@ -91,7 +97,7 @@ async function impactOf(
   const impact: Impact = { chains: [], liveRuns: 0, runIds: [], inUse: removed.map((field) => ({ field, uses: [] })) };
   for (const pin of pins) {
     const runs = live.find((row) => row.method === pin.chain && row.version === pin.version);
-    const { steps, uses } = await usesOfMethod(options, namespaceId, pin);
+    const { steps, uses } = usesOfMethod(await chains(pin), pin);
     const touched = uses.filter((use) => touches(use, change));
     for (const { field, uses: found } of impact.inUse) found.push(...uses.filter((use) => stillUses(use, field)));
     const unserved = !(await serves(pin.fingerprint));
@@ -113,24 +119,60 @@ async function impactOf(
 
 const runIdsMax = 10;
 
-/** Uses of a chain version that are about one method: what its steps set in the input, and what is read from their outputs. */
-async function usesOfMethod(
-  { db, lineage }: ImpactOptions,
-  namespaceId: number,
-  pin: PinRow,
-): Promise<{ steps: string[]; uses: ChainUse[] }> {
-  const { chain, version } = pin;
-  const row = await readChain(db, namespaceId, chain, version);
-  if (row === undefined) return { steps: [], uses: [] };
-  const steps = ChainSpec.decode(row.spec).steps.filter((step) => step.call === pin.method);
-  const ids = new Set(steps.map((step) => step.id));
-  const own = (use: Use): boolean => {
-    if (use.kind === "write") return ids.has(use.stepId);
-    // What comes out of a comprehension or an item has no one source: its type alone decides.
-    return use.source === "" || ids.has(use.source.slice("steps.".length));
+/** A chain version with its steps by callee and its uses by the step that they are about; "": about no one step. */
+interface ReadChain {
+  steps: ReadonlyMap<string, string[]>;
+  uses: ReadonlyMap<string, Use[]>;
+}
+
+type ChainReader = (pin: PinRow) => Promise<ReadChain>;
+
+/** Reads each chain version once, however many of its callees changed. */
+function chainReader({ db, lineage }: ImpactOptions, namespaceId: number): ChainReader {
+  const known = new Map<string, Promise<ReadChain>>();
+  const read = async ({ chain, version }: PinRow): Promise<ReadChain> => {
+    const row = await readChain(db, namespaceId, chain, version);
+    if (row === undefined) return { steps: new Map(), uses: new Map() };
+    const { steps } = ChainSpec.decode(row.spec);
+    const calls = steps.flatMap(({ id, call, compensate }) => [
+      { id, call },
+      ...(compensate ? [{ id, call: compensate.call }] : []),
+    ]);
+    const uses = await lineage.usesOf(namespaceId, row);
+    return {
+      steps: new Map([...grouped(calls, ({ call }) => call)].map(([call, list]) => [call, list.map(({ id }) => id)])),
+      // What is set belongs to the step that is called with it, what is read to the step that it comes from.
+      uses: grouped(uses, (use) => (use.kind === "write" ? use.stepId : use.source.slice("steps.".length))),
+    };
   };
-  const uses = (await lineage.usesOf(namespaceId, row)).filter(own);
-  return { steps: [...ids], uses: uses.map((use) => ({ ...use, chain, version })) };
+  return (pin) => {
+    const key = `${pin.chain}@${pin.version}`;
+    const reading = known.get(key) ?? read(pin);
+    known.set(key, reading);
+    return reading;
+  };
+}
+
+function grouped<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {
+  const groups = new Map<string, T[]>();
+  for (const item of items) {
+    const group = groups.get(keyOf(item));
+    if (group) group.push(item);
+    else groups.set(keyOf(item), [item]);
+  }
+  return groups;
+}
+
+/** Uses that are about one method: what its steps set in the input, and what is read from their outputs. */
+function usesOfMethod(
+  { steps, uses }: ReadChain,
+  { chain, version, method }: PinRow,
+): { steps: string[]; uses: ChainUse[] } {
+  const ids = steps.get(method) ?? [];
+  // What comes out of a comprehension or an item has no one source: its type alone decides.
+  const loose = (uses.get("") ?? []).filter((use) => use.kind !== "write" && use.source === "");
+  const own = [...ids.flatMap((id) => uses.get(id) ?? []), ...loose];
+  return { steps: ids, uses: own.map((use) => ({ ...use, chain, version })) };
 }
 
 const touches = (use: Use, { violations, removed }: ChangedContract): boolean =>

@@ -31,6 +31,12 @@ export function createOtherRevisions(db: Db, contracts: ContractCache): OtherRev
   return async (namespaceId, served) => {
     const own = new Map(served.map((entry): [string, string] => splitEntry(entry)));
     const rows = await readFingerprints(db, namespaceId, [...own.keys()], revisionsMax);
+    const unknown = rows.filter(({ method, fingerprint }) => {
+      const worker = own.get(method);
+      return worker !== fingerprint && answers.get(`${namespaceId}/${worker}/${fingerprint}`) === undefined;
+    });
+    const workers = unknown.map(({ method }) => own.get(method)).filter((worker) => worker !== undefined);
+    await contracts.warm(namespaceId, [...unknown.map((row) => row.fingerprint), ...workers]);
     const found: string[] = [];
     for (const { method, fingerprint } of rows) {
       const worker = own.get(method);

@@ -2,9 +2,8 @@
 import { statusError } from "@taskmesh/runtime";
 import type { ChainEnvironment } from "../contracts/compile-chain.js";
 import type { Contract } from "../contracts/contract.js";
-import type { ChainRow } from "../store/chains.js";
+import { type ChainRow, chainsAmong } from "../store/chains.js";
 import type { Db } from "../store/db.js";
-import { readCallable } from "../store/registry.js";
 import type { ContractCache } from "./contract-cache.js";
 
 /** The environment of a version. Rejects with CONTRACT_NOT_FOUND if something else than the mesh changed the database. */
@@ -16,6 +15,7 @@ export async function pinnedEnvironment(
   const own = await contracts.byFingerprint(namespaceId, row.contract);
   if (!own) throw notStored(`contract ${row.contract}`);
   const callees = await loadPins(contracts, namespaceId, row.pins);
+  // What implements a method never changes its kind.
   const chains = await chainsAmong(db, namespaceId, Object.keys(row.pins));
   return {
     contractFor: (callee) => callees.get(callee),
@@ -27,17 +27,12 @@ export async function pinnedEnvironment(
   };
 }
 
-/** The methods that chains implement; what implements a method never changes its kind. */
-async function chainsAmong(db: Db, namespaceId: number, methods: readonly string[]): Promise<Set<string>> {
-  const kinds = await Promise.all(methods.map((method) => readCallable(db, namespaceId, method)));
-  return new Set(methods.filter((_, at) => kinds[at] === "chain"));
-}
-
 async function loadPins(
   contracts: ContractCache,
   namespaceId: number,
   pins: Readonly<Record<string, string>>,
 ): Promise<Map<string, Contract>> {
+  await contracts.warm(namespaceId, Object.values(pins));
   const loaded = await Promise.all(
     Object.entries(pins).map(async ([method, fingerprint]): Promise<[string, Contract]> => {
       const contract = await contracts.byFingerprint(namespaceId, fingerprint);

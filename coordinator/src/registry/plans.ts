@@ -13,7 +13,7 @@ import type { ChainPlan } from "../engine/plan.js";
 import type { Plans } from "../pipeline/ports.js";
 import { readChain, readChainVersion } from "../store/chains.js";
 import type { Db } from "../store/db.js";
-import { type ContractRow, readCallable, readRevisions } from "../store/registry.js";
+import { type ContractRow, readCallable, readRevisionsOf } from "../store/registry.js";
 import type { LiveCatalogue } from "./catalogue.js";
 import type { ContractCache } from "./contract-cache.js";
 import { LruMap } from "./lru-map.js";
@@ -94,9 +94,26 @@ export async function preferredRevision(
   namespaceId: number,
   method: string,
 ): Promise<ContractRow | undefined> {
-  const revisions = (await readRevisions(db, namespaceId, method)).filter((row) => !row.quarantined).reverse();
+  return (await preferredRevisions(db, catalogue, namespaceId, [method])).get(method);
+}
+
+/** The same of several actions at once, by method. */
+export async function preferredRevisions(
+  db: Db,
+  catalogue: Pick<LiveCatalogue, "slotsOf">,
+  namespaceId: number,
+  methods: readonly string[],
+): Promise<Map<string, ContractRow>> {
   const slots = catalogue.slotsOf(namespaceId);
-  return revisions.find((row) => slots.has(`${method}@${row.fingerprint}`)) ?? revisions[0];
+  const isServed = (row: ContractRow): boolean => slots.has(`${row.method}@${row.fingerprint}`);
+  const preferred = new Map<string, ContractRow>();
+  // Oldest first: a newer one takes the place of an older one, unless only that one is served.
+  for (const row of await readRevisionsOf(db, namespaceId, methods)) {
+    const before = preferred.get(row.method);
+    if (!row.quarantined && (before === undefined || isServed(row) || !isServed(before)))
+      preferred.set(row.method, row);
+  }
+  return preferred;
 }
 
 async function actionPlan({ contracts }: PlansOptions, namespaceId: number, fingerprint: string): Promise<ChainPlan> {

@@ -75,7 +75,7 @@ export function createRegistration(db: Db, gate: Gate): Registration {
     const key = createHash("sha256").update(message.descriptorSet).update(JSON.stringify(methods)).digest("base64");
     const known = parsed.get(key);
     if (known) return known;
-    const contracts = linkContracts(message.descriptorSet, methods).map(newContract);
+    const contracts = newContracts(linkContracts(message.descriptorSet, methods));
     const result = new Map(contracts.map((contract) => [contract.method, contract]));
     parsed.set(key, result);
     return result;
@@ -198,17 +198,28 @@ export function linkContracts(bytes: Uint8Array, methods?: readonly string[]): C
 }
 
 /** A contract in the form that the store takes. */
-export function newContract(contract: Contract): NewContract {
-  const descriptorSet = contract.descriptorSet;
-  return {
-    method: contract.method,
-    fingerprint: contract.fingerprint,
-    inputType: contract.input.typeName,
-    outputType: contract.output.typeName,
-    description: storable(contract.description, Number.POSITIVE_INFINITY),
-    descriptorHash: createHash("sha256").update(descriptorSet).digest("hex"),
-    descriptorSet,
-  };
+export const newContract = (contract: Contract): NewContract => newContracts([contract])[0]!;
+
+/** Contracts in the form that the store takes; those of one file share its encoded set. */
+function newContracts(contracts: readonly Contract[]): NewContract[] {
+  const sets = new Map<object, { descriptorSet: Uint8Array; descriptorHash: string }>();
+  return contracts.map((contract) => {
+    const { file } = contract.rpc.parent;
+    let set = sets.get(file);
+    if (set === undefined) {
+      const { descriptorSet } = contract;
+      set = { descriptorSet, descriptorHash: createHash("sha256").update(descriptorSet).digest("hex") };
+      sets.set(file, set);
+    }
+    return {
+      method: contract.method,
+      fingerprint: contract.fingerprint,
+      inputType: contract.input.typeName,
+      outputType: contract.output.typeName,
+      description: storable(contract.description, Number.POSITIVE_INFINITY),
+      ...set,
+    };
+  });
 }
 
 function refusing<T>(work: () => T): T {

@@ -251,10 +251,15 @@ export async function readCallable(db: Db, namespaceId: number, method: string):
 
 /** Every revision of a method, oldest first. */
 export function readRevisions(db: Db, namespaceId: number, method: string): Promise<ContractRow[]> {
+  return readRevisionsOf(db, namespaceId, [method]);
+}
+
+/** Every revision of several methods, by method and oldest first. */
+export function readRevisionsOf(db: Db, namespaceId: number, methods: readonly string[]): Promise<ContractRow[]> {
   return db.query(
     `select ${contractColumns} from contracts c
-     where c.namespace_id = $1::int and c.method = $2::text order by c.revision`,
-    [namespaceId, method],
+     where c.namespace_id = $1::int and c.method = any($2::text[]) order by c.method, c.revision`,
+    [namespaceId, textArray(methods)],
   );
 }
 
@@ -289,6 +294,26 @@ export async function readContract(
     [namespaceId, which.fingerprint ?? null, which.method ?? null],
   );
   return row;
+}
+
+/** Where the descriptors of a revision are. */
+export interface ContractPlace {
+  fingerprint: string;
+  method: string;
+  descriptorHash: string;
+}
+
+/** Where the descriptors of revisions are; those that are not in the namespace are left out. */
+export function readContractPlaces(
+  db: Db,
+  namespaceId: number,
+  fingerprints: readonly string[],
+): Promise<ContractPlace[]> {
+  return db.query(
+    `select distinct on (fingerprint) fingerprint, method, descriptor_hash as "descriptorHash" from contracts
+     where namespace_id = $1::int and fingerprint = any($2::text[]) order by fingerprint, revision desc, method`,
+    [namespaceId, textArray(fingerprints)],
+  );
 }
 
 /** Every method of a namespace that has an active implementation, with its kind; at most 10,000. */
