@@ -115,8 +115,8 @@ const broken = manyContracts([
   ["lang", STRING],
 ]);
 
-/** One round on a database of its own: milliseconds by what was done. */
-async function round(): Promise<Record<string, number>> {
+/** One round on a database of its own: milliseconds by what was done, and of them those in which this process (and its clients) computed. */
+async function round(): Promise<{ ms: Record<string, number>; cpuMs: Record<string, number> }> {
   const postgres = await startPostgres();
   const bus = new MemoryBus();
   const env = {
@@ -133,16 +133,24 @@ async function round(): Promise<Record<string, number>> {
   const chains = createClient(ChainServiceClient, { addresses: [address] });
   const service = createClient(ContractServiceClient, { addresses: [address] });
   const ms: Record<string, number> = {};
+  const cpuMs: Record<string, number> = {};
+  const cpuSince = (before: NodeJS.CpuUsage): number => {
+    const { user, system } = process.cpuUsage(before);
+    return Math.round((user + system) / 1000);
+  };
   const timed = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
-    const startedMs = performance.now();
+    const [startedMs, cpu] = [performance.now(), process.cpuUsage()];
     const answer = await work();
     ms[name] = Math.round(performance.now() - startedMs);
+    cpuMs[name] = cpuSince(cpu);
     return answer;
   };
   const streams: { close(): void }[] = [];
   const registered = async (name: string, set: Buffer): Promise<string> => {
+    const cpu = process.cpuUsage();
     const answer = await register(address, set);
     ms[name] = Math.round(answer.ms);
+    cpuMs[name] = cpuSince(cpu);
     streams.push(answer);
     return answer.refused;
   };
@@ -164,7 +172,7 @@ async function round(): Promise<Record<string, number>> {
     must(refused.length === contracts, "every contract is refused");
     must((await registered("refused", broken)) === "CONTRACT_BREAKING", "the registration is refused");
     await timed("uses", () => unaryCall(service, service.findFieldUses, { namespace: "", field: "Do7Request.text" }));
-    return ms;
+    return { ms, cpuMs };
   } finally {
     for (const stream of streams) stream.close();
     for (const client of [chains, service]) client.close();
@@ -175,17 +183,21 @@ async function round(): Promise<Record<string, number>> {
 
 /** Prints each round and the medians. */
 export async function benchContracts({ rounds }: ContractsOptions): Promise<void> {
-  const all: Record<string, number>[] = [];
+  const all: Awaited<ReturnType<typeof round>>[] = [];
   for (let at = 0; at < rounds; at++) {
-    const ms = await round();
-    all.push(ms);
-    console.log(JSON.stringify({ name: "contracts", contracts, steps, ms }));
+    const { ms, cpuMs } = await round();
+    all.push({ ms, cpuMs });
+    console.log(JSON.stringify({ name: "contracts", contracts, steps, ms, cpu_ms: cpuMs }));
   }
-  const median = (name: string): number => {
-    const sorted = all.map((ms) => ms[name] ?? 0).sort((a, b) => a - b);
-    return sorted[Math.floor(sorted.length / 2)] ?? 0;
+  const median = (kind: "ms" | "cpuMs"): Record<string, number> => {
+    const names = Object.keys(all[0]?.[kind] ?? {});
+    const middle = (name: string): number => {
+      const sorted = all.map((one) => one[kind][name] ?? 0).sort((a, b) => a - b);
+      return sorted[Math.floor(sorted.length / 2)] ?? 0;
+    };
+    return Object.fromEntries(names.map((name) => [name, middle(name)]));
   };
-  const names = Object.keys(all[0] ?? {});
-  const medians = Object.fromEntries(names.map((name) => [name, median(name)]));
-  console.log(JSON.stringify({ name: "contracts summary", rounds, median_ms: medians }));
+  console.log(
+    JSON.stringify({ name: "contracts summary", rounds, median_ms: median("ms"), median_cpu_ms: median("cpuMs") }),
+  );
 }
