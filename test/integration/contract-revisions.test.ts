@@ -106,7 +106,7 @@ afterAll(async () => {
 
 /** The output of a run as a gRPC client reads it: by the contract that the payload names. */
 async function outputOverGrpc(runId: string): Promise<unknown> {
-  const { output } = await unaryCall(runs, runs.getRun, { namespace: "default", runId });
+  const { output } = await unaryCall(runs, runs.getRun, { namespace: "default", runId, omitPayloads: false });
   const stored = await unaryCall(registry, registry.getContract, {
     ...{ namespace: "default", contract: output?.contract ?? "", method: "" },
   });
@@ -148,7 +148,11 @@ describe("revisions of one contract", () => {
     const output = await ask(gateway, `/api/v1/runs/${ids.chained}/steps/price/output`);
     expect(output.json).toMatchObject({ total: 1.5, by: "first" });
     // Each payload names its revision, so that any client can decode it.
-    const { run, input, steps } = await unaryCall(runs, runs.getRun, { namespace: "default", runId: ids.chained });
+    const { run, input, steps } = await unaryCall(runs, runs.getRun, {
+      namespace: "default",
+      runId: ids.chained,
+      omitPayloads: false,
+    });
     const pinned = described.json.revisions[0].contract;
     expect([input?.contract, steps[0]?.input?.contract, steps[0]?.output?.contract]).toEqual([
       run?.contract,
