@@ -170,6 +170,11 @@ describe("revisions of one contract", () => {
     });
     // The third follows the second: it takes what is pinned to either, and not to the first.
     const newest = await serve(third, "third", "three");
+    const { contract } = (await ask(gateway, `/api/v1/actions/${method}`)).json.action as { contract: string };
+    await waitFor("the newest revision to be preferred", async () => {
+      const plan = await coordinator.registry.plans.current(1, method);
+      return plan?.contract === contract;
+    });
     const both = await Promise.all(["e", "f", "g"].map((id) => start(method, { id })));
     await Promise.all(both.map(finish));
     for (const id of both) expect((await show(id)).output.currency).toBe("EUR");
