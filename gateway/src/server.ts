@@ -135,6 +135,8 @@ function addHooks(app: FastifyInstance, context: GatewayContext): void {
       const { statusCode } = reply.raw;
       const span = spans.get(request);
       const route = routeOf(request);
+      // Which declared route it was is known only now.
+      span?.rename(`${request.method} ${route}`);
       span?.setAttribute("http.route", route);
       span?.setAttribute("http.response.status_code", statusCode);
       span?.end(statusCode >= 500 ? `HTTP ${statusCode}` : undefined);

@@ -65,6 +65,8 @@ export interface LiveSpan {
   /** Runs `fn` with the span active, so that logs and instrumented libraries find it. */
   run<T>(fn: () => T): T;
   setAttribute(name: string, value: string | number | boolean): void;
+  /** Gives it another name, known by now. */
+  rename(name: string): void;
   /** Ends it. `error` marks it as failed. Safe to repeat. */
   end(error?: string): void;
 }
@@ -178,6 +180,7 @@ function toLiveSpan(span: Span, parent: Context): LiveSpan {
     traceId: spanContext.traceId,
     run: (fn) => context.with(active, fn),
     setAttribute: (name, value) => void span.setAttribute(name, value),
+    rename: (name) => void span.updateName(name),
     end(error) {
       if (ended) return;
       ended = true;

@@ -26,12 +26,13 @@ afterAll(async () => {
   coordinator.kill();
 });
 
-const call = () => ask(gateway, `/v1/${echoMethod}`, { body: {}, headers: { traceparent } });
+const along = { traceparent, tracestate: "vendor=1", baggage: "tenant=a" };
+const call = () => ask(gateway, `/v1/${echoMethod}`, { body: {}, headers: along });
 
 describe("tracing", () => {
   it("hands the caller's trace on where it is off", async () => {
     await call();
-    expect(coordinator.metadata["traceparent"]).toBe(traceparent);
+    expect(coordinator.metadata).toMatchObject(along);
   });
 
   describe("where it is on", () => {
@@ -55,8 +56,24 @@ describe("tracing", () => {
       const span = ended()!;
       expect(span.spanContext().traceId).toBe(traceId);
       expect(span.parentSpanContext?.spanId).toBe("b7ad6b7169203331");
-      expect(coordinator.metadata["traceparent"]).toBe(`00-${traceId}-${span.spanContext().spanId}-01`);
+      expect(coordinator.metadata).toMatchObject({
+        ...along,
+        traceparent: `00-${traceId}-${span.spanContext().spanId}-01`,
+      });
       expect(span.attributes).toMatchObject({ "http.response.status_code": 200 });
+    });
+
+    it("names a request by its route, never by its path: who has a callback's token may answer it", async () => {
+      const token = "t0k3n-of-a-callback";
+      await ask(gateway, `/api/v1/callbacks/${token}?from=${token}`, { body: {} });
+      await ask(gateway, `/no/such/${token}`, { body: {} });
+      const names = () => exporter.getFinishedSpans().map(({ name }) => name);
+      while (!names().some((name) => name.includes("/callbacks/:token")) || !names().includes("POST unknown")) {
+        await new Promise(setImmediate);
+      }
+      for (const { name, attributes } of exporter.getFinishedSpans()) {
+        expect(`${name} ${JSON.stringify(attributes)}`).not.toContain(token);
+      }
     });
   });
 });
