@@ -1,12 +1,14 @@
-/** npm run bench -- chain5 | pages | fanout | contracts | memory | depth | sleepers | all  [--rounds N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] */
+/** npm run bench -- chain5 | pages | fanout | contracts | memory | depth | sleepers | coordinators | storm | all  [--rounds N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] [--workers N] */
 import { parseArgs } from "node:util";
 import { benchChain5 } from "./chain5.js";
 import { benchContracts } from "./contracts.js";
+import { benchCoordinators } from "./coordinators.js";
 import { benchDepth } from "./depth.js";
 import { benchFanOut } from "./fanout.js";
 import { benchMemory } from "./memory.js";
 import { benchPages } from "./pages.js";
 import { benchSleepers } from "./sleepers.js";
+import { benchStorm } from "./storm.js";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -16,6 +18,7 @@ const { values, positionals } = parseArgs({
     "in-flight": { type: "string", default: "200" },
     "page-runs": { type: "string", default: "10000" },
     "memory-runs": { type: "string", default: "100000" },
+    workers: { type: "string", default: "5000" },
     sleepers: { type: "string", default: "100000" },
   },
 });
@@ -34,6 +37,8 @@ const known = {
   depth: () => benchDepth({ rounds: options.rounds }),
   sleepers: () => benchSleepers({ runs: Number(values.sleepers), inFlight: options.inFlight }),
   contracts: () => benchContracts({ rounds: options.rounds }),
+  coordinators: () => benchCoordinators({ rounds: options.rounds, runs: options.runs, inFlight: options.inFlight }),
+  storm: () => benchStorm({ workers: Number(values.workers) }),
   memory: () => benchMemory({ runs: Number(values["memory-runs"]), inFlight: options.inFlight }),
 };
 const chosen = what === "all" ? Object.keys(known) : [what];

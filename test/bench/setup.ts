@@ -120,6 +120,13 @@ export async function startFloor(servers: Servers): Promise<Program> {
   };
 }
 
+/** So many coordinators on the servers, each with a worker of its own that any of them may give work to; chain5 saved. */
+export async function startEngines(servers: Servers, count: number): Promise<Program[]> {
+  const engines: Program[] = [];
+  for (let i = 0; i < count; i++) engines.push(await startEngine(servers));
+  return engines;
+}
+
 /** The engine on the servers: one coordinator, one worker, chain5 saved. */
 export async function startEngine(servers: Servers): Promise<Program & { grpcPort: number }> {
   const grpcPort = await freePort();

@@ -1,0 +1,74 @@
+/** storm: thousands of workers whose coordinator is killed and started again; how long until all of them are back, and what it costs. */
+import { join } from "node:path";
+import postgres from "postgres";
+import { freePort } from "../fixtures/ports.js";
+import { ServerProcess, waitFor } from "../fixtures/process.js";
+import { rssMb } from "./processes.js";
+import { startServers } from "./setup.js";
+
+/** Workers in one process; more would wait for each other rather than for the coordinator. */
+const perProcess = 1_000;
+const patienceMs = 600_000;
+
+export async function benchStorm({ workers }: { workers: number }): Promise<void> {
+  const servers = await startServers();
+  const sql = postgres(servers.databaseUrl, { max: 1, onnotice: () => {} });
+  const port = await freePort();
+  const env = {
+    ...process.env,
+    NATS_URL: servers.nats.url,
+    DATABASE_URL: servers.databaseUrl,
+    TASKMESH_GRPC_ADDRESS: `127.0.0.1:${port}`,
+    TASKMESH_ADDRESS: `127.0.0.1:${port}`,
+    TASKMESH_METRICS_ADDRESS: "off",
+    TASKMESH_LOG_LEVEL: "info",
+  };
+  const startCoordinator = async (): Promise<ServerProcess> => {
+    const program = join(import.meta.dirname, "../../../../coordinator/dist/main.js");
+    const child = new ServerProcess(process.execPath, [program], { env });
+    await child.ready("the coordinator", () => child.output.includes("serving gRPC"), 60_000);
+    return child;
+  };
+  const attached = async (not: readonly string[]): Promise<number> => {
+    const [row] = await sql<{ n: number }[]>`
+      select count(*)::int as n from sessions s join coordinators c on c.id = s.coordinator_id
+      where c.id <> all(${not}) and c.last_beat_at > now() - interval '5 seconds' and s.assignable`;
+    return row?.n ?? 0;
+  };
+  let coordinator = await startCoordinator();
+  const fleets: ServerProcess[] = [];
+  try {
+    const startedAt = performance.now();
+    for (let left = workers; left > 0; left -= perProcess) {
+      const size = String(Math.min(left, perProcess));
+      const program = join(import.meta.dirname, "storm-fleet.js");
+      const fleet = new ServerProcess(process.execPath, [program], { env: { ...env, FLEET: size } });
+      fleets.push(fleet);
+      await fleet.ready("a fleet", () => fleet.output.includes("is registered"), patienceMs);
+    }
+    const registered_s = (performance.now() - startedAt) / 1_000;
+    const rss = rssMb(coordinator.pid);
+    const gone = (await sql<{ id: string }[]>`select id from coordinators`).map(({ id }) => id);
+    coordinator.signal("SIGKILL");
+    await coordinator.exited();
+    coordinator = await startCoordinator();
+    const upAt = performance.now();
+    await waitFor("every worker to be back", async () => (await attached(gone)) >= workers, patienceMs, 200);
+    const back_s = (performance.now() - upAt) / 1_000;
+    const crashed = [coordinator, ...fleets].filter((one) => one.ended).length;
+    const figures = { registered_s: Math.round(registered_s), back_s: Math.round(10 * back_s) / 10, crashed };
+    console.log(
+      JSON.stringify({
+        name: "storm",
+        workers,
+        ...figures,
+        coordinator_mb: { before: rss, after: rssMb(coordinator.pid) },
+      }),
+    );
+  } finally {
+    for (const fleet of fleets) fleet.signal("SIGKILL");
+    coordinator.signal("SIGKILL");
+    await sql.end({ timeout: 1 });
+    await servers.stop();
+  }
+}
