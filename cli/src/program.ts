@@ -11,6 +11,7 @@ import {
   assignmentsRelease,
   assignmentsShow,
 } from "./commands/assignments.js";
+import { bulkShow, bulkStart, runsBroken } from "./commands/bulk.js";
 import { chainsApply } from "./commands/chains-apply.js";
 import { chainsList } from "./commands/chains-list.js";
 import { chainsShow } from "./commands/chains-show.js";
@@ -102,7 +103,9 @@ export function createProgram() {
     .addCommand(runsTerminate())
     .addCommand(runsUpdate())
     .addCommand(runsRetry())
-    .addCommand(runsSkip());
+    .addCommand(runsSkip())
+    .addCommand(runsBroken());
+  group("bulk", "one thing done to many runs").addCommand(bulkStart()).addCommand(bulkShow());
   group("assignments", "what waiting steps ask of people")
     .addCommand(assignmentsList())
     .addCommand(assignmentsShow())

@@ -7,6 +7,7 @@
 import { hostname } from "node:os";
 import {
   AssignmentServiceService,
+  BulkServiceService,
   ChainServiceService,
   ContractServiceService,
   PayloadServiceService,
@@ -33,6 +34,8 @@ import { createMeters } from "./meters.js";
 import { createEngineRoom, type EngineRoom } from "./pipeline/engine-room.js";
 import { createRegistry, type Registry } from "./registry/registry.js";
 import { createAssignmentService } from "./rpc/assignment-service.js";
+import { createBulkService } from "./rpc/bulk-service.js";
+import { createBulkWork } from "./rpc/bulk-work.js";
 import { createChainService } from "./rpc/chain-service.js";
 import { createContractService } from "./rpc/contract-service.js";
 import { createDurableCalls } from "./rpc/durable-call.js";
@@ -93,6 +96,7 @@ const services = [
   "taskmesh.v1.RunService",
   "taskmesh.v1.ChainService",
   "taskmesh.v1.AssignmentService",
+  "taskmesh.v1.BulkService",
   "taskmesh.v1.RegistryService",
   "taskmesh.v1.PayloadService",
   "taskmesh.v1.ContractService",
@@ -163,6 +167,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
   const durable = createDurableCalls({ ...runDeps, namespaceNames: config.namespaces, log });
   registry.catalogue.onChange(durable.refresh);
 
+  const bulkWork = createBulkWork({ db, intake: engine.intake, log });
   const listener = createListener({
     address: config.grpcAddress,
     tls: config.tls,
@@ -182,6 +187,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
         AssignmentServiceService,
         createAssignmentService({ db, intake: engine.intake, namespaces, contractOf: runDeps.contractOf }),
       );
+      server.addService(BulkServiceService, createBulkService({ db, namespaces, kick: bulkWork.kick }));
       server.addService(SeenServiceService, createSeenService({ db, namespaces }));
       durable.serve(server);
       health.addTo(server.server);
@@ -290,6 +296,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
         await engine.stop(drainMs);
       },
     }),
+    bulkWork,
     createService("rpc", {
       start: () => listener.start(),
       async stop() {

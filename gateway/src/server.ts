@@ -25,6 +25,7 @@ import type { GatewayContext } from "./context.js";
 import { fromFastifyError, problemOf, sendProblem } from "./problem.js";
 import { actionRoutes } from "./routes/actions.js";
 import { assignmentRoutes } from "./routes/assignments.js";
+import { bulkRoutes } from "./routes/bulk.js";
 import { callableRoutes, DECLARED_PATHS } from "./routes/callables.js";
 import { callbackRoutes } from "./routes/callbacks.js";
 import { chainRoutes } from "./routes/chains.js";
@@ -80,6 +81,7 @@ export function createServer(context: GatewayContext): FastifyInstance {
   contractRoutes(app, context);
   runRoutes(app, context);
   runOperationRoutes(app, context);
+  bulkRoutes(app, context);
   eventRoutes(app, context);
   callbackRoutes(app, context);
   assignmentRoutes(app, context);

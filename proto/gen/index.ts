@@ -19,6 +19,25 @@ export {
   type AssignmentServiceServer,
 } from "./taskmesh/v1/assignment.js";
 export {
+  BrokenGroup,
+  BulkKind,
+  BulkOperation,
+  BulkServiceClient,
+  BulkServiceService,
+  GetBulkOperationRequest,
+  GetBulkOperationResponse,
+  GroupBrokenRunsRequest,
+  GroupBrokenRunsResponse,
+  RunFilter,
+  RunFilter_LabelsEntry,
+  StartBulkOperationRequest,
+  StartBulkOperationRequest_SetLabelsEntry,
+  StartBulkOperationResponse,
+  bulkKindFromJSON,
+  bulkKindToJSON,
+  type BulkServiceServer,
+} from "./taskmesh/v1/bulk.js";
+export {
   CallbackSpec,
   CallbackSpec_OutputEntry,
   Chain,

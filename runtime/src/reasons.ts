@@ -232,6 +232,11 @@ export const reasons = {
     meaning: "Only a BROKEN run has steps to retry or skip, and this one is not BROKEN (any more).",
     fix: "See its state (`taskmesh runs show`); somebody else may have mended it.",
   },
+  BULK_OPERATION_NOT_FOUND: {
+    code: NOT_FOUND,
+    meaning: "No bulk operation of the namespace has this id.",
+    fix: "`taskmesh bulk start` prints the id; the namespace must be the same.",
+  },
   STEP_NOT_BROKEN: {
     code: FAILED_PRECONDITION,
     meaning: "The step is none of those that broke the run.",

@@ -110,6 +110,7 @@ export function cancel(
   event: Extract<RunEvent, { kind: "cancel" }>,
   context: Context,
 ): Advance {
+  if (event.id !== undefined && run.operation === event.id) return unchanged(run, "applied");
   if (run.cancel || run.closing || run.undo) return unchanged(run, "cancelling");
   const { reason, by } = event;
   const turn = beginTurn(run, plan, context);

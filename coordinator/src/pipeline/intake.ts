@@ -79,7 +79,8 @@ export function createIntake(deps: IntakeDeps): Intake {
     async cancelRun(namespaceId, runId, reason, more = {}) {
       const settled = await event(runId, { kind: "cancel", reason, ...more }, namespaceId);
       if (settled.verdict === "unknown-run") throw runNotFound(runId);
-      if (settled.verdict === "changed") return "changed";
+      if (settled.verdict === "changed" || settled.why === "applied") return "changed";
+      if (more.id !== undefined && settled.run.operation === more.id) return "changed";
       if (settled.why === "cancelling" || settled.run.status === RunStatus.RUN_STATUS_CANCELLED) return "unchanged";
       throw runEnded(settled.run);
     },

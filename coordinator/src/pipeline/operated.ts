@@ -23,8 +23,10 @@ export function refusedOperation(
   const steps = named.map((id) => JSON.stringify(id.slice(0, 64))).join(", ");
   switch (why) {
     case "already":
-    case "applied":
       return "unchanged";
+    // It was this very operation that did it.
+    case "applied":
+      return "changed";
     case "run-ended":
       if (operation.kind === "terminate" && run.status === RunStatus.RUN_STATUS_CANCELLED) return "unchanged";
       throw runEnded(run);

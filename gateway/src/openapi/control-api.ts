@@ -156,6 +156,24 @@ const runOperations: ControlOperation[] = [
   ),
 ];
 
+const bulkOperations: ControlOperation[] = [
+  {
+    ...{ route: "get /api/v1/broken", id: "groupBrokenRuns", tag: "Runs", summary: "What broke how many runs" },
+    answers: { 200: refTo("BrokenGroups") },
+  },
+  {
+    ...{ route: "post /api/v1/operations", id: "startBulkOperation", tag: "Runs" },
+    summary: "Do one thing to every run that a filter is for",
+    body: refTo("BulkStart"),
+    answers: { 202: refTo("BulkState") },
+  },
+  {
+    ...{ route: "get /api/v1/operations/{operationId}", id: "getBulkOperation", tag: "Runs" },
+    summary: "How far an operation over many runs is",
+    answers: { 200: refTo("BulkState") },
+  },
+];
+
 const chains: ControlOperation[] = [
   {
     ...{ route: "post /api/v1/chains", id: "applyChain", tag: "Chains", summary: "Store a chain", yaml: true },
@@ -313,6 +331,7 @@ const operations: ControlOperation[] = [
 export const controlOperations: readonly ControlOperation[] = [
   ...runs,
   ...runOperations,
+  ...bulkOperations,
   ...chains,
   ...actions,
   ...contracts,

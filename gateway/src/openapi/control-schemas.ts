@@ -136,6 +136,14 @@ function addViews(book: SchemaBook): void {
     ]),
     Reason: object(why, []),
     RunUpdate: object({ ...why, ...picked("UpdateRunRequest", ["priority", "setLabels", "removeLabels"]) }, []),
+    BrokenGroups: object({ groups: list(meshRef("BrokenGroup")) }),
+    BulkStart: object(
+      picked("StartBulkOperationRequest", [
+        ...["operationId", "filter", "kind", "priority", "setLabels", "removeLabels", "reason", "actor"],
+      ]),
+      ["filter", "kind"],
+    ),
+    BulkState: object({ operation: meshRef("BulkOperation") }),
     StepRetry: object({ ...why, input: anyJson }, []),
     StepSkip: object({ ...why, output: anyJson }, []),
     RunHeader: object({ run: { anyOf: [meshRef("Run"), object({ runId: text })] } }),
