@@ -342,6 +342,7 @@ export const controlOperations: readonly ControlOperation[] = [
 /** Parameters of paths, by name. */
 export const pathParameters: Readonly<Record<string, JsonObject>> = {
   runId: { description: "Id of a run.", schema: { type: "string" } },
+  operationId: { description: "Id of a bulk operation.", schema: { type: "string", format: "uuid" } },
   stepId: { description: "Id of a step.", schema: { type: "string" } },
   side: { description: "Which payload.", schema: { type: "string", enum: ["input", "output"] } },
   token: { description: "Token of the callback.", schema: { type: "string" } },
