@@ -54,7 +54,7 @@ describe("a bulk operation", () => {
       const { intake } = room;
       /** What it did reached the database; of the rest, nobody heard. */
       const dying = <T>(act: () => Promise<T>): Promise<T> => {
-        if (left === 0) throw statusError({ code: status.UNAVAILABLE, reason: "SHUTTING_DOWN", message: "it dies" });
+        if (left === 0) throw statusError({ code: status.UNAVAILABLE, reason: "OVERLOADED", message: "it dies" });
         left -= 1;
         return act();
       };

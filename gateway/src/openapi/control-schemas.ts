@@ -9,6 +9,7 @@ import { refTo, SchemaBook } from "./schema-book.js";
 const shown = [
   ...["Action", "Worker", "Revision", "ListActionsResponse", "ListWorkersResponse", "Namespace"],
   ...["Assignment", "FormField", "Chain", "ChainSpec", "ChainProblem", "ListChainsResponse"],
+  ...["BrokenGroup", "BulkOperation", "StartBulkOperationRequest"],
   ...["CheckContractsRequest", "CheckContractsResponse", "AllowContractRequest", "AllowContractResponse"],
   ...["GetContractGateResponse", "SetContractGateRequest", "SetContractGateResponse", "FindFieldUsesResponse"],
   ...["Run", "Step", "Attempt", "Item", "ItemCounts", "RunEvent", "RunProgress", "GetLogsResponse", "Failure"],
