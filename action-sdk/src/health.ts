@@ -38,6 +38,14 @@ export async function joinHealth(worker: ProbedWorker): Promise<() => Promise<vo
   return leave;
 }
 
+/** The same for a worker's configuration: from before the first registration until after the last attempt, so that neither is taken for death. */
+export async function answerProbes(
+  { healthAddress, log }: { healthAddress: Address | undefined; log: Logger },
+  ready: () => boolean,
+): Promise<() => Promise<void>> {
+  return healthAddress ? joinHealth({ address: healthAddress, ready, log }) : async () => {};
+}
+
 function open({ address, log }: ProbedWorker): Shared {
   const workers = new Set<ProbedWorker>();
   const ready = (): boolean => [...workers].every((worker) => worker.ready());

@@ -30,7 +30,7 @@ import { Attempts, graceMs } from "./attempt.js";
 import { Completions } from "./completions.js";
 import { type Connection, openConnection, type SessionListener } from "./connection.js";
 import { type Dialled, dial } from "./dial.js";
-import { joinHealth } from "./health.js";
+import { answerProbes } from "./health.js";
 import { resolveOptions, type WorkerConfig, type WorkerOptions } from "./options.js";
 import { fetchPayload, storePayload } from "./payload.js";
 import { guardProcess } from "./process-guard.js";
@@ -89,11 +89,6 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   });
   await worker.started();
   return worker;
-}
-
-/** From before the first registration until after the last attempt, so that neither is taken for death. */
-async function answerProbes({ healthAddress, log }: WorkerConfig, ready: () => boolean): Promise<() => Promise<void>> {
-  return healthAddress ? joinHealth({ address: healthAddress, ready, log }) : async () => {};
 }
 
 /** The registration that holds, and the coordinator that holds it. */
@@ -299,7 +294,7 @@ class RunningWorker implements Worker, SessionListener {
         this.#transport = transport;
         this.#openedAtMs = performance.now();
         this.#completions.use(transport);
-        if (this.#draining) transport.drain();
+        if (this.#draining) void transport.drain();
         this.#opened();
         return;
       } catch (error) {
@@ -356,9 +351,14 @@ class RunningWorker implements Worker, SessionListener {
     const { drainTimeoutMs, signal } = this.#config;
     this.#draining = true;
     this.#log.info({ in_flight: this.inFlight, timeout_ms: drainTimeoutMs }, "draining");
-    this.#transport?.drain();
+    const nothingComes = this.#transport?.drain();
     this.#connection.beatNow();
-    if (!(await within(this.#attempts.idle(), drainTimeoutMs))) {
+    // Not idle before that: a start that was on its way would be lost with the transport, and with it an attempt.
+    const idle = async (): Promise<void> => {
+      await nothingComes;
+      await this.#attempts.idle();
+    };
+    if (!(await within(idle(), drainTimeoutMs))) {
       this.#log.warn({ in_flight: this.inFlight }, "the time to drain is over; what is left is given to other workers");
       this.#attempts.abortAll();
       await within(this.#attempts.idle(), graceMs);

@@ -255,7 +255,7 @@ for (const kind of kinds) {
       await coordinator.publish(lane, "held");
       await waitFor("the start", () => leaving.starts.length === 1);
       const staying = await busyWorker(coordinator, [{ lane, slots: 5 }]);
-      leaving.transport.drain();
+      await leaving.transport.drain();
       let streak = 0;
       for (let i = 0; i < 100 && streak < 20; i++) {
         await coordinator.publish(lane, `next-${i}`);
@@ -289,8 +289,8 @@ for (const kind of kinds) {
       const lane = newLane();
       const coordinator = await carrier();
       const one = await worker(coordinator, [{ lane, slots: 1 }]);
-      one.transport.drain();
-      one.transport.drain();
+      void one.transport.drain();
+      void one.transport.drain();
       await Promise.all([one.transport.close(), one.transport.close()]);
       await one.transport.close();
       await expect(one.complete(coordinator.id, CompleteStep.fromPartial({ runId: "late" }))).rejects.toThrow();

@@ -53,11 +53,11 @@ export class JetStreamLane {
     this.#onFree();
   }
 
-  /** Asks for no more. What waits at the door goes to other workers. */
-  drain(): void {
+  /** Asks for no more. What waits at the door goes to other workers. Resolves when nothing more can come. */
+  drain(): Promise<void> {
     this.#draining = true;
     this.#door.length = 0;
-    void this.#pull.drain();
+    return this.#pull.drain();
   }
 
   /** Looks whether the consumer is still there. */

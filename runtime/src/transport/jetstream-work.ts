@@ -8,6 +8,7 @@
 
 import { type Authenticator, jwtAuthenticator, type Subscription } from "@nats-io/transport-node";
 import { type CompleteStep, type JetStreamAccess, type LaneGrant, TransportKind } from "@taskmesh/proto";
+import { sleep } from "../backoff.js";
 import { CompletionPacker } from "./completion-packer.js";
 import { JetStreamLane } from "./jetstream-lane.js";
 import { NatsLink } from "./nats-link.js";
@@ -83,9 +84,13 @@ export class JetStreamWork implements WorkTransport {
     }
   }
 
-  drain(): void {
+  async drain(): Promise<void> {
     this.#draining = true;
-    for (const lane of this.#lanes.values()) lane.drain();
+    const over = new AbortController();
+    // A link that is down can't tell that it has brought everything.
+    const late = sleep(settleMs, over.signal);
+    await Promise.race([Promise.all([...this.#lanes.values()].map((lane) => lane.drain())), late]);
+    over.abort();
   }
 
   complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void {
@@ -154,7 +159,7 @@ export class JetStreamWork implements WorkTransport {
       },
     });
     this.#lanes.set(grant.consumer, lane);
-    if (this.#draining) lane.drain();
+    if (this.#draining) void lane.drain();
   }
 
   #report(reportTo: string, bytes: Uint8Array, stored: StoredCallback): void {

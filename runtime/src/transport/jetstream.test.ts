@@ -7,7 +7,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { type NatsFixture, newNatsServerBin, startNats } from "../../../test/fixtures/nats.js";
 import { freePort } from "../../../test/fixtures/ports.js";
 import { waitFor } from "../../../test/fixtures/process.js";
-import { CarrierProbe, jetstreamMesh, newLane } from "../../../test/fixtures/transport-mesh.js";
+import { CarrierProbe, jetstreamMesh, newLane, type WorkerProbe } from "../../../test/fixtures/transport-mesh.js";
 import { createJetStreamCarrier } from "./jetstream.js";
 import { laneConsumer } from "./transport.js";
 
@@ -62,6 +62,39 @@ describe("JetStream carrier", () => {
       expect(() => createJetStreamCarrier({ coordinatorId, servers: ["nats://127.0.0.1:4222"] })).toThrow(/letters/);
     }
   });
+
+  it("gives a worker that drains what was on its way to it, so that nothing has to come again", async () => {
+    const mesh = await jetstreamMesh();
+    cleanups.push(() => mesh.close());
+    const coordinator = await mesh.carrier("rollout");
+    const lane = newLane();
+    const rounds = 15;
+    const perRound = 8;
+    const finishing = async (): Promise<WorkerProbe> => {
+      const made = await mesh.worker(coordinator, [{ lane, slots: 100 }]);
+      made.onStart = (delivery) => void made.finish(delivery).catch(() => made.release(delivery));
+      return made;
+    };
+    const workers = [await finishing()];
+    await coordinator.publish(lane, "first");
+    await waitFor("the first start", () => coordinator.completed.includes("first"));
+    for (let round = 0; round < rounds; round++) {
+      const leaving = workers.at(-1)!;
+      const published = Array.from({ length: perRound }, (_, i) => coordinator.publish(lane, `run-${round}-${i}`));
+      // As soon as one of them may be on its way.
+      await Promise.race(published);
+      await leaving.transport.drain();
+      await waitFor("what it holds", () => leaving.held === 0);
+      await leaving.transport.close();
+      workers.push(await finishing());
+      await Promise.all(published);
+    }
+    await waitFor("every completion", () => new Set(coordinator.completed).size === rounds * perRound + 1, 60_000);
+    const again = workers.flatMap(({ starts }) => starts.filter(({ redelivered }) => redelivered));
+    expect(again.map(({ start }) => start.runId)).toEqual([]);
+    for (const worker of workers) await worker.transport.close();
+    await coordinator.carrier.stop();
+  }, 120_000);
 
   it("notices that the broker's data was rolled back, and acks nothing of the lost time", async () => {
     const mesh = await jetstreamMesh();

@@ -48,10 +48,11 @@ export class MemoryWork implements WorkTransport {
     return Promise.resolve();
   }
 
-  drain(): void {
-    if (this.#draining) return;
+  drain(): Promise<void> {
+    if (!this.#draining)
+      for (const { subject, taker } of this.#lanes.values()) this.#bus.lane(subject).leave(taker, false);
     this.#draining = true;
-    for (const { subject, taker } of this.#lanes.values()) this.#bus.lane(subject).leave(taker, false);
+    return Promise.resolve();
   }
 
   complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void {
@@ -60,7 +61,7 @@ export class MemoryWork implements WorkTransport {
 
   close(): Promise<void> {
     if (this.#closed) return Promise.resolve();
-    this.drain();
+    void this.drain();
     this.#packer.flush();
     this.#closed = true;
     this.#stopProbes?.();

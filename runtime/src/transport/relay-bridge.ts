@@ -165,7 +165,7 @@ class RelayBridge {
         this.#onCompletions(message.value);
         return;
       case "drain":
-        this.#base.drain();
+        void this.#base.drain();
         return;
       case "open":
       case undefined:

@@ -126,10 +126,12 @@ class RelayWork implements WorkTransport {
     this.#planFlush();
   }
 
-  drain(): void {
-    if (this.#draining) return;
-    this.#draining = true;
-    this.#write({ $case: "drain", value: {} });
+  drain(): Promise<void> {
+    if (!this.#draining) {
+      this.#draining = true;
+      this.#write({ $case: "drain", value: {} });
+    }
+    return Promise.resolve();
   }
 
   complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void {

@@ -147,8 +147,12 @@ export interface WorkTransport {
    * opens more lanes, and adds slots to those that are open.
    */
   open(lanes: LaneGrant[], listener: WorkListener): Promise<void>;
-  /** Stops pulling; what is in hand goes on. */
-  drain(): void;
+  /**
+   * Stops pulling; what is in hand goes on, and so does what was on its way here. Resolves when no further start can come (over the relay: when
+   * that was asked for), after two seconds at the latest: a start that arrives after `close` is lost to everyone until the ack wait is over,
+   * and costs an attempt. Safe to repeat.
+   */
+  drain(): Promise<void>;
   /**
    * Reports an attempt. Completions of one tick and addressee are packed into one message. `stored` is called exactly once, without an
    * error when the carrier has it; with one when it is not certain within 10 s, and then the caller reports again.
