@@ -164,7 +164,12 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     contractOf: contracts.byFingerprint,
     draining: () => listener.draining,
   };
-  const durable = createDurableCalls({ ...runDeps, namespaceNames: config.namespaces, log });
+  const durable = createDurableCalls({
+    ...runDeps,
+    namespaceNames: config.namespaces,
+    onServices: health.addServices,
+    log,
+  });
   registry.catalogue.onChange(durable.refresh);
 
   const bulkWork = createBulkWork({ db, intake: engine.intake, log });

@@ -7,6 +7,7 @@ export const meshComments: Readonly<Record<string, string>> = {
   "taskmesh.v1.Action.revision": "Number of revisions, counted from 1.",
   "taskmesh.v1.Action.servable": "Whether a live worker serves it now.",
   "taskmesh.v1.ActionOptions": "What the author of an action writes beside its rpc.",
+  "taskmesh.v1.ActionOptions.cancel_with_call": "A caller over plain gRPC that leaves before its answer cancels the run that its call started. By default the run goes on.",
   "taskmesh.v1.ActionOptions.exclusive": "The worker claims every attempt before it runs it.",
   "taskmesh.v1.ActionOptions.heartbeat": "Longest pause between two progress reports of the handler.",
   "taskmesh.v1.ActionOptions.idempotent": "Running it twice is the same as running it once.",

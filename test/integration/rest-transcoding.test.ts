@@ -21,7 +21,7 @@ let handled = 0;
 beforeAll(async () => {
   mesh = await startInProcessMesh({ on: "embedded" });
   const methods = [...methodsOf("acme.repeat.v1.RepeatActions"), ...methodsOf("acme.shelf.v1.ShelfActions")];
-  const actions = methods.map((method) => echoAction(method, () => handled++));
+  const actions = methods.map((method) => echoAction(method, () => void handled++));
   await mesh.serve(actions, { descriptors, carrier: mesh.coordinator.carrier });
   gateway = await startTestGateway([mesh.address.port]);
   await holdToDocument(gateway);

@@ -10,6 +10,8 @@ import { HealthImplementation } from "grpc-health-check";
 export interface Health {
   /** Adds the health service to a server. */
   addTo(server: Server): void;
+  /** Services that report from now on as well. */
+  addServices(services: readonly string[]): void;
   /** Whether the database answers; false at first. */
   setDatabase(reachable: boolean): void;
   /** From now on NOT_SERVING, whatever else is said. */
@@ -36,6 +38,13 @@ export function createHealth(services: readonly string[]): Health {
 
   return {
     addTo: (server) => implementation.addToServer(server),
+    addServices(services) {
+      for (const name of services) {
+        if (names.includes(name)) continue;
+        names.push(name);
+        implementation.setStatus(name, shown ? "SERVING" : "NOT_SERVING");
+      }
+    },
     setDatabase(reachable) {
       database = reachable;
       show();

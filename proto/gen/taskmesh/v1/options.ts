@@ -30,6 +30,8 @@ export interface ActionOptions {
   exclusive: boolean;
   /** Full method name of the action that undoes this one. */
   inverse: string;
+  /** A caller over plain gRPC that leaves before its answer cancels the run that its call started. By default the run goes on. */
+  cancelWithCall: boolean;
 }
 
 function createBaseActionOptions(): ActionOptions {
@@ -40,6 +42,7 @@ function createBaseActionOptions(): ActionOptions {
     idempotent: false,
     exclusive: false,
     inverse: "",
+    cancelWithCall: false,
   };
 }
 
@@ -62,6 +65,9 @@ export const ActionOptions: MessageFns<ActionOptions> = {
     }
     if (message.inverse !== "") {
       writer.uint32(50).string(message.inverse);
+    }
+    if (message.cancelWithCall !== false) {
+      writer.uint32(56).bool(message.cancelWithCall);
     }
     return writer;
   },
@@ -127,6 +133,14 @@ export const ActionOptions: MessageFns<ActionOptions> = {
             message.inverse = reader.string();
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.cancelWithCall = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -151,6 +165,11 @@ export const ActionOptions: MessageFns<ActionOptions> = {
       idempotent: isSet(object.idempotent) ? globalThis.Boolean(object.idempotent) : false,
       exclusive: isSet(object.exclusive) ? globalThis.Boolean(object.exclusive) : false,
       inverse: isSet(object.inverse) ? globalThis.String(object.inverse) : "",
+      cancelWithCall: isSet(object.cancelWithCall)
+        ? globalThis.Boolean(object.cancelWithCall)
+        : isSet(object.cancel_with_call)
+        ? globalThis.Boolean(object.cancel_with_call)
+        : false,
     };
   },
 
@@ -174,6 +193,9 @@ export const ActionOptions: MessageFns<ActionOptions> = {
     if (message.inverse !== "") {
       obj.inverse = message.inverse;
     }
+    if (message.cancelWithCall !== false) {
+      obj.cancelWithCall = message.cancelWithCall;
+    }
     return obj;
   },
 
@@ -194,6 +216,7 @@ export const ActionOptions: MessageFns<ActionOptions> = {
     message.idempotent = object.idempotent ?? false;
     message.exclusive = object.exclusive ?? false;
     message.inverse = object.inverse ?? "";
+    message.cancelWithCall = object.cancelWithCall ?? false;
     return message;
   },
 };
