@@ -59,7 +59,7 @@ export function isAssignable(node: ASTNode, type: string, target: Target, types:
       return isMessage(node, type, target.message, types);
     case "list": {
       if (node.op === "list") {
-        return node.args.every((item) => isAssignable(item, typeOfNode(item) ?? "dyn", target.item, types));
+        return node.args.every((item) => isItem(item, target.item, types));
       }
       const item = listItem(type);
       return item !== undefined && fitsType(item, target.item, types);
@@ -69,7 +69,7 @@ export function isAssignable(node: ASTNode, type: string, target: Target, types:
         return node.args.every(
           ([key, value]) =>
             fitsType(typeOfNode(key) ?? "dyn", { kind: "scalar", scalar: target.key }, types) &&
-            isAssignable(value, typeOfNode(value) ?? "dyn", target.item, types),
+            isItem(value, target.item, types),
         );
       }
       const [key, value] = mapItems(type) ?? [];
@@ -77,6 +77,13 @@ export function isAssignable(node: ASTNode, type: string, target: Target, types:
       return fitsType(key, { kind: "scalar", scalar: target.key }, types) && fitsType(value, target.item, types);
     }
   }
+}
+
+/** An item of a list or map can't be unset, so a wrapper there takes no null. */
+function isItem(node: ASTNode, target: Target, types: ScopeTypes): boolean {
+  const type = typeOfNode(node) ?? "dyn";
+  const isWrapper = target.kind === "message" && wrappedScalar(target.message) !== undefined;
+  return !(isWrapper && type === "null") && isAssignable(node, type, target, types);
 }
 
 /** The same without an expression to look into. */

@@ -3,7 +3,7 @@
  */
 import type { ASTNode, TypeError as CelTypeError, ParseError } from "@marcbachmann/cel-js";
 import { nearestName } from "@taskmesh/runtime";
-import { typeOfNode } from "./assignable.js";
+import { listItem, mapItems, typeOfNode } from "./assignable.js";
 import { loneSurrogate } from "./convert.js";
 import { faultOfConstant, planExpression } from "./engine-values.js";
 import type { ExpressionProblem, Reading } from "./reading.js";
@@ -46,8 +46,8 @@ export function checkExpression(source: string, types: ScopeTypes, options: Read
     const checked = parsed.check();
     if (!checked.valid || checked.type === undefined)
       return { ok: false, problems: [typeProblem(checked.error, types, whole)] };
-    const constants = faultsOfConstants(parsed.ast, source);
-    if (constants.length > 0) return { ok: false, problems: constants };
+    const faults = [...faultsOfConstants(parsed.ast, source), ...faultsOfIndexes(parsed.ast, types)];
+    if (faults.length > 0) return { ok: false, problems: faults };
     const run = planExpression(withPresenceTests(source, reading));
     return { ok: true, value: { source, ast: parsed.ast, type: checked.type, reading, run } };
   } catch (error) {
@@ -112,6 +112,30 @@ function faultsOfConstants(ast: ASTNode, source: string): ExpressionProblem[] {
     if (fault !== undefined && (op === "call" || op === "rcall")) {
       problems.push({ reason: "INVALID_VALUE", message: fault, start, end, found: source.slice(start, end) });
     }
+  }
+  return problems;
+}
+
+/** Indexes of another type than what they index has: the checker lets some through that the engine then knows no key for. */
+function faultsOfIndexes(ast: ASTNode, types: ScopeTypes): ExpressionProblem[] {
+  const problems: ExpressionProblem[] = [];
+  const open: unknown[] = [ast];
+  while (open.length > 0) {
+    const node = open.pop();
+    if (Array.isArray(node)) open.push(...node);
+    if (typeof node !== "object" || node === null || !("op" in node)) continue;
+    const { op, args, start, end } = node as ASTNode;
+    open.push(args);
+    if (op !== "[]") continue;
+    const [operand, index] = args as [ASTNode, ASTNode];
+    const indexed = typeOfNode(operand) ?? "dyn";
+    const expected = listItem(indexed) === undefined ? mapItems(indexed)?.[0] : "int";
+    const found = typeOfNode(index) ?? "dyn";
+    // A dyn may be anything, and single letters stand for types that a literal leaves open.
+    if (expected === undefined || found === expected || [expected, found].some((type) => /^(dyn|[A-Z])$/.test(type)))
+      continue;
+    const message = `the index is ${types.display(found)}, and ${types.display(indexed)} is indexed by ${expected}`;
+    problems.push({ reason: "WRONG_TYPE", message, start, end, expected, found: types.display(found) });
   }
   return problems;
 }
