@@ -87,8 +87,13 @@ const binary = [
 
 const pick = <T>(list: readonly T[], random: Random): T => list[random(list.length)]!;
 
-function wiring(random: Random): string {
-  const read = (): string => `${pick(["input", "steps.a.output"], random)}.${pick(fields, random).name}`;
+/** An expression over random fields; half of what it reads is of the target's own kind, else hardly any would be accepted. */
+function wiring(target: DescField, random: Random): string {
+  const kindOf = (field: DescField) =>
+    field.fieldKind + (field.scalar ?? field.message?.typeName ?? field.enum?.typeName);
+  const alike = fields.filter((field) => kindOf(field) === kindOf(target));
+  const read = (): string =>
+    `${pick(["input", "steps.a.output"], random)}.${pick(random(2) === 0 ? alike : fields, random).name}`;
   const inner = random(4) === 0 ? pick(unary, random)(read()) : read();
   return random(3) === 0 ? pick(binary, random)(inner, read()) : pick(unary, random)(inner);
 }
@@ -117,34 +122,37 @@ const scopeOf = (random: Random): Scope => ({
 
 /** What a value can do to a well-typed expression: numbers out of range, texts that are no number or name, keys and indexes that are not there. */
 const ofValues =
-  /overflow|out of bounds|field not found|does not fit into|is too large for|Unable to convert|Cannot convert|is no value of/i;
-/** A wrapper that is not set reads as null, as CEL wants it; has() asks whether it is set. */
-const wrapped = fields.filter(
-  (field) =>
-    field.fieldKind === "message" &&
-    /\.\w+\dValue$|\.(Double|Float|Bool|String|Bytes)Value$/.test(field.message.typeName),
-);
-const readsWrapper = (expression: string): boolean =>
-  wrapped.some((field) => new RegExp(`\\.${field.name}\\b`).test(expression));
+  /overflow|out of bounds|field not found|does not fit into|is too large for|Unable to convert|Cannot convert|is no value of|has no JSON form/i;
+/**
+ * Fields whose type only a value shows: a wrapper that is not set reads as null, as CEL wants it (has() asks), and a Value is anything,
+ * which is why it needs a conversion that may fail.
+ */
+const open = fields.filter((field) => {
+  const type = field.message?.typeName ?? "";
+  return type.startsWith("google.protobuf.") && !/Timestamp|Duration/.test(type);
+});
+const readsOpen = (expression: string): boolean =>
+  open.some((field) => new RegExp(`\\.${field.name}\\b`).test(expression));
 
 describe("what the type check accepts", () => {
   it("never fails for a type when it runs, and every field can be passed on to its like", () => {
     const random = seededRandom(20_261);
     const faults: string[] = [];
     let accepted = 0;
-    for (let n = 0; n < 1_500; n++) {
-      const [field, expression] = [pick(fields, random), wiring(random)];
+    for (let n = 0; n < 1_000; n++) {
+      const field = pick(fields, random);
+      const expression = wiring(field, random);
       const plan = compiled(field, expression);
       if (plan === undefined) continue;
       accepted += 1;
       for (let tries = 0; tries < 3; tries++) {
         const result = plan.bindOutput(scopeOf(random));
-        if (result.kind === "failed" && !ofValues.test(result.error.message) && !readsWrapper(expression))
+        if (result.kind === "failed" && !ofValues.test(result.error.message) && !readsOpen(expression))
           faults.push(`${field.name} = ${expression}: ${result.error.message}`);
       }
     }
     expect(faults).toEqual([]);
-    expect(accepted).toBeGreaterThan(50);
+    expect(accepted).toBeGreaterThan(60);
     for (const field of fields) expect(compiled(field, `input.${field.name}`), field.name).toBeDefined();
   }, 60_000);
 });
