@@ -200,6 +200,12 @@ const coordinator = dashboard(
       [rate("taskmesh_commits_failed_total", "why"), "{{why}}"],
       ["sum(rate(taskmesh_conflicts_total[$__rate_interval]))", "runs lost to another coordinator"],
     ]),
+    lines("gRPC calls", "With one answer, by status.", "reqps", [
+      [rate("rpc_server_call_duration_seconds_count", "rpc_response_status_code"), "{{rpc_response_status_code}}"],
+    ]),
+    lines("Time of gRPC calls", "95th percentile, by method; those that wait for a run include the wait.", "s", [
+      [quantile(0.95, "rpc_server_call_duration_seconds", "rpc_method"), "{{rpc_method}}"],
+    ]),
     lines("Sweeper lag", "How long the oldest due wake-up waits.", "s", [["max(taskmesh_sweeper_lag_seconds)", "lag"]]),
     lines(
       "Attempts under way",

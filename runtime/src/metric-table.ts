@@ -31,6 +31,14 @@ const publishOutcome = listed("outcome", "What the carrier made of the message."
 const link = listed("state", "Whether the connection is up.", "up", "down");
 const stream = listed("stream", "JetStream stream.", "TASKMESH_START", "TASKMESH_DONE");
 
+const callStatus = listed(
+  "rpc_response_status_code",
+  "Status that the call ended with.",
+  ...["OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"],
+  ...["PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"],
+  ...["INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"],
+);
+
 /** Seconds, from half a millisecond to a minute. */
 const seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 /** Likewise for what may take an hour. */
@@ -97,6 +105,12 @@ const pipeline = {
     "taskmesh_dispatched_steps",
     "Attempts that this coordinator has dispatched and that are not over.",
     [],
+  ),
+  callSeconds: new Histogram(
+    "rpc_server_call_duration_seconds",
+    "Time of gRPC calls with one answer; those that wait for a run include the wait.",
+    [named("rpc_method", "Full name of the method."), callStatus],
+    seconds,
   ),
   sessions: new Gauge("taskmesh_sessions", "Worker sessions that this coordinator holds.", []),
   beats: new Counter("taskmesh_beats", "Beats taken from workers.", []),

@@ -15,7 +15,7 @@ describe("the table of instruments", () => {
     expect(new Set(all.map(({ name }) => name)).size).toBe(all.length);
     for (const metric of all) {
       // Our own, or those of OpenTelemetry's conventions.
-      expect(metric.name).toMatch(/^(taskmesh|http_server|nodejs|v8js|process)(_[a-z0-9]+)+$/);
+      expect(metric.name).toMatch(/^(taskmesh|http_server|rpc_server|nodejs|v8js|process)(_[a-z0-9]+)+$/);
       expect(metric.name, "the exporter adds _total").not.toMatch(/_total$/);
       expect(metric.help).toMatch(/^[A-Z].*\.$/);
       for (const { name, doc } of metric.labels) {

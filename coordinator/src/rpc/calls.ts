@@ -26,6 +26,7 @@ import {
   toServiceError,
   tracing,
 } from "@taskmesh/runtime";
+import { countCall } from "./call-meters.js";
 import { toStatus } from "./to-status.js";
 
 const log = createLogger("rpc");
@@ -67,15 +68,22 @@ export function unary<Request, Response>(
   handler: (request: Request, context: CallContext) => Promise<Response>,
 ): handleUnaryCall<Request, Response> {
   return (call, callback) => {
+    const startedAtMs = performance.now();
     const opened = open(call);
+    const { path } = opened.context;
     opened
       .run(async () => handler(call.request, opened.context))
       .then(
         (response) => {
           opened.end();
+          countCall(path, status.OK, startedAtMs);
           callback(null, response);
         },
-        (error: unknown) => callback(opened.fail(error), null),
+        (error: unknown) => {
+          const failed = opened.fail(error);
+          countCall(path, failed.code, startedAtMs);
+          callback(failed, null);
+        },
       );
   };
 }
