@@ -46,6 +46,22 @@ const engine: readonly Mutant[] = [
     quick: true,
   },
   {
+    name: "undoes in the order of completion",
+    part: "engine",
+    file: "coordinator/src/engine/compensation.ts",
+    find: "(run.done ?? []).toReversed()",
+    replace: "(run.done ?? []).slice()",
+    kill: { test: "coordinator/src/engine/compensation.test.ts" },
+  },
+  {
+    name: "gives new attempts to a run that is held",
+    part: "engine",
+    file: "coordinator/src/engine/step-start.ts",
+    find: "if (isHeld(turn.run.status)) {\n    holdStep",
+    replace: "if (isHeld(turn.run.status) && turn.at) {\n    holdStep",
+    kill: { test: "coordinator/src/engine/operate.test.ts" },
+  },
+  {
     name: "retries and times steps out though the run is being cancelled",
     part: "engine",
     file: "coordinator/src/engine/control.ts",

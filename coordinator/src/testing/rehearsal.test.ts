@@ -51,6 +51,21 @@ describe("a rehearsal", () => {
     expect(long.steps["warn"]).toMatchObject({ inputs: [{ words: 3 }], output: { text: "many" }, attempts: 1 });
   });
 
+  it("undoes what was done, and says so in its path", async () => {
+    const undo = "compensate: { call: acme.pages.v1.PageActions/Warn, input: { words: steps.score.output.words } }";
+    const text = chain(`  - { id: score, call: acme.pages.v1.PageActions/Score, input: { text: input.text }, ${undo} }
+  - { id: again, call: acme.pages.v1.PageActions/Score, input: { text: "'more'" }, needs: [score] }`);
+    const warned = stub("acme.pages.v1.PageActions/Warn", () => ({ text: "gone" }));
+    const actions = (...answers: Parameters<typeof inTurn>) => [score(inTurn(...answers) as never), warned];
+    const about = { descriptors, input: { text: "a" } };
+    const failed = await rehearse(text, { ...about, actions: actions(words(7), failsForGood("NO_MORE")) });
+    expect(failed).toMatchObject({ status: "FAILED", failure: { reason: "NO_MORE" } });
+    expect(failed.path).toEqual(["score", "again", "score.undo"]);
+    expect(failed.steps["score.undo"]).toMatchObject({ status: "SUCCEEDED", inputs: [{ words: 7 }] });
+    const done = await rehearse(text, { ...about, actions: actions(words(7), words(8)) });
+    expect(Object.keys(done.steps)).toEqual(["score", "again"]);
+  });
+
   it("skips the time that attempts take and retries wait", async () => {
     const retry = ", retry: { exponential: { initial: 1h, factor: 2, cap: 9h }, jitter: 0, max_attempts: 5 }";
     const run = await rehearsed(retry, takes(60_000, failsForNow("BUSY")), failsForNow("BUSY"), words(1));

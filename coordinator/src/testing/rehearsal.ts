@@ -11,9 +11,12 @@ import { EventKind, type Failure } from "@taskmesh/proto";
 import { sha256 } from "@taskmesh/runtime";
 import { signalMailbox } from "../contracts/compile-wait.js";
 import { accept, advance } from "../engine/advance.js";
+import { ruleFor } from "../engine/catch.js";
+import { isIdleUndo } from "../engine/compensation.js";
 import type { Evaluated, Scope, Value } from "../engine/plan.js";
 import type { Advance, Context, Effect, Evaluation, Outcome, RunEvent, RunRecord } from "../engine/run-event.js";
 import { isFinal, type RunState, RunStatus, StepStatus } from "../engine/run-state.js";
+import { errorOf } from "../engine/turn.js";
 import { mailboxOf } from "../engine/waits.js";
 import { decodeSide, encodeSide, type Prepared, prepare, type Rehearsed } from "./setup.js";
 import { readAnswer, type Stub, StubFailure } from "./stub.js";
@@ -169,15 +172,16 @@ class Stage {
   #evaluate(run: RunState, stepId: string): Evaluation {
     const { forced } = this.#prepared;
     const about = { id: run.id, namespace: run.namespace, method: forced.method, acceptedAtMs: run.acceptedAtMs };
-    const scope: Scope = { run: about, input: run.input, outputs: run.outputs };
     const step = forced.steps.find(({ id }) => id === stepId);
-    const condition = step?.condition?.(scope);
+    const caught = step && run.catching?.[step.index];
+    const scope: Scope = { run: about, input: run.input, outputs: run.outputs, ...errorOf(step, run, caught) };
+    const condition = caught ? undefined : step?.condition?.(scope);
     if (condition?.kind === "value" && !condition.value) return { kind: "skip" };
     const bound: Evaluated<unknown> =
       condition !== undefined && condition.kind !== "value"
         ? condition
         : step
-          ? step.bindInput(scope)
+          ? (caught ? ruleFor(step, caught)!.bindOutput! : step.bindInput)(scope)
           : forced.bindOutput(scope);
     if (bound.kind === "value")
       return { kind: "value", value: toValue(step?.contract ?? forced.outputContract, bound.value as Uint8Array) };
@@ -296,8 +300,10 @@ class Stage {
   #result(run: RunState): Rehearsal {
     const { plan, contract } = this.#prepared;
     const steps: Record<string, RehearsedStep> = {};
-    plan.steps.forEach(({ id, method }, index) => {
+    plan.steps.forEach((step, index) => {
+      const { id, method } = step;
       const state = run.steps[index]!;
+      if (isIdleUndo(step, state)) return;
       const output = run.outputs[index]?.bytes;
       const begun = this.#steps.get(id) ?? { attempts: 0, inputs: [], children: [], startedMs: 0 };
       steps[id] = {
