@@ -3,7 +3,7 @@ import { parseChainDocument } from "@taskmesh/runtime";
 import { describe, expect, it } from "vitest";
 import { PageActionsService } from "../../../test/fixtures/page-actions.js";
 import type { MethodEntry } from "../define.js";
-import { cel, chain, type GivenFields, isChain, type Ref } from "./index.js";
+import { cel, chain, type GivenFields, isChain, type Ref, undo } from "./index.js";
 
 /** A contract with every kind of field, as ts-proto would generate it. */
 interface Rich {
@@ -198,6 +198,10 @@ output: { note: steps.answer.output.note, stars: steps.rated.output.stars }
         score,
         { text: "x" },
         {
+          compensate: undo(score, (output, error) => ({ text: cel`string(${output.words}) + ${error.reason}` }), {
+            retry: { fixed: { delay: "100ms" } },
+            scheduleToClose: "2h",
+          }),
           repeat: { until: (output) => cel`${output.words} >= ${3}`, delay: "200ms", maxRounds: 20 },
           onFailure: [
             { reasons: ["GONE"], output: (error) => ({ words: cel`size(${error.message})` }) },
@@ -249,6 +253,11 @@ steps:
     call: acme.pages.v1.PageActions/Score
     input: { text: { literal: x } }
     repeat: { until: steps.polled.output.words >= 3, delay: 200ms, max_rounds: 20 }
+    compensate:
+      call: acme.pages.v1.PageActions/Score
+      input: { text: string(steps.polled.output.words) + error.reason }
+      retry: { fixed: { delay: 100ms } }
+      schedule_to_close: 2h
     on_failure:
       - { reasons: [GONE], output: { words: size(error.message) } }
       - { continue: true }
@@ -353,6 +362,13 @@ output: { words: steps.last.output.words, branch: steps.route.output.case }
         step("c", PageActionsService.score, {}, { onFailure: [{ output: () => ({ words: "none" }) }] });
         // @ts-expect-error no such output to repeat on
         step("d", PageActionsService.score, {}, { repeat: { until: ({ letters }) => letters } });
+        // @ts-expect-error an undo reads what the step puts out
+        step(
+          "f",
+          PageActionsService.score,
+          {},
+          { compensate: undo(PageActionsService.score, (out) => ({ text: out.txt })) },
+        );
         const form = human("e", { title: "?" }, { stars: "int32" });
         // @ts-expect-error the form has no such field
         return { n: form.output.star };

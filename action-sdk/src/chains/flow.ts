@@ -1,6 +1,6 @@
 /** What a step does beyond calling: joins, rounds, fan-outs, rules for failures; each as its part of the JSON of a StepSpec. */
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
-import { expressionsJson, present, refuse, type Time, timeJson } from "./document.js";
+import { expressionsJson, present, type Retry, refuse, retryJson, type Time, timeJson } from "./document.js";
 import { type Expression, knownOf, reference } from "./expression.js";
 import type { GivenFields, Ref } from "./types.js";
 
@@ -34,6 +34,22 @@ export type FailureRule<Out> = {
   | { /** The step stays without an output, as if it were skipped. */ continue: true; output?: never }
   | { /** The step succeeds with this. */ output: (error: Ref<SeenFailure>) => GivenFields<Out>; continue?: never }
 );
+
+/** How a step is undone, when its run does not succeed; made by `undo`. `Out` is what the step puts out. */
+export interface Undo<Out> {
+  readonly method: string;
+  readonly input: (output: Ref<Out>, error: Ref<SeenFailure>) => object;
+  readonly options: UndoOptions;
+}
+
+/** Settings of an undo. */
+export interface UndoOptions {
+  retry?: Retry;
+  startToClose?: Time;
+  /** Longest time over all attempts, however late the run is; default 24 h. */
+  scheduleToClose?: Time;
+  taskQueue?: string;
+}
 
 /** Limits of a fan-out. */
 export interface EachLimits {
@@ -77,6 +93,22 @@ export function rulesJson<Out>(id: string, rules: readonly FailureRule<Out>[], n
       output: output && expressionsJson(`step ${id}.onFailure[${index}].output`, { ...output(error) }, nameOf),
     }),
   );
+}
+
+export function undoJson<Out>(id: string, { method, input, options }: Undo<Out>, nameOf: NameOf): JsonObject {
+  const place = `step ${id}.compensate`;
+  const output = reference(`steps.${id}.output`, nameOf) as Ref<Out>;
+  const error = reference("error", nameOf) as unknown as Ref<SeenFailure>;
+  const time = (name: "startToClose" | "scheduleToClose") =>
+    options[name] === undefined ? undefined : timeJson(`${place}.${name}`, options[name]);
+  return present({
+    call: method,
+    input: expressionsJson(`${place}.input`, { ...input(output, error) }, nameOf),
+    retry: options.retry && retryJson(`${place}.retry`, options.retry),
+    startToClose: time("startToClose"),
+    scheduleToClose: time("scheduleToClose"),
+    taskQueue: options.taskQueue,
+  });
 }
 
 /** What the items of a fan-out are read by. */

@@ -18,13 +18,13 @@ import { chainSpecFromJson } from "@taskmesh/runtime";
 import type { MethodEntry } from "../define.js";
 import { expressionsJson, present, type Time, timeJson } from "./document.js";
 import { type Expression, knownOf, reference } from "./expression.js";
-import type { Case, EachLimits } from "./flow.js";
+import type { Case, EachLimits, SeenFailure, Undo, UndoOptions } from "./flow.js";
 import { type CallbackStep, type CallOptions, type Step, type StepOptions, Steps, type WaitOptions } from "./steps.js";
 import type { FieldTypes, Given, GivenFields, MessageOf, Ref } from "./types.js";
 
 export type { Retry, Time } from "./document.js";
 export { cel, type Expression } from "./expression.js";
-export type { Case, EachLimits, FailureRule, Join, Repeat, SeenFailure } from "./flow.js";
+export type { Case, EachLimits, FailureRule, Join, Repeat, SeenFailure, Undo, UndoOptions } from "./flow.js";
 export type { CallbackStep, CallOptions, Step, StepOptions, WaitOptions } from "./steps.js";
 export type { FieldTypes, Given, GivenFields, MessageOf, Ref, UntypedRef } from "./types.js";
 
@@ -111,7 +111,7 @@ export interface ChainScope<Input> {
 }
 
 /** Settings of a fan-out: those of a call, where rules give no output, since the step's is that of its items. */
-export type ItemOptions = Omit<CallOptions<never>, "repeat">;
+export type ItemOptions = Omit<CallOptions<never>, "repeat" | "compensate">;
 
 /** Settings of a chain. */
 export interface ChainSettings {
@@ -199,6 +199,18 @@ export function chain(
     brokenTtl: time("brokenTtl", brokenTtl),
   });
   return Object.freeze({ name, spec: specOf(name, json), json });
+}
+
+/**
+ * How a step is undone: `compensate: undo(TripActionsService.cancelHotel, (output, error) => ({ code: output.code, why: error.reason }))`.
+ * The input is made of the step's output and of why the run ends, besides what the step itself may read.
+ */
+export function undo<In, Out>(
+  callee: Callee<In, unknown>,
+  input: (output: Ref<Out>, error: Ref<SeenFailure>) => GivenFields<In>,
+  options: UndoOptions = {},
+): Undo<Out> {
+  return { method: methodOf(callee as Named), input, options };
 }
 
 /** Whether a value, such as an export of a module, is a chain that was built. */

@@ -22,6 +22,8 @@ import {
   type Repeat,
   repeatJson,
   rulesJson,
+  type Undo,
+  undoJson,
 } from "./flow.js";
 import type { FieldTypes, Ref } from "./types.js";
 
@@ -59,6 +61,8 @@ export interface WaitOptions<Out = unknown> extends StepOptions<Out> {
 export interface CallOptions<Out = unknown> extends StepOptions<Out> {
   /** Calls again until a condition over the output holds. */
   repeat?: Repeat<Out>;
+  /** How the step is undone, when its run fails, expires or is cancelled after it. */
+  compensate?: Undo<Out>;
   retry?: Retry;
   scheduleToStart?: Time;
   startToClose?: Time;
@@ -89,7 +93,7 @@ export class Steps {
     const place = `step ${id}`;
     const time = (name: string, value: Time | undefined) =>
       value === undefined ? undefined : timeJson(`${place}.${name}`, value);
-    const { retry, repeat, taskQueue, priority, parentClose } = options;
+    const { retry, repeat, compensate, taskQueue, priority, parentClose } = options;
     const inputs = expressionsJson(`${place}.input`, { ...input }, this.nameOf);
     return this.#put(
       id,
@@ -100,6 +104,7 @@ export class Steps {
         input: Object.keys(inputs).length > 0 ? inputs : undefined,
         ...this.#gateJson(id, options),
         repeat: repeat && repeatJson(id, repeat, this.nameOf),
+        compensate: compensate && undoJson(id, compensate, this.nameOf),
         retry: retry && retryJson(`${place}.retry`, retry),
         scheduleToStart: time("scheduleToStart", options.scheduleToStart),
         startToClose: time("startToClose", options.startToClose),
