@@ -362,13 +362,9 @@ output: { words: steps.last.output.words, branch: steps.route.output.case }
         step("c", PageActionsService.score, {}, { onFailure: [{ output: () => ({ words: "none" }) }] });
         // @ts-expect-error no such output to repeat on
         step("d", PageActionsService.score, {}, { repeat: { until: ({ letters }) => letters } });
+        const { score } = PageActionsService;
         // @ts-expect-error an undo reads what the step puts out
-        step(
-          "f",
-          PageActionsService.score,
-          {},
-          { compensate: undo(PageActionsService.score, (out) => ({ text: out.txt })) },
-        );
+        step("f", score, {}, { compensate: undo(score, (out) => ({ text: out.txt })) });
         const form = human("e", { title: "?" }, { stars: "int32" });
         // @ts-expect-error the form has no such field
         return { n: form.output.star };
