@@ -10,6 +10,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { sleep } from "./backoff.js";
+import { listen } from "./http-listen.js";
 import type { Logger } from "./log.js";
 import { createService, type Service } from "./service.js";
 import { type Address, formatAddress } from "./setting-kinds.js";
@@ -101,15 +102,4 @@ async function askReady({ ready, patienceMs = patienceMsDefault }: HealthServerO
   } finally {
     waiting.abort();
   }
-}
-
-function listen(server: Server, { host, port }: Address): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, host, () => {
-      server.off("error", reject);
-      server.on("error", () => {});
-      resolve();
-    });
-  });
 }

@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { bearerToken, createTokenCheck, type ServerTls, type TokenSource } from "./credentials.js";
+import { listen } from "./http-listen.js";
 import type { Logger } from "./log.js";
 import { type MetricsExport, startMetrics } from "./metrics.js";
 import { createService, type Service } from "./service.js";
@@ -100,15 +101,4 @@ function createHttpServer({ tokens, tls, log }: MetricsServerOptions, numbers: M
   if (!tls) return createServer(handle);
   const { cert, key, clientCa } = tls;
   return createTlsServer({ cert, key, ...(clientCa ? { ca: clientCa, requestCert: true } : {}) }, handle);
-}
-
-function listen(server: Server, { host, port }: Address): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, host, () => {
-      server.off("error", reject);
-      server.on("error", () => {});
-      resolve();
-    });
-  });
 }

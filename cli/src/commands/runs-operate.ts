@@ -1,8 +1,8 @@
 /** What people do to a run beside cancelling it. Each asks for why and by whom, for the run's history. */
-import { readFileSync } from "node:fs";
 import { Command } from "@commander-js/extra-typings";
 import { usageError } from "../exit.js";
 import { object } from "../json.js";
+import { readJson } from "../json-input.js";
 import { parsePairs, parsePriority } from "../options.js";
 import { openSession, type Session } from "../session.js";
 import { bareStatus } from "../show.js";
@@ -107,23 +107,7 @@ export const runsSkip = () =>
     });
 
 /** A message given as JSON: literal, from a file ("@path"), or from stdin ("-"). */
-function readMessage(name: string, given: string): { name: string; text: string } {
-  let source = given;
-  if (given === "-" || given.startsWith("@")) {
-    const path = given === "-" ? 0 : given.slice(1);
-    try {
-      source = readFileSync(path, "utf8");
-    } catch (error) {
-      throw usageError(`can't read the ${name} from ${given === "-" ? "stdin" : path}: ${(error as Error).message}`);
-    }
-  }
-  try {
-    JSON.parse(source);
-    return { name, text: source };
-  } catch (error) {
-    throw usageError(
-      `the ${name} is not JSON: ${(error as Error).message}`,
-      "Quote it for the shell, or use @file.json.",
-    );
-  }
-}
+const readMessage = (name: string, given: string): { name: string; text: string } => ({
+  name,
+  text: readJson(name, given, "Quote it for the shell, or use @file.json."),
+});

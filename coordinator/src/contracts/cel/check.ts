@@ -97,17 +97,24 @@ function typeProblem(error: unknown, types: ScopeTypes, whole: Range): Expressio
   return { reason: "WRONG_TYPE", message: `${text}${conversion}`, ...place, found: text };
 }
 
-/** Calls of constants that fail whenever they run: a pattern that is none, a duration without a unit. */
-function faultsOfConstants(ast: ASTNode, source: string): ExpressionProblem[] {
-  const problems: ExpressionProblem[] = [];
+/** Every operation of an expression. */
+function* nodesOf(ast: ASTNode): Generator<ASTNode> {
   const open: unknown[] = [ast];
   while (open.length > 0) {
     const node = open.pop();
     if (Array.isArray(node)) open.push(...node);
     if (typeof node !== "object" || node === null || !("op" in node)) continue;
-    const { op, args, start, end } = node as ASTNode;
-    open.push(args);
-    const constant = constantOf(node as ASTNode, source);
+    open.push((node as ASTNode).args);
+    yield node as ASTNode;
+  }
+}
+
+/** Calls of constants that fail whenever they run: a pattern that is none, a duration without a unit. */
+function faultsOfConstants(ast: ASTNode, source: string): ExpressionProblem[] {
+  const problems: ExpressionProblem[] = [];
+  for (const node of nodesOf(ast)) {
+    const { op, start, end } = node;
+    const constant = constantOf(node, source);
     const fault = constant === undefined ? undefined : faultOfConstant(constant);
     if (fault !== undefined && (op === "call" || op === "rcall")) {
       problems.push({ reason: "INVALID_VALUE", message: fault, start, end, found: source.slice(start, end) });
@@ -119,13 +126,8 @@ function faultsOfConstants(ast: ASTNode, source: string): ExpressionProblem[] {
 /** Indexes of another type than what they index has: the checker lets some through that the engine then knows no key for. */
 function faultsOfIndexes(ast: ASTNode, types: ScopeTypes): ExpressionProblem[] {
   const problems: ExpressionProblem[] = [];
-  const open: unknown[] = [ast];
-  while (open.length > 0) {
-    const node = open.pop();
-    if (Array.isArray(node)) open.push(...node);
-    if (typeof node !== "object" || node === null || !("op" in node)) continue;
-    const { op, args, start, end } = node as ASTNode;
-    open.push(args);
+  for (const node of nodesOf(ast)) {
+    const { op, args, start, end } = node;
     if (op !== "[]") continue;
     const [operand, index] = args as [ASTNode, ASTNode];
     const indexed = typeOfNode(operand) ?? "dyn";
