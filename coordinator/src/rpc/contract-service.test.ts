@@ -6,7 +6,7 @@ import {
   GateMode,
   type GetContractGateResponse,
 } from "@taskmesh/proto";
-import { type StatusError, unaryCall } from "@taskmesh/runtime";
+import { type StatusError, unaryCall, uuidv7 } from "@taskmesh/runtime";
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   openTestDatabase,
@@ -17,7 +17,7 @@ import {
   TestWorker,
   waitFor,
 } from "../registry/registry-fixture.js";
-import { ensurePartitions, uuidAt } from "../store/partitions.js";
+import { ensurePartitions } from "../store/partitions.js";
 import { readRevisions } from "../store/registry.js";
 import { billChain, fingerprintOf, offering, priceMethod, shop } from "./contract-service-fixture.js";
 
@@ -111,7 +111,7 @@ describe.each(["pglite", "postgres"] as const)("the gate on %s", (kind) => {
         `insert into runs (id, namespace_id, method, chain_version, contract, status, version, last_seq, priority, accepted_at, deadline_at, wakeup_at, ended_at, state)
          values ($1::uuid, 1, $2::text, $3::int, $4::text, $5::smallint, 1, 1, 0, now(), now(),
            case when $5::smallint < 4 then now() end, case when $5::smallint >= 4 then now() end, ''::bytea)`,
-        [uuidAt(Date.now()), method, version, contract, status],
+        [uuidv7(), method, version, contract, status],
       );
     await insert("shop.v1.Shop/Bill", 1, "", 1);
     await insert("shop.v1.Shop/Bill", 1, "", 3);
