@@ -51,7 +51,7 @@ export function takeCompletions(deps: CompletionsDeps, delivery: CompletionDeliv
       continue;
     }
     open += 1;
-    void submitCompletion(deps, delivery.namespaceId, completion).then(() => done(), done);
+    takeCompletion(deps, delivery.namespaceId, completion, done);
   }
   done();
 }
@@ -73,35 +73,59 @@ function isPlausible(completion: CompleteStep): boolean {
   );
 }
 
-async function submitCompletion(deps: CompletionsDeps, namespaceId: number, completion: CompleteStep): Promise<void> {
-  const { runId, stepId } = completion;
-  const outcome = await outcomeOf(deps, completion);
-  const { item, attempt, lease, executionMs, sessionId, checkpoint } = completion;
-  const keeps = checkpoint !== undefined && outcome.kind === "failure";
-  // Before the event: its retry may start at once.
-  if (keeps) await deps.keep({ runId, stepId, item, attempt }, Any.encode(checkpoint).finish(), namespaceId);
-  const settled = await new Promise<Settled>((settle, fail) => {
-    deps.pipeline.submit({
-      kind: "event",
-      runId,
-      namespaceId,
-      event: {
-        kind: "complete",
-        report: { stepId, item, attempt, lease },
-        outcome,
-        executionMs,
-        session: sessionId,
-        ...(keeps ? { checkpointed: true } : {}),
-      },
-      ...logsOf(completion),
-      fresh: false,
-      tries: 0,
-      bytes: 256 + (outcome.kind === "output" ? (outcome.value.bytes?.length ?? 0) : 0),
-      settle,
-      fail,
-    });
+/** Most completions bring all that is needed and cost no promise: an ack that is called with the commit leaves with the starts that follow from it. */
+function takeCompletion(
+  deps: CompletionsDeps,
+  namespaceId: number,
+  completion: CompleteStep,
+  done: (error?: unknown) => void,
+): void {
+  const { runId, stepId, item, attempt, checkpoint } = completion;
+  const outcome = outcomeOf(deps, completion);
+  if (!(outcome instanceof Promise) && !(checkpoint && outcome.kind === "failure")) {
+    submitCompletion(deps, namespaceId, completion, { outcome, checkpointed: false }, done);
+    return;
+  }
+  const prepared = async (): Promise<void> => {
+    const found = await outcome;
+    const checkpointed = checkpoint !== undefined && found.kind === "failure";
+    // Before the event: its retry may start at once.
+    if (checkpointed) await deps.keep({ runId, stepId, item, attempt }, Any.encode(checkpoint).finish(), namespaceId);
+    submitCompletion(deps, namespaceId, completion, { outcome: found, checkpointed }, done);
+  };
+  prepared().catch(done);
+}
+
+function submitCompletion(
+  deps: CompletionsDeps,
+  namespaceId: number,
+  completion: CompleteStep,
+  { outcome, checkpointed }: { outcome: Outcome; checkpointed: boolean },
+  done: (error?: unknown) => void,
+): void {
+  const { runId, stepId, item, attempt, lease, executionMs, sessionId } = completion;
+  deps.pipeline.submit({
+    kind: "event",
+    runId,
+    namespaceId,
+    event: {
+      kind: "complete",
+      report: { stepId, item, attempt, lease },
+      outcome,
+      executionMs,
+      session: sessionId,
+      ...(checkpointed ? { checkpointed } : {}),
+    },
+    ...logsOf(completion),
+    fresh: false,
+    tries: 0,
+    bytes: 256 + (outcome.kind === "output" ? (outcome.value.bytes?.length ?? 0) : 0),
+    settle(settled) {
+      deps.settled?.(settled);
+      done();
+    },
+    fail: done,
   });
-  deps.settled?.(settled);
 }
 
 function logsOf(completion: CompleteStep) {
@@ -115,7 +139,7 @@ function logsOf(completion: CompleteStep) {
   return { logs: { stepId, item, attempt, lines } };
 }
 
-async function outcomeOf(deps: CompletionsDeps, completion: CompleteStep): Promise<Outcome> {
+function outcomeOf(deps: CompletionsDeps, completion: CompleteStep): Outcome | Promise<Outcome> {
   const { outcome } = completion;
   switch (outcome?.$case) {
     case "output": {
@@ -128,12 +152,7 @@ async function outcomeOf(deps: CompletionsDeps, completion: CompleteStep): Promi
         return { kind: "output", value };
       }
       value.reference = data.value;
-      const wrong = await deps.checkStored(completion.runId, completion.stepId, value);
-      if (wrong === undefined) return { kind: "output", value };
-      return {
-        kind: "failure",
-        failure: { reason: "OUTPUT_INVALID", message: wrong, retryable: false, details: [], cause: undefined },
-      };
+      return checkStored(deps, completion, value);
     }
     case "failure": {
       const { reason, message, retryable, details } = outcome.value;
@@ -150,4 +169,13 @@ async function outcomeOf(deps: CompletionsDeps, completion: CompleteStep): Promi
     default:
       return { kind: "cancelled", message: outcome?.value.message.slice(0, messageCharsMax) ?? "" };
   }
+}
+
+async function checkStored(deps: CompletionsDeps, completion: CompleteStep, value: Value): Promise<Outcome> {
+  const wrong = await deps.checkStored(completion.runId, completion.stepId, value);
+  if (wrong === undefined) return { kind: "output", value };
+  return {
+    kind: "failure",
+    failure: { reason: "OUTPUT_INVALID", message: wrong, retryable: false, details: [], cause: undefined },
+  };
 }

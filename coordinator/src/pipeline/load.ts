@@ -30,10 +30,10 @@ export interface LoadDeps {
  * The runs of the batch: from the cache, or read where they are not there or a refusal must be decided again. They are held for the batch,
  * since reading many large ones may push others of it out of the cache.
  */
-export async function loadBatch(deps: LoadDeps, batch: readonly Work[]): Promise<Loaded> {
+export function loadBatch(deps: LoadDeps, batch: readonly Work[]): Loaded | Promise<Loaded> {
   const { cache } = deps;
   const loaded: Loaded = { runs: new Map(), freshIds: new Set(), unreadable: new Map() };
-  const { runs, freshIds, unreadable } = loaded;
+  const { runs, freshIds } = loaded;
   for (const item of batch) {
     if (item.kind !== "event") continue;
     const cached = item.fresh ? undefined : cache.get(item.runId);
@@ -41,7 +41,12 @@ export async function loadBatch(deps: LoadDeps, batch: readonly Work[]): Promise
     // What is no id names no run, and would make the whole read fail.
     else if (isRunId(item.runId)) freshIds.add(item.runId);
   }
-  if (freshIds.size === 0) return loaded;
+  return freshIds.size === 0 ? loaded : readFresh(deps, loaded);
+}
+
+async function readFresh(deps: LoadDeps, loaded: Loaded): Promise<Loaded> {
+  const { cache } = deps;
+  const { runs, freshIds, unreadable } = loaded;
   const found = await deps.patiently(() => deps.store.loadRuns([...freshIds]));
   for (const id of freshIds) {
     const stored = found.get(id);

@@ -107,7 +107,9 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
 
   const runBatch = async (batch: Work[]): Promise<void> => {
     try {
-      const { runs, freshIds, unreadable } = await loadBatch({ ...deps, cache, patiently }, batch);
+      const loaded = loadBatch({ ...deps, cache, patiently }, batch);
+      // A turn of the microtask queue less where all is in the cache.
+      const { runs, freshIds, unreadable } = loaded instanceof Promise ? await loaded : loaded;
       const context = { runs, windows: deps.windows, nowMs: deps.clock.now(), freshIds, log: deps.log };
       const { drafts, again } = foldBatch(readable(batch, unreadable), context);
       for (const item of again) requeue({ ...item, fresh: true });

@@ -17,7 +17,7 @@ import { Blob } from "./blob.js";
 import { wantedChildren } from "./children.js";
 import { assignmentSections } from "./commit-assignments.js";
 import { confirmedEffects, pendingEffects } from "./commit-effects.js";
-import { loneEvents, loneEventsMax, loneUpdate } from "./commit-lone.js";
+import { loneCommit, loneWrite } from "./commit-lone.js";
 import { brokenRows, changedColumns, mendedRows } from "./commit-operations.js";
 import { blobPayload, blobText, instant, type Section, slice } from "./commit-parts.js";
 import { binds, dequeues, enqueues, itemSections, unbinds } from "./commit-places.js";
@@ -65,6 +65,14 @@ export const idempotencyMs = 7 * 24 * 3600 * 1000;
 
 /** Writes a batch. Rejects if nothing was written, or with an unknown outcome if the connection broke: then read before trying again. */
 export async function commitBatch(db: Db, commit: Commit): Promise<CommitResult> {
+  const lone = loneWrite(commit);
+  const { text, params } = lone ? loneCommit(commit, lone) : batchCommit(commit);
+  const [row] = await db.query<{ ids: string; now: number }>(text, params);
+  if (!row) throw new Error("the commit answered nothing");
+  return { written: new Set(row.ids === "" ? [] : row.ids.split(",")), nowMs: row.now };
+}
+
+function batchCommit(commit: Commit): { text: string; params: unknown[] } {
   const blob = new Blob();
   const byId = [...commit.writes].sort((a, b) => (a.run.id < b.run.id ? -1 : 1));
   const sections: Section[] = [];
@@ -97,9 +105,7 @@ export async function commitBatch(db: Db, commit: Commit): Promise<CommitResult>
   add(confirmedEffects(commit));
   const params: unknown[] = [blob.base64()];
   for (const section of sections) params.push(...section.params);
-  const [row] = await db.query<{ ids: string; now: number }>(statement(sections, commit.tables), params);
-  if (!row) throw new Error("the commit answered nothing");
-  return { written: new Set(row.ids === "" ? [] : row.ids.split(",")), nowMs: row.now };
+  return { text: statement(sections, commit.tables), params };
 }
 
 const blobCte = "bytes as materialized (select decode($1::text, 'base64') as blob)";
@@ -138,8 +144,6 @@ function updates(writes: RunWrite[], blob: Blob): Section | undefined {
   if (writes.length === 0) return undefined;
   const states = writes.map(({ run }) => blobText(blob, encodeRunState(run)));
   const more = changedColumns(writes);
-  const [only] = writes;
-  if (writes.length === 1 && only && !more) return loneUpdate(only, states[0]!);
   return {
     name: "updates",
     ...(more ? { variant: "+columns" } : {}),
@@ -221,7 +225,6 @@ function events(writes: RunWrite[], blob: Blob): Section | undefined {
   if (rows.length === 0) return undefined;
   const bodies = rows.map(({ record }) => blobText(blob, encodeEventBody(record)));
   const payloads = rows.map(({ record }) => blobPayload(blob, record.payload));
-  if (writes.length === 1 && rows.length <= loneEventsMax) return loneEvents(rows, bodies, payloads);
   // Most batches are about no item: they need no column for it.
   const items = rows.some(({ record }) => record.item) ? [arrayOf(rows.map(({ record }) => record.item ?? 0))] : [];
   return {

@@ -39,26 +39,28 @@ export function openPostgres(options: PostgresOptions): Database {
     (onclose) => connect({ ...options, connectionsMax: 1 }, timeoutMs, onclose),
     transactionsMax,
   );
-  const guarded = async <T>(work: (sql: postgres.Sql) => Promise<T>, limitMs: number): Promise<T> => {
-    const used = client;
-    let timer: NodeJS.Timeout | undefined;
-    const limit = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
+  const guarded = <T>(work: (sql: postgres.Sql) => PromiseLike<T>, limitMs: number): Promise<T> =>
+    new Promise((resolve, reject) => {
+      const used = client;
+      const answer = work(used);
+      const timer = setTimeout(() => {
         replace(used);
         reject(new Error(`Postgres gave no answer within ${limitMs} ms`));
       }, limitMs);
+      answer.then(
+        (result) => {
+          clearTimeout(timer);
+          resolve(result);
+        },
+        (error: unknown) => {
+          clearTimeout(timer);
+          if ((error as { code?: unknown }).code === "CONNECT_TIMEOUT") replace(used);
+          reject(error);
+        },
+      );
     });
-    try {
-      return await Promise.race([work(used), limit]);
-    } catch (error) {
-      if ((error as { code?: unknown }).code === "CONNECT_TIMEOUT") replace(used);
-      throw error;
-    } finally {
-      clearTimeout(timer);
-    }
-  };
   const base = session(
-    (work) => guarded(async (sql) => await work(statementOf(sql)), timeoutMs + 5_000),
+    (work) => guarded((sql) => work(statementOf(sql)), timeoutMs + 5_000),
     (work) => transactions.run((statement) => work(bound(statement)), 2 * timeoutMs),
   );
   return {

@@ -30,8 +30,8 @@ const checkBackoff = { initialMs: 100, capMs: 1_000 };
 const recheckPauseMs = 1_000;
 /** Messages of one request: bounds what can arrive at once. */
 const batchMax = 256;
-/** Acks that wait for a check. */
-const heldAcksMax = 100_000;
+/** Acks that wait. */
+const dueAcksMax = 100_000;
 
 const ackBytes = Buffer.from("+ACK");
 const terminateBytes = Buffer.from("+TERM");
@@ -91,7 +91,9 @@ export class ConsumerPull {
   #draining = false;
   #retry: NodeJS.Timeout | undefined;
   #attempt = 0;
-  #heldAcks: { life: number; subject: string; bytes: Uint8Array }[] = [];
+  /** Acks of this life that are due. They leave with the next message of the link, or after the check. */
+  #dueAcks: { subject: string; bytes: Uint8Array }[] = [];
+  #riding = false;
 
   constructor(link: NatsLink, options: PullOptions) {
     this.#link = link;
@@ -138,6 +140,7 @@ export class ConsumerPull {
 
   /** Ends at once: what is on its way is redelivered to others after the ack wait. */
   stop(): void {
+    this.#sendAcks();
     this.#state = "ended";
     clearTimeout(this.#retry);
     this.#dropInbox();
@@ -185,6 +188,7 @@ export class ConsumerPull {
     this.#attempt = 0;
     this.#meetLife(Date.parse(info.created), info.delivered?.consumer_seq ?? 0);
     this.#state = "pulling";
+    this.#sendAcks();
     this.#pullingSinceMs = performance.now();
     this.#silentTicks = 0;
     this.#subscription = this.#link.subscribe(inbox, (error, message) => {
@@ -201,14 +205,11 @@ export class ConsumerPull {
     if (before !== undefined && (before !== createdAtMs || rolledBack)) {
       this.#life += 1;
       this.#doubtfulUntil = rolledBack ? this.#deliveredMax : 0;
-      this.#heldAcks = [];
+      this.#dueAcks = [];
       this.#options.onNewLife?.();
     }
     this.#createdAtMs = createdAtMs;
     this.#deliveredMax = delivered;
-    const due = this.#heldAcks;
-    this.#heldAcks = [];
-    for (const { subject, bytes } of due) this.#link.publish(subject, bytes);
   }
 
   #retryLater(): void {
@@ -272,9 +273,22 @@ export class ConsumerPull {
   }
 
   #answer(life: number, subject: string, bytes: Uint8Array): void {
-    if (life !== this.#life) return;
-    if (this.#state === "pulling" && this.#link.publish(subject, bytes)) return;
-    if (this.#heldAcks.length < heldAcksMax) this.#heldAcks.push({ life, subject, bytes });
+    if (life !== this.#life || this.#dueAcks.length >= dueAcksMax) return;
+    this.#dueAcks.push({ subject, bytes });
+    if (this.#riding) return;
+    this.#riding = true;
+    this.#link.ride(() => {
+      this.#riding = false;
+      this.#sendAcks();
+    });
+  }
+
+  /** U3 */
+  #sendAcks(): void {
+    if (this.#state !== "pulling") return;
+    const due = this.#dueAcks;
+    this.#dueAcks = [];
+    for (const ack of due) if (!this.#link.publish(ack.subject, ack.bytes)) this.#dueAcks.push(ack);
   }
 
   /** Requests end with a status in place of messages; it tells how many messages they still stood for. */
