@@ -64,7 +64,7 @@ export function toBeat(attempt: Attempt, now: number): AttemptBeat {
     lease: start.lease,
     startedAt: { seconds: BigInt(seconds), nanos: Math.floor((startedMs - seconds * 1_000) * 1e6) },
     sinceReportMs: Math.min(0xffffffff, Math.round(context.sinceReportMs())),
-    ...(context.reported && { progress: context.reported }),
+    ...(context.reported && { progress: { ...context.reported, estimated: false } }),
     ...(context.checkpoint && { checkpoint: context.checkpoint }),
   };
 }

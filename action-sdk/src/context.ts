@@ -80,6 +80,9 @@ export interface AttemptFacts {
   checkpoint?: Any;
 }
 
+/** What a handler has said of its progress: 0 to 100, and anything more. */
+export type ProgressReport = Pick<Progress, "percent" | "message">;
+
 /** Where a context takes what it can't make itself. */
 export interface ContextPorts {
   /** Also written to the worker's own log. */
@@ -88,7 +91,7 @@ export interface ContextPorts {
     line: { level: keyof ActionLog; message: string; fields: LogFields | undefined },
   ) => void;
   /** Sees every progress report; without it only the newest is kept. */
-  onProgress?: (report: Progress) => void;
+  onProgress?: (report: ProgressReport) => void;
   /** Trace context of the handler's span. */
   traceHeaders?: () => Record<string, string>;
 }
@@ -107,7 +110,7 @@ export class AttemptContext implements ActionContext {
   #controller: AbortController | undefined;
   #aborted: AttemptAborted | undefined;
   #log: AttemptLog | undefined;
-  #progress: Progress | undefined;
+  #progress: ProgressReport | undefined;
   #checkpoint: Any | undefined;
   #reportedAtMs = performance.now();
 
@@ -204,7 +207,7 @@ export class AttemptContext implements ActionContext {
   }
 
   /** What the handler reported last, undefined if nothing. */
-  get reported(): Progress | undefined {
+  get reported(): ProgressReport | undefined {
     return this.#progress;
   }
 

@@ -3,10 +3,10 @@
  *
  *   const { output } = await runAction(score, { text: "a b" });
  */
-import { Failure, LogLevel, type LogLine, type Progress } from "@taskmesh/proto";
+import { Failure, LogLevel, type LogLine } from "@taskmesh/proto";
 import { toCheckpoint } from "./checkpoint.js";
 import { compileChecks } from "./checks.js";
-import { AttemptContext } from "./context.js";
+import { AttemptContext, type ProgressReport } from "./context.js";
 import type { Action } from "./define.js";
 import { type Descriptors, parseDescriptors } from "./descriptors.js";
 import { type ActionChecks, type Outcome, perform } from "./perform.js";
@@ -53,7 +53,7 @@ export interface RunActionResult<Output> {
   cancelled?: { message: string };
   logs: TestLogLine[];
   /** Every progress report, oldest first. */
-  progress: Progress[];
+  progress: ProgressReport[];
   /** What the handler kept last for the next attempt. */
   checkpoint?: { type: string; value: Uint8Array };
 }
@@ -67,7 +67,7 @@ export async function runAction<Input, Output>(
   const checks: ActionChecks = options.descriptors
     ? compileChecks(parseDescriptors(options.descriptors).registry, action.method)
     : { input: () => undefined, output: () => undefined };
-  const progress: Progress[] = [];
+  const progress: ProgressReport[] = [];
   const context = contextFor(action.method, options, progress);
   const cancel = () => context.abort("CANCELLED");
   if (options.signal?.aborted) cancel();
@@ -89,7 +89,7 @@ export async function runAction<Input, Output>(
   }
 }
 
-function contextFor(method: string, options: RunActionOptions, reports: Progress[]): AttemptContext {
+function contextFor(method: string, options: RunActionOptions, reports: ProgressReport[]): AttemptContext {
   const { traceHeaders } = options;
   const facts = {
     attempt: options.attempt ?? 1,

@@ -1,6 +1,6 @@
 import pc from "picocolors";
 import { describe, expect, it } from "vitest";
-import { applyEvent, applyReports, describeEvent, drawProgress, progressOfRun } from "./progress.js";
+import { applyEvent, applyNotice, applyReports, describeEvent, drawProgress, progressOfRun } from "./progress.js";
 
 const colors = pc.createColors(false);
 const at = (second: number) => new Date(Date.UTC(2026, 0, 1, 0, 0, second)).toISOString();
@@ -111,6 +111,22 @@ describe("the progress of a run", () => {
     applyEvent(progress, story[3] ?? {});
     applyReports(progress, { steps: [report] });
     expect(drawProgress(progress, 0, colors)[1]).not.toContain("half-way");
+  });
+
+  it("marks what is estimated, and is not at 100 % before the end", () => {
+    const progress = fresh();
+    const report = (percent: number, estimated: boolean) => ({ stepId: "fetch", progress: { percent, estimated } });
+    const running = { stepId: "fetch", kind: "EVENT_KIND_STEP_BOUND", attempt: 1 };
+    applyEvent(progress, running);
+    applyNotice(progress, { steps: [report(40, true)] });
+    const [head, step] = drawProgress(progress, 0, colors);
+    expect(head).toContain(" ~20 %");
+    expect(step).toContain("~40 %");
+    applyNotice(progress, { steps: [report(60, false)] });
+    expect(drawProgress(progress, 0, colors).join()).not.toContain("~");
+    applyEvent(progress, { kind: "EVENT_KIND_STEP_SUCCEEDED", stepId: "pick" });
+    applyNotice(progress, { steps: [report(100, false)] });
+    expect(drawProgress(progress, 0, colors)[0]).toContain(" 99 %");
   });
 
   it("tells one event in one line, whatever the message holds", () => {

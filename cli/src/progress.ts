@@ -20,6 +20,8 @@ export interface StepProgress {
   report: string;
   /** The same as a number, 0 if nothing was reported. */
   percent: number;
+  /** It follows from how long the action took before. */
+  estimated: boolean;
   /** A fan-out: where its items stand. */
   items: string;
 }
@@ -48,8 +50,9 @@ function assignTimes(target: { startedAtMs?: number; endedAtMs?: number }, start
 }
 
 function showReport(value: Json | undefined): string {
-  const { percent, message } = object(value);
-  return [Number(percent) > 0 ? `${Math.round(Number(percent))} %` : "", plain(text(message))].join(" ").trim();
+  const { percent, message, estimated } = object(value);
+  const about = estimated === true ? "~" : "";
+  return [Number(percent) > 0 ? `${about}${Math.round(Number(percent))} %` : "", plain(text(message))].join(" ").trim();
 }
 
 /** Takes over what handlers reported: reports are no events, so a watcher asks for them now and then. */
@@ -74,6 +77,7 @@ export function applyNotice(progress: RunProgress, notice: JsonObject): void {
 function takeReport(step: StepProgress, report: Json | undefined): void {
   step.report = showReport(report);
   step.percent = number(object(report).percent);
+  step.estimated = object(report).estimated === true;
 }
 
 function takeItems(step: StepProgress, items: Json | undefined): void {
@@ -92,9 +96,14 @@ export function percentOf(progress: RunProgress): number {
 
 const barWidth = 20;
 
-function drawBar(percent: number): string {
-  const full = Math.floor((Math.min(100, percent) / 100) * barWidth);
-  return `[${"█".repeat(full)}${"░".repeat(barWidth - full)}] ${Math.floor(percent)} %`;
+/** Only an end is 100 %: handlers may say that they are done before. */
+const barPercentMax = 99;
+
+function drawBar(progress: RunProgress): string {
+  const percent = Math.min(barPercentMax, Math.floor(percentOf(progress)));
+  const full = Math.floor((percent / 100) * barWidth);
+  const about = [...progress.steps.values()].some(({ status, estimated }) => status === "RUNNING" && estimated);
+  return `[${"█".repeat(full)}${"░".repeat(barWidth - full)}] ${about ? "~" : ""}${percent} %`;
 }
 
 /** The picture that GET /api/v1/runs/{id} gives. */
@@ -121,6 +130,7 @@ export function progressOfRun(answer: JsonObject): RunProgress {
       failure: showFailure(one.failure),
       report: showReport(one.progress),
       percent: number(object(one.progress).percent),
+      estimated: object(one.progress).estimated === true,
       items: "",
     };
     takeItems(step, one.items);
@@ -157,12 +167,14 @@ function moveStep(progress: RunProgress, id: string, status: string, attempt: nu
     failure: "",
     report: "",
     percent: 0,
+    estimated: false,
     items: "",
   };
   progress.steps.set(id, step);
   if (step.status !== status) {
     step.report = "";
     step.percent = 0;
+    step.estimated = false;
   }
   step.status = status;
   if (attempt > 0) step.attempt = attempt;
@@ -271,7 +283,7 @@ export function drawProgress(
     progress.status,
     took(progress.acceptedAtMs, progress.endedAtMs ?? nowMs),
     steps.length > 0 ? `${done}/${steps.length} steps` : "",
-    steps.length > 0 && !isFinal(progress.status) ? drawBar(percentOf(progress)) : "",
+    steps.length > 0 && !isFinal(progress.status) ? drawBar(progress) : "",
   ].filter((part) => part !== "");
   const lines = [paintLine(cut(plain(head.join("  ")), width), progress.status, colors)];
   const tail = progress.failure === "" ? [] : [colors.red(cut(`  ${progress.failure}`, width))];

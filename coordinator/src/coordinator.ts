@@ -31,7 +31,10 @@ import {
 } from "@taskmesh/runtime";
 import type { Contract } from "./contracts/contract.js";
 import { createMeters } from "./meters.js";
+import { createDurations } from "./pipeline/durations.js";
 import { createEngineRoom, type EngineRoom } from "./pipeline/engine-room.js";
+import { defaultIntervals } from "./registry/intervals.js";
+import { createLoop } from "./registry/loop.js";
 import { createRegistry, type Registry } from "./registry/registry.js";
 import { createAssignmentService } from "./rpc/assignment-service.js";
 import { createBulkService } from "./rpc/bulk-service.js";
@@ -49,6 +52,7 @@ import { createRunService } from "./rpc/run-service.js";
 import { createSeenService } from "./rpc/seen-service.js";
 import type { Database } from "./store/db.js";
 import { refuseUnsafe } from "./store/durability.js";
+import { dropOldDurations, writeDurations } from "./store/durations.js";
 import { migrate } from "./store/migrate.js";
 import { Partitions } from "./store/partitions.js";
 import { openPostgres } from "./store/postgres.js";
@@ -89,6 +93,8 @@ const partitionIntervalMs = 6 * 3600 * 1000;
 /** How long what handlers reported stays after their run has ended. */
 const reportsKeptMs = 24 * 3600 * 1000;
 const reportsPerDrop = 10_000;
+/** How long it is remembered what a callable takes that nobody calls any more. */
+const durationsKeptMs = 90 * 24 * 3600 * 1000;
 /** Commits in flight at the end. */
 const drainMs = 5_000;
 
@@ -122,7 +128,9 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     });
   const clock = new DbClock();
   const partitions = new Partitions();
-  const meters = createMeters();
+  const beatMs = parts.intervals?.beatMs ?? defaultIntervals.beatMs;
+  const durations = createDurations(beatMs, (rows) => writeDurations(db, rows));
+  const meters = createMeters(durations.note);
   const health = createHealth(services);
   let stopHealth = new AbortController();
 
@@ -162,6 +170,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     results: engine.results,
     namespaces,
     contractOf: contracts.byFingerprint,
+    now: () => clock.now(),
     draining: () => listener.draining,
   };
   const durable = createDurableCalls({
@@ -220,6 +229,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       await migrate(db);
       await partitions.refresh(db);
       while ((await dropOldReports(db, reportsKeptMs, reportsPerDrop)) === reportsPerDrop);
+      await dropOldDurations(db, durationsKeptMs);
     } catch (error) {
       log.warn({ err: error }, "the partitions of the coming weeks could not be made");
     }
@@ -302,6 +312,8 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       },
     }),
     bulkWork,
+    // As often as beats, which are what estimates begin with.
+    createLoop("durations", { everyMs: beatMs, round: durations.flush, log, eager: false }),
     createService("rpc", {
       start: () => listener.start(),
       async stop() {

@@ -3,6 +3,7 @@ import { RunStatus, TransportKind } from "@taskmesh/proto";
 import { type Carrier, declareMetrics, metrics } from "@taskmesh/runtime";
 import { createPeriodic } from "./periodic.js";
 import type { EngineMeters, EngineRoom } from "./pipeline/engine-room.js";
+import type { Draft } from "./pipeline/fold.js";
 import { countDraft } from "./plan-meters.js";
 import type { Db } from "./store/db.js";
 import { type DatabaseFigures, type Figures, readDatabaseFigures, readFigures } from "./store/figures.js";
@@ -28,7 +29,8 @@ const sent = {
 const batchSize = metrics.batchSize.at();
 const commitSeconds = metrics.commitSeconds.at();
 
-export function createMeters(): Meters {
+/** Makes them; `alsoWritten` is told of each stored draft too. */
+export function createMeters(alsoWritten: (draft: Draft) => void): Meters {
   let stops: (() => void)[] = [];
   return {
     settled(settled) {
@@ -42,7 +44,10 @@ export function createMeters(): Meters {
       commitSeconds.record(commitMs / 1_000);
     },
     commitFailed: (why) => metrics.commitsFailed.add(1, why),
-    written: countDraft,
+    written(draft) {
+      countDraft(draft);
+      alsoWritten(draft);
+    },
     sent: ({ kind }) => sent[kind].add(),
     wiped: () => metrics.carrierWipes.add(1),
     asked(milliseconds) {

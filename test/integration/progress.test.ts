@@ -11,7 +11,15 @@ import { ask, holdToDocument, readEvents, startTestGateway } from "../fixtures/r
 const score = "acme.pages.v1.PageActions/Score";
 const chain = "acme.pages.v1.Chains/Reports";
 const type = "taskmesh.v1.RunEnded";
-const bound = { timeout: 20_000, interval: 50 };
+const bound = { timeout: 30_000, interval: 50 };
+/** Longer than a beat here, so that it says something of attempts that outlive theirs. */
+const silentMs = 1_500;
+
+interface JsonProgress {
+  percent: number;
+  estimated: boolean;
+  steps: { stepId: string; progress: { percent: number; estimated: boolean } }[];
+}
 
 describe.each(["servers", "embedded"] as const)("progress on %s", (on) => {
   let mesh: InProcessMesh;
@@ -21,13 +29,17 @@ describe.each(["servers", "embedded"] as const)("progress on %s", (on) => {
 
   const handler = async ({ text }: { text: string }, context: ActionContext): Promise<{ words: number }> => {
     if (text === "quick") return { words: 1 };
+    if (text === "silent") {
+      await new Promise((resolve) => setTimeout(resolve, silentMs));
+      return { words: 2 };
+    }
     resumedFrom.push(context.loadCheckpoint(type, RunEnded)?.status);
     if (text === "flaky" && context.attempt === 1) {
       context.saveCheckpoint(type, RunEnded, { runId: "", status: "page 7" });
       throw fail.retryable("TRY_AGAIN", "half done");
     }
     if (text === "flaky") return { words: 7 };
-    context.progress(40, "four of ten");
+    if (text !== "mute") context.progress(40, "four of ten");
     context.saveCheckpoint(type, RunEnded, { runId: "", status: `page ${context.attempt}` });
     await new Promise<void>((resolve, reject) => {
       release = resolve;
@@ -74,11 +86,9 @@ describe.each(["servers", "embedded"] as const)("progress on %s", (on) => {
     stream.on("data", (one: WatchRunResponse) => told.push(one));
     stream.on("error", () => {});
     const sse = await readEvents(gateway, `/api/v1/runs/${runId}/events`);
-    const notice = { stepId: "second", item: 0, progress: { percent: 40, message: "four of ten" } };
-    await vi.waitFor(
-      () => expect(told.flatMap(({ progress }) => progress ?? [])).toEqual([{ percent: 70, steps: [notice] }]),
-      bound,
-    );
+    const notice = { stepId: "second", item: 0, progress: { percent: 40, message: "four of ten", estimated: false } };
+    const picture = { percent: 70, steps: [notice], estimated: false };
+    await vi.waitFor(() => expect(told.flatMap(({ progress }) => progress ?? [])).toEqual([picture]), bound);
     const { json } = await ask(gateway, `/api/v1/runs/${runId}`);
     expect(json).toMatchObject({
       run: { progress: { percent: 70 } },
@@ -118,6 +128,34 @@ describe.each(["servers", "embedded"] as const)("progress on %s", (on) => {
     release();
     expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
     expect(countOf(await mesh.history(runId), EventKind.EVENT_KIND_ATTEMPT_LOST)).toBe(1);
+  });
+
+  it("is estimated from what the action took before where a handler says nothing, also behind a pause", async () => {
+    for (const runId of await Promise.all([1, 2, 3].map(() => start("silent")))) await mesh.result(runId);
+    const runId = await start("mute");
+    const look = async () => (await ask(gateway, `/api/v1/runs/${runId}`)).json;
+    // The durations are written at the pace of beats.
+    await vi.waitFor(async () => expect((await look()).run.progress.estimated).toBe(true), bound);
+    const sse = await readEvents(gateway, `/api/v1/runs/${runId}/events`);
+    const told = () => sse.events.filter(({ event }) => event === "progress").map(({ data }) => data as JsonProgress);
+    const request = { namespace: "default", runId, reason: "" };
+    await unaryCall(mesh.runs, mesh.runs.pauseRun, request as never);
+    await vi.waitFor(() => expect(told().at(-1)?.percent).toBeGreaterThan(96), bound);
+    await unaryCall(mesh.runs, mesh.runs.resumeRun, request as never);
+    const percents = told().map(({ percent }) => percent);
+    expect(percents).toEqual([...percents].sort((a, b) => a - b));
+    for (const one of told()) {
+      expect(one).toMatchObject({ estimated: true, steps: [{ stepId: "second", progress: { estimated: true } }] });
+      expect(one.percent).toBeLessThan(100);
+      expect(one.percent).toBe(Math.round((100 + one.steps[0]!.progress.percent) * 5) / 10);
+    }
+    expect((await look()).steps[1].progress.percent).toBeLessThan(100);
+    release();
+    expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
+    // A pause is no end: the stream went on to the last event.
+    await vi.waitFor(() => expect(sse.events.at(-1)?.data).toMatchObject({ kind: "EVENT_KIND_RUN_ENDED" }), bound);
+    sse.close();
+    expect((await look()).run.progress).toEqual({ percent: 100, message: "", estimated: false });
   });
 
   /** The bound attempt of a run, as the registry would give it up. */

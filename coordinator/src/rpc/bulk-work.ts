@@ -23,8 +23,8 @@ import type { Db } from "../store/db.js";
 
 /** Runs that are worked on between two notes. */
 const pageRuns = 100;
-/** A claim that is not renewed for so long is another coordinator's. */
-const holdMs = 30_000;
+/** A claim that is not renewed for so long is another coordinator's: as long as any coordinator is waited for. */
+const holdMs = 10_000;
 const everyMs = 2_000;
 
 export interface BulkWorkDeps {

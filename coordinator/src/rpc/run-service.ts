@@ -1,5 +1,6 @@
 /** RunService: starts, shows, watches and cancels runs. Reading is done here; whatever changes a run goes through the intake. */
 import {
+  EventKind,
   type GetResultRequest,
   type GetResultResponse,
   type GetRunRequest,
@@ -28,18 +29,19 @@ import type { Results, RunResult } from "../pipeline/results.js";
 import type { Database } from "../store/db.js";
 import { readProgress } from "../store/reports.js";
 import { listRuns, readEnd, readEvents, readLogs, readStatuses } from "../store/run-reads.js";
-import { readSteps } from "../store/runs.js";
 import { completeCallback } from "./callbacks.js";
 import { type CallContext, type Send, serverStream, unary } from "./calls.js";
+import { readUsual, withEstimates } from "./estimates.js";
 import { findPlanned, findRun } from "./find-run.js";
 import { hasControl, invalid, readGiven } from "./given-value.js";
 import { listItems } from "./item-view.js";
 import { readPageToken, writePageToken } from "./page-token.js";
 import { checkLabels, checkPriority } from "./request-checks.js";
 import { runOperations } from "./run-operations.js";
-import { toRunProgress } from "./run-progress.js";
+import { currentReports } from "./run-progress.js";
 import { describeRun, summarizeRun, toRunEvent } from "./run-view.js";
 import { readSignal } from "./signals.js";
+import { WatchProgress } from "./watch-progress.js";
 
 export interface RunServiceDeps {
   db: Database;
@@ -50,6 +52,8 @@ export interface RunServiceDeps {
   namespaces: { resolve(name: string): Promise<{ id: number; name: string }> };
   /** The pinned revision of a contract. */
   contractOf(namespaceId: number, fingerprint: string): Promise<Contract | undefined>;
+  /** The database's clock, in epoch milliseconds. */
+  now(): number;
   /** Aborts when the coordinator drains: watchers are told to go elsewhere. */
   draining(): AbortSignal;
 }
@@ -160,7 +164,10 @@ async function getRun(deps: RunServiceDeps, request: GetRunRequest): Promise<Get
   const found = await findPlanned(deps, id, request.runId);
   const events = await readEvents(deps.db, request.runId, { afterSeq: 0, limit: 20_000, payloads: false });
   const end = isFinal(found.run.status) ? await readEnd(deps.db, request.runId) : undefined;
-  const progress = end ? [] : await readProgress(deps.db, request.runId);
+  const { run, plan } = found;
+  const reports = currentReports(run.steps, plan, end ? [] : await readProgress(deps.db, request.runId));
+  const usual = await readUsual(deps.db, id, run.steps, plan, reports);
+  const progress = withEstimates(run.steps, plan, reports, { usual, nowMs: deps.now() });
   const children = await readStatuses(deps.db, childrenOf(found));
   const { omitPayloads } = request;
   return describeRun(found, events, { output: end?.payload, payloads: !omitPayloads, progress, children });
@@ -260,7 +267,7 @@ async function watch(
   const draining = deps.draining();
   const gone = (): boolean => context.signal.aborted || draining.aborted;
   let afterSeq = Number(request.afterSeq);
-  let reportedMs = 0;
+  const watched = new WatchProgress({ db: deps.db, namespaceId: id, runId: request.runId, plan, now: deps.now });
   for (;;) {
     const stop = new AbortController();
     const news = deps.notices.wait(request.runId, [context.signal, draining, stop.signal]);
@@ -269,9 +276,9 @@ async function watch(
       await send({ event: toRunEvent(event, plan), progress: undefined });
       afterSeq = event.seq;
     }
-    const ended = events.at(-1)?.body.runStatus;
-    if (!ended && events.length < watchPageMax)
-      reportedMs = await sendProgress(deps, request.runId, plan, reportedMs, send);
+    const ended = events.at(-1)?.kind === EventKind.EVENT_KIND_RUN_ENDED;
+    const progress = ended || events.length === watchPageMax ? undefined : await watched.look(events.length > 0);
+    if (progress) await send({ event: undefined, progress });
     if (ended || events.length === watchPageMax || gone()) stop.abort();
     if (ended || (events.length === 0 && (await hasEnded(deps, request.runId, afterSeq)))) {
       stop.abort();
@@ -286,23 +293,6 @@ async function watch(
     if (context.signal.aborted) return;
     await news;
   }
-}
-
-/** Tells what handlers reported after `afterMs`, if anything; answers when that was. */
-async function sendProgress(
-  deps: RunServiceDeps,
-  runId: string,
-  plan: ChainPlan,
-  afterMs: number,
-  send: Send<WatchRunResponse>,
-): Promise<number> {
-  const news = await readProgress(deps.db, runId, afterMs);
-  const last = news.at(-1);
-  if (!last) return afterMs;
-  const [rows, steps] = await Promise.all([readProgress(deps.db, runId), readSteps(deps.db, runId)]);
-  const progress = steps && toRunProgress(steps, plan, rows);
-  if (progress && progress.steps.length > 0) await send({ event: undefined, progress });
-  return last.atMs;
 }
 
 async function hasEnded(deps: RunServiceDeps, runId: string, afterSeq: number): Promise<boolean> {

@@ -5,6 +5,7 @@ import {
   EventKind,
   type Failure,
   type GetRunResponse,
+  type Progress,
   type Run,
   type RunEvent,
   RunStatus,
@@ -15,14 +16,13 @@ import {
 import { isIdleUndo, isUndoing } from "../engine/compensation.js";
 import { seenBy } from "../engine/joins.js";
 import type { ChainPlan, Scope, StepPlan, Value } from "../engine/plan.js";
-import type { RunState, StepState } from "../engine/run-state.js";
+import { isFinal, type RunState, type StepState } from "../engine/run-state.js";
 import { aboutRun, errorOf } from "../engine/turn.js";
 import { toPayload } from "../pipeline/effects.js";
-import type { ProgressRow } from "../store/reports.js";
 import type { StoredEvent } from "../store/run-reads.js";
 import type { StoredRun } from "../store/runs.js";
 import { itemCounts } from "./item-view.js";
-import { currentReports, percentOf } from "./run-progress.js";
+import { isEstimated, percentOf } from "./run-progress.js";
 
 /** An instant; undefined for 0, which stands for "not yet". */
 export function toTimestamp(ms: number): Timestamp | undefined {
@@ -81,21 +81,25 @@ export function describeRun(
   show: {
     output: Value | undefined;
     payloads: boolean;
-    progress: readonly ProgressRow[];
+    /** How far running steps are, by index. */
+    progress: ReadonlyMap<number, Progress>;
     /** How runs stand that its steps started. */
     children: ReadonlyMap<string, RunStatus>;
   },
 ): GetRunResponse {
   const { run, plan } = found;
   const histories = historiesOf(plan, events);
-  const current = currentReports(run.steps, plan, show.progress);
+  const percent = percentOf(run.steps, plan, show.progress, isFinal(run.status));
   return {
-    run: { ...summarizeRun(run, found, plan), progress: { percent: percentOf(run.steps, plan, current), message: "" } },
+    run: {
+      ...summarizeRun(run, found, plan),
+      progress: { percent, message: "", estimated: isEstimated(show.progress) },
+    },
     input: show.payloads ? toPayload(run.input) : undefined,
     output: show.payloads && show.output ? toPayload(show.output) : undefined,
     steps: shownSteps(run, plan).map((step) => ({
       ...describeStep(run, plan, step, histories[step.index]!, show.payloads),
-      progress: current.get(step.index),
+      progress: show.progress.get(step.index),
       childStatus: show.children.get(run.steps[step.index]!.lease) ?? RunStatus.RUN_STATUS_UNSPECIFIED,
     })),
   };

@@ -472,7 +472,10 @@ export interface Run {
   cancelRequested: boolean;
   /** Seq of the newest event. */
   lastSeq: bigint;
-  /** How far the run is: the steps that are over, and the share of those that report. Set by GetRun only. */
+  /**
+   * How far the run is: the steps that are over, and the share of those that report or are estimated. Below 100 until the run ends. Set by
+   * GetRun only.
+   */
   progress?:
     | Progress
     | undefined;
@@ -525,7 +528,7 @@ export interface Step {
     | undefined;
   /** Ids of the steps that this one waits for. */
   needs: string[];
-  /** What the handler reported last. */
+  /** What the handler reported last, or an estimate while it reports nothing. */
   progress?:
     | Progress
     | undefined;
@@ -610,6 +613,8 @@ export interface Progress {
   /** 0 to 100. */
   percent: number;
   message: string;
+  /** Nobody reported it, in whole or in part: it follows from how long the callable took of late. Set by the mesh only; below 100. */
+  estimated: boolean;
 }
 
 export interface StartRunRequest {
@@ -758,19 +763,24 @@ export interface WatchRunResponse {
   event?:
     | RunEvent
     | undefined;
-  /** Sent alone, between events, when handlers reported anew. It is no part of the history: after a reconnect only the newest comes. */
+  /**
+   * Sent alone, between events, when handlers reported anew or an estimate has grown. It is no part of the history: after a reconnect only
+   * the newest comes.
+   */
   progress?: RunProgress | undefined;
 }
 
 /** RunProgress is how far a run was at an instant. */
 export interface RunProgress {
-  /** 0 to 100. */
+  /** 0 to 100; below 100 until the run ends. */
   percent: number;
-  /** What handlers of running attempts reported last. */
+  /** What handlers of running attempts reported last, and estimates of those that report nothing. */
   steps: StepProgress[];
+  /** Some of it is estimated. */
+  estimated: boolean;
 }
 
-/** StepProgress is what the handler of one running attempt reported last. */
+/** StepProgress is how far one running attempt is. */
 export interface StepProgress {
   stepId: string;
   item: number;
@@ -2990,7 +3000,7 @@ export const Attempt: MessageFns<Attempt> = {
 };
 
 function createBaseProgress(): Progress {
-  return { percent: 0, message: "" };
+  return { percent: 0, message: "", estimated: false };
 }
 
 export const Progress: MessageFns<Progress> = {
@@ -3000,6 +3010,9 @@ export const Progress: MessageFns<Progress> = {
     }
     if (message.message !== "") {
       writer.uint32(18).string(message.message);
+    }
+    if (message.estimated !== false) {
+      writer.uint32(24).bool(message.estimated);
     }
     return writer;
   },
@@ -3033,6 +3046,14 @@ export const Progress: MessageFns<Progress> = {
             message.message = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.estimated = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3049,6 +3070,7 @@ export const Progress: MessageFns<Progress> = {
     return {
       percent: isSet(object.percent) ? globalThis.Number(object.percent) : 0,
       message: isSet(object.message) ? globalThis.String(object.message) : "",
+      estimated: isSet(object.estimated) ? globalThis.Boolean(object.estimated) : false,
     };
   },
 
@@ -3060,6 +3082,9 @@ export const Progress: MessageFns<Progress> = {
     if (message.message !== "") {
       obj.message = message.message;
     }
+    if (message.estimated !== false) {
+      obj.estimated = message.estimated;
+    }
     return obj;
   },
 
@@ -3070,6 +3095,7 @@ export const Progress: MessageFns<Progress> = {
     const message = createBaseProgress();
     message.percent = object.percent ?? 0;
     message.message = object.message ?? "";
+    message.estimated = object.estimated ?? false;
     return message;
   },
 };
@@ -5098,7 +5124,7 @@ export const WatchRunResponse: MessageFns<WatchRunResponse> = {
 };
 
 function createBaseRunProgress(): RunProgress {
-  return { percent: 0, steps: [] };
+  return { percent: 0, steps: [], estimated: false };
 }
 
 export const RunProgress: MessageFns<RunProgress> = {
@@ -5108,6 +5134,9 @@ export const RunProgress: MessageFns<RunProgress> = {
     }
     for (const v of message.steps) {
       StepProgress.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.estimated !== false) {
+      writer.uint32(24).bool(message.estimated);
     }
     return writer;
   },
@@ -5141,6 +5170,14 @@ export const RunProgress: MessageFns<RunProgress> = {
             message.steps.push(StepProgress.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.estimated = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5157,6 +5194,7 @@ export const RunProgress: MessageFns<RunProgress> = {
     return {
       percent: isSet(object.percent) ? globalThis.Number(object.percent) : 0,
       steps: globalThis.Array.isArray(object?.steps) ? object.steps.map((e: any) => StepProgress.fromJSON(e)) : [],
+      estimated: isSet(object.estimated) ? globalThis.Boolean(object.estimated) : false,
     };
   },
 
@@ -5168,6 +5206,9 @@ export const RunProgress: MessageFns<RunProgress> = {
     if (message.steps?.length) {
       obj.steps = message.steps.map((e) => StepProgress.toJSON(e));
     }
+    if (message.estimated !== false) {
+      obj.estimated = message.estimated;
+    }
     return obj;
   },
 
@@ -5178,6 +5219,7 @@ export const RunProgress: MessageFns<RunProgress> = {
     const message = createBaseRunProgress();
     message.percent = object.percent ?? 0;
     message.steps = object.steps?.map((e) => StepProgress.fromPartial(e)) || [];
+    message.estimated = object.estimated ?? false;
     return message;
   },
 };
