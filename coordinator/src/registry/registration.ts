@@ -27,6 +27,7 @@ import type { Gate } from "./gate.js";
 import { quarantineWarning, refuseBreaking, warningsOf } from "./gate-answers.js";
 import { httpWarnings } from "./http-warnings.js";
 import { LruMap } from "./lru-map.js";
+import { together } from "./together.js";
 
 /** What one worker may offer: far above real ones, so that a hostile one can't fill tables. */
 const queuesMax = 64;
@@ -41,6 +42,8 @@ const textMax = 255;
 const labelMax = 128;
 /** Parsed sets that are kept: workers of one program send the same bytes, all at once after a restart. */
 const parsedSetsMax = 32;
+/** Lanes that are remembered. */
+const lanesMax = 10_000;
 /** Tries of the transaction when it meets another one: each lost deadlock is somebody else's progress. */
 const triesMax = 5;
 
@@ -63,18 +66,23 @@ export interface Registered {
 export interface Registration {
   /** Parses, checks, judges and stores what a worker offers. Rejects with the statuses of RegistryService.Connect. */
   register(namespaceId: number, message: Register): Promise<Registered>;
+  /** Forgets which lanes are stored: a database that failed over may have lost what was read of it. */
+  forget(): void;
 }
 
 /** Makes the registration. */
 export function createRegistration(db: Db, gate: Gate): Registration {
   const parsed = new LruMap<string, Map<string, NewContract>>(parsedSetsMax);
+  const known = together({ round: (asked: readonly Known[]) => knownTogether(db, asked) });
+  /** Lanes that are stored, by what makes them; none is ever deleted. */
+  let stored = new LruMap<string, Lane>(lanesMax);
 
   const parse = (message: Register): Map<string, NewContract> => {
     const methods = [...new Set(message.queues.flatMap((offer) => offer.methods))].sort();
     if (methods.length > methodsMax) throw invalid("queues", `more than ${methodsMax} methods`);
     const key = createHash("sha256").update(message.descriptorSet).update(JSON.stringify(methods)).digest("base64");
-    const known = parsed.get(key);
-    if (known) return known;
+    const before = parsed.get(key);
+    if (before) return before;
     const contracts = newContracts(linkContracts(message.descriptorSet, methods));
     const result = new Map(contracts.map((contract) => [contract.method, contract]));
     parsed.set(key, result);
@@ -82,28 +90,35 @@ export function createRegistration(db: Db, gate: Gate): Registration {
   };
 
   return {
+    forget() {
+      stored = new LruMap(lanesMax);
+    },
     async register(namespaceId, message) {
       checkOffers(message);
       const contracts = parse(message);
       const wanted = [...contracts.values()];
       for (let tries = 1; tries <= triesMax; tries += 1) {
-        const known = await knownContracts(db, namespaceId, "action", [...contracts.keys()]);
-        const missing = wanted.filter((contract) => !known.has(entryOf(contract)));
+        const found = await known({ namespaceId, methods: [...contracts.keys()] });
+        const missing = wanted.filter((contract) => !found.has(entryOf(contract)));
         // Linked again, and only for what is new: contracts that are kept in memory would hold their whole sets.
         const linked = missing.length === 0 ? [] : linkContracts(message.descriptorSet, missing.map(methodOf));
         const judgements = await gate.judge(namespaceId, linked);
         refuseBreaking(message.namespace, judgements);
         const record = (tx: Db) => gate.record(tx, namespaceId, judgements);
-        const lanes = await retried(() =>
+        const offers = offersOf(namespaceId, message, contracts);
+        let lanes = missing.length > 0 ? undefined : lanesOf(offers, (offer) => stored.get(offer.key));
+        lanes ??= await retried(() =>
           db.transaction(async (tx) => {
             if (missing.length > 0) await storeContracts(tx, namespaceId, missing, record);
-            return grantLanes(tx, namespaceId, message, contracts);
+            return grantLanes(tx, namespaceId, offers);
           }),
         ).catch((error: unknown) => {
           if (error !== outpaced) throw error;
+          return undefined;
         });
         if (!lanes) continue;
-        const waiting = wanted.filter((contract) => known.get(entryOf(contract))?.quarantined);
+        for (const [at, { key }] of offers.entries()) stored.set(key, lanes[at]!.lane);
+        const waiting = wanted.filter((contract) => found.get(entryOf(contract))?.quarantined);
         const warnings = [...waiting.map(quarantineWarning), ...warningsOf(judgements), ...httpWarnings(linked)];
         return { lanes, warnings };
       }
@@ -144,35 +159,69 @@ async function storeContracts(
   await insertContracts(tx, namespaceId, "action", contracts);
 }
 
-async function grantLanes(
-  tx: Db,
-  namespaceId: number,
-  message: Register,
-  contracts: ReadonlyMap<string, NewContract>,
-): Promise<GrantedLane[]> {
-  // Sorted: two registrations that make the same queues and lanes meet in one order.
+/** A task queue that a worker offers to serve, with all that makes its lane. */
+interface Offer {
+  taskQueue: string;
+  slots: number;
+  /** Sorted "method@fingerprint". */
+  entries: readonly string[];
+  contractsHash: string;
+  /** Equal for equal lanes. */
+  key: string;
+}
+
+/** Sorted: two registrations that make the same queues and lanes meet in one order. */
+function offersOf(namespaceId: number, message: Register, contracts: ReadonlyMap<string, NewContract>): Offer[] {
   const offers = [...message.queues].sort((a, b) => (a.taskQueue < b.taskQueue ? -1 : 1));
+  return offers.map(({ taskQueue, methods, slots }) => {
+    const found = new Set(methods.map((method) => contracts.get(method)).filter((one) => one !== undefined));
+    const entries = [...found].map(entryOf).sort();
+    const contractsHash = createHash("sha256").update(JSON.stringify(entries)).digest("hex");
+    return { taskQueue, slots, entries, contractsHash, key: `${namespaceId} ${contractsHash} ${taskQueue}` };
+  });
+}
+
+/** The lanes of all offers, undefined if one is not found. */
+function lanesOf(offers: readonly Offer[], find: (offer: Offer) => Lane | undefined): GrantedLane[] | undefined {
+  const granted: GrantedLane[] = [];
+  for (const offer of offers) {
+    const lane = find(offer);
+    if (!lane) return undefined;
+    granted.push({ taskQueue: offer.taskQueue, lane, slots: offer.slots, contracts: offer.entries });
+  }
+  return granted;
+}
+
+async function grantLanes(tx: Db, namespaceId: number, offers: readonly Offer[]): Promise<GrantedLane[]> {
   const queueIds = await ensureQueues(
     tx,
     namespaceId,
     offers.map((offer) => offer.taskQueue),
   );
-  const granted: GrantedLane[] = [];
+  const lanes = new Map<Offer, Lane>();
   for (const offer of offers) {
     const queueId = queueIds.get(offer.taskQueue);
     if (queueId === undefined) throw new Error("a task queue vanished within its transaction");
-    const found = new Set(offer.methods.map((method) => contracts.get(method)).filter((one) => one !== undefined));
-    const entries = [...found].map(entryOf).sort();
-    const contractsHash = createHash("sha256").update(JSON.stringify(entries)).digest("hex");
+    const { contractsHash, entries } = offer;
     const laneId = await ensureLane(tx, { queueId, contractsHash, contracts: entries });
-    granted.push({
-      taskQueue: offer.taskQueue,
-      lane: { namespaceId, queueId, laneId },
-      slots: offer.slots,
-      contracts: entries,
-    });
+    lanes.set(offer, { namespaceId, queueId, laneId });
   }
-  return granted;
+  return lanesOf(offers, (offer) => lanes.get(offer))!;
+}
+
+interface Known {
+  namespaceId: number;
+  methods: readonly string[];
+}
+
+/** What is stored of the methods of each; those that ask the same share one read. */
+async function knownTogether(db: Db, asked: readonly Known[]): Promise<Awaited<ReturnType<typeof knownContracts>>[]> {
+  const reads = new Map<string, ReturnType<typeof knownContracts>>();
+  for (const { namespaceId, methods } of asked) {
+    const key = JSON.stringify([namespaceId, methods]);
+    if (!reads.has(key)) reads.set(key, knownContracts(db, namespaceId, "action", methods));
+  }
+  return Promise.all(asked.map(({ namespaceId, methods }) => reads.get(JSON.stringify([namespaceId, methods]))!));
 }
 
 /**

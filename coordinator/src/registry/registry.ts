@@ -9,45 +9,28 @@
  *   plans         compiled chains and lone actions
  *   gate          whether a contract may follow another; lineage: which chains use what
  */
-import { type Register, type Registered, TransportKind } from "@taskmesh/proto";
-import {
-  type Carrier,
-  type Logger,
-  laneConsumer,
-  laneSubject,
-  packMaxFor,
-  randomToken,
-  type Service,
-  serviceGroup,
-  statusError,
-} from "@taskmesh/runtime";
+import { type Carrier, type Logger, type Service, serviceGroup } from "@taskmesh/runtime";
 import type { Intake, Plans } from "../pipeline/ports.js";
 import type { Db } from "../store/db.js";
 import type { GateMode } from "../store/gates.js";
 import { deleteIncompletePayloads } from "../store/payloads.js";
-import { bumpEpoch } from "../store/registry.js";
-import { openSession, sessionExists, writeSessionLanes } from "../store/sessions.js";
 import { createCatalogue, type LiveCatalogue } from "./catalogue.js";
 import { type ContractCache, createContractCache } from "./contract-cache.js";
 import { type Coordinators, createCoordinators } from "./coordinators.js";
 import { createGate, type Gate } from "./gate.js";
-import { inTime } from "./in-time.js";
 import { defaultIntervals, type RegistryIntervals } from "./intervals.js";
 import { createLapses } from "./lapses.js";
 import { createLineage, type Lineage } from "./lineage.js";
 import { createLoop } from "./loop.js";
 import { createNamespaces, type Namespaces } from "./namespaces.js";
+import { createOpening } from "./opening.js";
 import { createOtherRevisions } from "./other-revisions.js";
 import { createPlans } from "./plans.js";
-import { createRegistration, type GrantedLane, sessionFacts } from "./registration.js";
 import { createRetention } from "./retention.js";
-import type { OpenedSession } from "./session.js";
-import { accessOf, createSessions, type Sessions } from "./sessions.js";
+import { createSessions, type Sessions } from "./sessions.js";
 
 /** Between two searches for payloads whose call broke off. */
 const payloadCleanUpMs = 10 * 60_000;
-/** Ids that this registry gives out; anything else can't be resumed. */
-const sessionIdForm = /^[A-Za-z0-9_-]{16,64}$/;
 
 export interface RegistryOptions {
   db: Db;
@@ -123,7 +106,7 @@ export function createRegistry(options: RegistryOptions): Registry {
     carrier,
     intake: options.intake,
     intervals,
-    open: createOpening(options, { namespaces, gate }, intervals),
+    open: createOpening({ db, carrier, coordinatorId: options.coordinatorId, namespaces, gate, intervals }),
     onChange,
     log,
   });
@@ -154,78 +137,3 @@ export function createRegistry(options: RegistryOptions): Registry {
     intervals,
   };
 }
-
-/** From a Register message to a session in the database and the answer to it. */
-function createOpening(
-  { db, carrier, coordinatorId }: RegistryOptions,
-  { namespaces, gate }: { namespaces: Namespaces; gate: Gate },
-  intervals: RegistryIntervals,
-): (message: Register) => Promise<OpenedSession> {
-  const registration = createRegistration(db, gate);
-  return async (message) => {
-    const namespace = await namespaces.resolve(message.namespace);
-    const { lanes, warnings } = await registration.register(namespace.id, message);
-    await inTime(Promise.all(lanes.map(({ lane }) => carrier.ensureLane(lane))), intervals.patienceMs);
-    const wanted = sessionIdForm.test(message.sessionId) ? message.sessionId : undefined;
-    const resumed = wanted !== undefined && (await sessionExists(db, namespace.id, wanted));
-    const id = resumed ? wanted : randomToken();
-    const session = { id, namespaceId: namespace.id, lanes };
-    const reachable = carrier.kind === "jetstream" && offers(message, TransportKind.TRANSPORT_KIND_JETSTREAM);
-    const jetstream = reachable ? await inTime(accessOf(carrier, session), intervals.patienceMs) : undefined;
-    const transport = chooseTransport(message, carrier.kind, jetstream !== undefined);
-    const stream = await db.transaction(async (tx) => {
-      const facts = sessionFacts(message, transport);
-      const opened = await openSession(tx, { id, namespaceId: namespace.id, coordinatorId, facts });
-      await writeSessionLanes(
-        tx,
-        id,
-        lanes.map(({ lane, slots }) => ({ ...lane, slots })),
-      );
-      await bumpEpoch(tx);
-      return opened;
-    });
-    const registered: Registered = {
-      sessionId: id,
-      beatInterval: duration(intervals.beatMs),
-      sessionTimeout: duration(intervals.sessionTimeoutMs),
-      transport,
-      jetstream: transport === TransportKind.TRANSPORT_KIND_JETSTREAM ? jetstream : undefined,
-      lanes: lanes.map((granted) => laneGrant(granted, transport)),
-      namespaceId: namespace.id,
-      warnings,
-      coordinatorId,
-    };
-    return { ...session, stream, resumed, registered };
-  };
-}
-
-const laneGrant = ({ taskQueue, lane, slots }: GrantedLane, transport: TransportKind): Registered["lanes"][number] => ({
-  taskQueue,
-  subject: laneSubject(lane),
-  consumer: laneConsumer(lane),
-  slots,
-  packMax: transport === TransportKind.TRANSPORT_KIND_JETSTREAM ? packMaxFor(slots) : 1,
-});
-
-const offers = (message: Register, kind: TransportKind): boolean => message.transports.includes(kind);
-
-/** The worker's favourite among those that lead to this carrier. A worker that names none speaks relay: every stub does. */
-function chooseTransport(message: Register, carrier: Carrier["kind"], dialable: boolean): TransportKind {
-  const possible = new Set([TransportKind.TRANSPORT_KIND_RELAY]);
-  if (carrier === "memory") possible.add(TransportKind.TRANSPORT_KIND_MEMORY);
-  if (dialable) possible.add(TransportKind.TRANSPORT_KIND_JETSTREAM);
-  const wanted = message.transports.length > 0 ? message.transports : [TransportKind.TRANSPORT_KIND_RELAY];
-  const chosen = wanted.find((kind) => possible.has(kind));
-  if (chosen !== undefined) return chosen;
-  const description = "none of them can be used here; offer relay, which always can";
-  throw statusError({
-    reason: "ARGUMENT_INVALID",
-    message: `transports: ${description}`,
-    fieldViolations: [{ field: "transports", description }],
-  });
-}
-
-const duration = (ms: number): { seconds: bigint; nanos: number } => ({
-  seconds: BigInt(Math.floor(ms / 1000)),
-  nanos: Math.round((ms % 1000) * 1e6),
-});

@@ -154,17 +154,22 @@ export class Session {
 
   /** S2: a worker that does not read its answers in time is cut off. */
   async #send(message: NonNullable<ConnectResponse["message"]>): Promise<void> {
-    const sent = new AbortController();
-    const slow = sleep(this.host.intervals.patienceMs, sent.signal).then(() => {
-      if (!sent.signal.aborted) throw protocolBroken("the worker does not read its answers");
+    let timer: NodeJS.Timeout | undefined;
+    const slow = new Promise<never>((_, reject) => {
+      const error = () => protocolBroken("the worker does not read its answers");
+      timer = setTimeout(() => reject(error()), this.host.intervals.patienceMs);
     });
-    slow.catch(() => {}); // It may lose the race and fail later.
-    await Promise.race([this.stream.send({ message }), slow]).finally(() => sent.abort());
+    try {
+      await Promise.race([this.stream.send({ message }), slow]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** True when the worker closed the stream. */
   async #read(messages: AsyncIterator<ConnectRequest>): Promise<boolean> {
-    const { intervals } = this.host;
+    const betweenMs = this.host.intervals.beatMs / beatsPerInterval;
+    let earliestMs = 0;
     for (;;) {
       const next = await nextOrAbort(messages, this.#abort.signal);
       if (next === "aborted") return false;
@@ -174,10 +179,10 @@ export class Session {
       }
       const { message } = next.value;
       if (message?.$case !== "beat") throw protocolBroken("every message after Register must be a Beat"); // S1
-      const startedMs = performance.now();
+      const earlyMs = earliestMs - performance.now();
+      if (earlyMs > 0) await sleep(earlyMs, this.#abort.signal); // S2
+      earliestMs = performance.now() + betweenMs;
       await this.#beat(message.value);
-      const restMs = intervals.beatMs / beatsPerInterval - (performance.now() - startedMs);
-      if (restMs > 0) await sleep(restMs, this.#abort.signal); // S2
     }
   }
 

@@ -26,43 +26,94 @@ export interface SessionLane {
   slots: number;
 }
 
-/** Makes a session, or resumes a live one of that id and namespace; returns its stream number, which fences older streams. */
-export async function openSession(
-  tx: Db,
-  session: { id: string; namespaceId: number; coordinatorId: string; facts: SessionFacts },
-): Promise<number> {
-  const { facts } = session;
-  const [row] = await tx.query<{ stream: number }>(
-    `insert into sessions (id, namespace_id, coordinator_id, stream, host, pid, version, sdk, labels, transport)
-     values ($1::text, $2::int, $3::text, 1, $4::text, $5::bigint, $6::text, $7::text, $8::text::jsonb, $9::smallint)
-     on conflict (id) do update set coordinator_id = excluded.coordinator_id, stream = sessions.stream + 1, host = excluded.host,
-       pid = excluded.pid, version = excluded.version, sdk = excluded.sdk, labels = excluded.labels,
-       transport = excluded.transport, draining = false, assignable = true, last_beat_at = now()
-     where sessions.namespace_id = excluded.namespace_id
-     returning stream`,
-    [
-      session.id,
-      session.namespaceId,
-      session.coordinatorId,
-      facts.host,
-      facts.pid,
-      facts.version,
-      facts.sdk,
-      JSON.stringify(facts.labels),
-      facts.transport,
-    ],
+/** A session that is to be made, or resumed if a live one of that id and namespace is there. */
+export interface SessionOpening {
+  id: string;
+  namespaceId: number;
+  facts: SessionFacts;
+  lanes: readonly SessionLane[];
+}
+
+/**
+ * Opens sessions of different ids, with their lanes. Returns the stream number of each by id, which fences older streams; one that is missing
+ * belongs to another namespace.
+ */
+export function openSessions(
+  db: Db,
+  coordinatorId: string,
+  openings: readonly SessionOpening[],
+): Promise<Map<string, number>> {
+  // In one order, as recordBeats does.
+  const rows = [...openings].sort((a, b) => (a.id < b.id ? -1 : 1));
+  const texts = (read: (facts: SessionFacts) => string): string => textArray(rows.map(({ facts }) => read(facts)));
+  return db.transaction(async (tx) => {
+    const opened = await tx.query<{ id: string; stream: number }>(
+      `insert into sessions (id, namespace_id, coordinator_id, stream, host, pid, version, sdk, labels, transport)
+       select n.id, n.namespace_id, $1::text, 1, n.host, n.pid, n.version, n.sdk, n.labels::jsonb, n.transport
+       from unnest($2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::smallint[])
+         as n (id, namespace_id, host, pid, version, sdk, labels, transport)
+       on conflict (id) do update set coordinator_id = excluded.coordinator_id, stream = sessions.stream + 1, host = excluded.host,
+         pid = excluded.pid, version = excluded.version, sdk = excluded.sdk, labels = excluded.labels,
+         transport = excluded.transport, draining = false, assignable = true, last_beat_at = now()
+       where sessions.namespace_id = excluded.namespace_id
+       returning id, stream`,
+      [
+        coordinatorId,
+        textArray(rows.map(({ id }) => id)),
+        arrayOf(rows.map(({ namespaceId }) => namespaceId)),
+        texts(({ host }) => host),
+        arrayOf(rows.map(({ facts }) => facts.pid)),
+        texts(({ version }) => version),
+        texts(({ sdk }) => sdk),
+        texts(({ labels }) => JSON.stringify(labels)),
+        arrayOf(rows.map(({ facts }) => facts.transport)),
+      ],
+    );
+    const streams = new Map(opened.map(({ id, stream }) => [id, stream]));
+    await writeSessionLanes(
+      tx,
+      rows.filter(({ id }) => streams.has(id)),
+    );
+    await bumpEpoch(tx);
+    return streams;
+  });
+}
+
+/** Replaces the lanes of sessions, keeping the rows that did not change. */
+async function writeSessionLanes(tx: Db, openings: readonly SessionOpening[]): Promise<void> {
+  const lanes = openings.flatMap(({ id, lanes: own }) => own.map((lane) => ({ id, ...lane })));
+  const sessionIds = textArray(lanes.map(({ id }) => id));
+  const queueIds = arrayOf(lanes.map(({ queueId }) => queueId));
+  await tx.query(
+    `delete from session_queues q where q.session_id = any($1::text[]) and not exists (
+       select from unnest($2::text[], $3::int[]) as l (session_id, queue_id)
+       where l.session_id = q.session_id and l.queue_id = q.queue_id)`,
+    [textArray(openings.map(({ id }) => id)), sessionIds, queueIds],
   );
-  if (!row) throw new Error(`session ${session.id} is another namespace's`);
-  return row.stream;
+  await tx.query(
+    `insert into session_queues (session_id, queue_id, lane_id, slots, free)
+     select session_id, queue_id, lane_id, slots, slots
+     from unnest($1::text[], $2::int[], $3::int[], $4::int[]) as l (session_id, queue_id, lane_id, slots)
+     on conflict (session_id, queue_id) do update
+       set lane_id = excluded.lane_id, slots = excluded.slots, free = least(session_queues.free, excluded.slots)`,
+    [sessionIds, queueIds, arrayOf(lanes.map(({ laneId }) => laneId)), arrayOf(lanes.map(({ slots }) => slots))],
+  );
 }
 
 /** Whether the session is alive in the namespace: a lapsed one can't be resumed. */
 export async function sessionExists(db: Db, namespaceId: number, id: string): Promise<boolean> {
-  const rows = await db.query("select 1 as one from sessions where id = $1::text and namespace_id = $2::int", [
-    id,
-    namespaceId,
-  ]);
-  return rows.length > 0;
+  const [exists] = await sessionsExist(db, [{ namespaceId, id }]);
+  return exists === true;
+}
+
+/** The same of many, in their order. */
+export async function sessionsExist(db: Db, asked: readonly { namespaceId: number; id: string }[]): Promise<boolean[]> {
+  const rows = await db.query<{ id: string; namespaceId: number }>(
+    'select id, namespace_id as "namespaceId" from sessions where id = any($1::text[])',
+    [textArray(asked.map(({ id }) => id))],
+  );
+  const namespaces = new Map(rows.map((row) => [row.id, row.namespaceId]));
+  return asked.map(({ namespaceId, id }) => namespaces.get(id) === namespaceId);
 }
 
 /** Slots that live, assignable workers reported free in their last beats, by lane id. */
@@ -81,22 +132,6 @@ export async function missingSessions(db: Db, ids: readonly string[]): Promise<S
     [textArray(ids)],
   );
   return new Set(rows.map(({ id }) => id));
-}
-
-/** Replaces the lanes of a session, keeping the rows that did not change. */
-export async function writeSessionLanes(tx: Db, id: string, lanes: readonly SessionLane[]): Promise<void> {
-  const queueIds = arrayOf(lanes.map((lane) => lane.queueId));
-  await tx.query("delete from session_queues where session_id = $1::text and queue_id <> all($2::int[])", [
-    id,
-    queueIds,
-  ]);
-  await tx.query(
-    `insert into session_queues (session_id, queue_id, lane_id, slots, free)
-     select $1::text, queue_id, lane_id, slots, slots from unnest($2::int[], $3::int[], $4::int[]) as l (queue_id, lane_id, slots)
-     on conflict (session_id, queue_id) do update
-       set lane_id = excluded.lane_id, slots = excluded.slots, free = least(session_queues.free, excluded.slots)`,
-    [id, queueIds, arrayOf(lanes.map((lane) => lane.laneId)), arrayOf(lanes.map((lane) => lane.slots))],
-  );
 }
 
 /** What one beat says of its session. */

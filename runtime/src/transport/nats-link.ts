@@ -4,7 +4,7 @@
  *   open --connected--> up <--lost, found--> down ... --close()--> closed
  *
  * L1. Nothing is handed to the client while it is down: it would keep it without bound, or drop it on the next dial.
- * L2. A silent peer is noticed within about 3 s by pings; then the client dials again, with jitter.
+ * L2. A silent peer is noticed within three ping intervals; then the client dials again, with jitter.
  * L3. No listener's exception reaches the client's read loop: it would end it, and the connection would look alive for ever.
  * L4. A server that is connected and has lost its cluster is left for another when its users say that nothing comes of it (`move`).
  */
@@ -22,7 +22,7 @@ import {
 import { fullJitter, sleep } from "../backoff.js";
 import { metrics } from "../metric-table.js";
 
-/** A ping every second, dead after two without an answer: with the dial's time-out still far below the 10 s in which dispatch must resume. */
+/** A ping every second, dead at the third without an answer: with the dial's time-out still far below the 10 s in which dispatch must resume. */
 const pingIntervalMs = 1_000;
 const pingsOutMax = 2;
 const dialTimeoutMs = 2_000;
@@ -46,6 +46,8 @@ export interface NatsLinkOptions {
   /** Default "_INBOX". */
   inboxPrefix?: string | undefined;
   authenticator?: Authenticator | undefined;
+  /** Between two pings in milliseconds, default 1,000. */
+  pingIntervalMs?: number;
   /** Told why a dial failed; there is another one. */
   onWaiting?: ((error: unknown) => void) | undefined;
 }
@@ -266,7 +268,7 @@ function dial(options: NatsLinkOptions): Promise<NatsConnection> {
     ...(authenticator ? { authenticator } : {}),
     ...(urls.some((url) => url.protocol === "tls:") ? { tls: {} } : {}),
     timeout: dialTimeoutMs,
-    pingInterval: pingIntervalMs,
+    pingInterval: options.pingIntervalMs ?? pingIntervalMs,
     maxPingOut: pingsOutMax,
     reconnect: true,
     maxReconnectAttempts: -1,

@@ -19,8 +19,11 @@ import type { NatsLink } from "./nats-link.js";
 import { tickMs } from "./nats-link.js";
 import { parseDelivery } from "./nats-names.js";
 
-/** A request expires after this long and is made anew: a request that the server forgot (it met a consumer's deletion) costs little more. */
-const expiresMs = 3_000;
+/**
+ * A request expires after this long and is made anew: a request that the server forgot (it met a consumer's deletion) costs little more.
+ * Not sooner, since each idle worker asks this often.
+ */
+const expiresMs = 5_000;
 /** Questions for a consumer without an answer, until another server is asked. */
 const unansweredMax = 2;
 /** Silence, counted in ticks so that a pause of this process is not taken for one of the server's. */
