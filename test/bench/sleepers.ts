@@ -29,6 +29,10 @@ const atOnce = 10_000;
 const spreadMs = 60_000;
 /** Starts under way at once. */
 const startsMax = 200;
+/** Between the start of the first sleeper and the first that is due: a start takes half a millisecond, slow machines included two. */
+const startMs = (runs: number): number => 30_000 + runs * 2;
+/** Sleepers that have not ended this long after the last was due are a fault. */
+const latestMs = 120_000;
 
 export async function benchSleepers({ runs, inFlight }: SleepersOptions): Promise<void> {
   const servers = await startServers();
@@ -58,13 +62,20 @@ export async function benchSleepers({ runs, inFlight }: SleepersOptions): Promis
   };
   /** How late each run of the group ended, in milliseconds; waits until all have. */
   const lateness = async (group: string, count: number): Promise<number[]> => {
+    const endAt = performance.now() + latestMs;
     for (;;) {
-      const rows = await sql<{ late: number }[]>`
-        select (extract(epoch from ended_at) * 1000 - (labels->>'due')::float8)::float8 as late
-        from runs where labels->>'group' = ${group} and ended_at is not null`;
-      if (rows.length === count) return rows.map(({ late }) => late);
+      // Runs that have not ended are the ones with a wake-up: an index of their own counts them, so that looking costs the others little.
+      const [row] = await sql<{ left: number }[]>`select count(*)::int as left from runs where wakeup_at is not null`;
+      if (row?.left === 0) break;
+      if (performance.now() > endAt)
+        throw new Error(`${row?.left} runs still sleep ${latestMs / 1_000} s after the last was due`);
       await new Promise((resolve) => setTimeout(resolve, 1_000));
     }
+    const rows = await sql<{ late: number }[]>`
+      select (extract(epoch from ended_at) * 1000 - (labels->>'due')::float8)::float8 as late
+      from runs where labels->>'group' = ${group}`;
+    if (rows.length !== count) throw new Error(`${rows.length} of ${count} runs are there`);
+    return rows.map(({ late }) => late);
   };
   const report = (name: string, late: number[], more: object): void => {
     const [p50, p99, max] = [0.5, 0.99, 1].map((share) => Math.round(quantile(late, share)));
@@ -79,9 +90,10 @@ export async function benchSleepers({ runs, inFlight }: SleepersOptions): Promis
     const perSecond = Math.round((busiest.done / busiest.ms) * 500);
     const before = rssMb(coordinator);
     const startedAt = performance.now();
-    // Nobody may wake before all sleep; starts of a slow machine take a minute or two.
-    const wakeAtMs = Date.now() + 30_000 + runs * 2;
+    const wakeAtMs = Date.now() + startMs(runs);
     await start("spread", runs, (n) => wakeAtMs + (n / runs) * spreadMs);
+    // Nobody may wake before all sleep.
+    if (Date.now() > wakeAtMs) throw new Error(`starting ${runs} sleepers took longer than ${startMs(runs) / 1_000} s`);
     const startsPerS = Math.round((1_000 * runs) / (performance.now() - startedAt));
     const asleep = rssMb(coordinator);
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, wakeAtMs - Date.now())));
@@ -93,6 +105,7 @@ export async function benchSleepers({ runs, inFlight }: SleepersOptions): Promis
 
     const sameMs = Date.now() + 30_000;
     await start("same", atOnce, (n) => sameMs + (n / atOnce) * 1_000);
+    if (Date.now() > sameMs) throw new Error(`starting ${atOnce} sleepers took longer than 30 s`);
     report("sleepers due in one second", await lateness("same", atOnce), {});
   } finally {
     chains.close();

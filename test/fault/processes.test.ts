@@ -2,7 +2,7 @@
  * Processes that die, hang or lose their data while 2,000 runs of chain5 are under way. After each fault heals the mesh goes on within ten
  * seconds, and in the end every accepted run has SUCCEEDED with the right value and exactly one result per step.
  */
-import { afterEach, describe, expect, it } from "vitest";
+import { describe, expect, it, type TestContext } from "vitest";
 import { allEnded, endedRuns, judge, type Mesh, startMany, startMesh } from "../fixtures/mesh.js";
 import { waitFor } from "../fixtures/process.js";
 
@@ -10,19 +10,14 @@ const runs = 2_000;
 const resumeMs = 10_000;
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-let mesh: Mesh | undefined;
-afterEach(async () => {
-  await mesh?.stop();
-  mesh = undefined;
-});
-
-/** Starts the load and answers how to wait for its end and judge it. */
+/** Starts the load on a mesh that ends with the test, and answers how to wait for the load's end and judge it. */
 async function underLoad(
+  { onTestFinished }: TestContext,
   delayMs: number,
   options: { coordinators: number; workers: number },
 ): Promise<{ mesh: Mesh; finish(): Promise<void> }> {
   const started = await startMesh({ ...options, workerEnv: { DELAY_MS: String(delayMs), SLOTS: "50" } });
-  mesh = started;
+  onTestFinished(() => started.stop());
   const accepted = startMany(started, runs);
   accepted.catch(() => {});
   await waitFor("the first runs to end", async () => (await endedRuns(started)) > 20, 60_000);
@@ -46,8 +41,8 @@ async function resumes(on: Mesh, within = resumeMs): Promise<void> {
 describe("a mesh under load", () => {
   it("loses nothing when a worker, a coordinator, nats-server and Postgres are killed one after another", {
     timeout: 400_000,
-  }, async () => {
-    const load = await underLoad(100, { coordinators: 2, workers: 2 });
+  }, async (context) => {
+    const load = await underLoad(context, 100, { coordinators: 2, workers: 2 });
     const { workers, coordinators, nats, postgres } = load.mesh;
     await workers[0]!.kill();
     await resumes(load.mesh);
@@ -64,8 +59,8 @@ describe("a mesh under load", () => {
     await load.finish();
   });
 
-  it("loses nothing when nats-server loses its data directory", { timeout: 400_000 }, async () => {
-    const load = await underLoad(50, { coordinators: 2, workers: 2 });
+  it("loses nothing when nats-server loses its data directory", { timeout: 400_000 }, async (context) => {
+    const load = await underLoad(context, 50, { coordinators: 2, workers: 2 });
     await load.mesh.nats.stop();
     await load.mesh.nats.wipe();
     await load.mesh.nats.start();
@@ -73,8 +68,8 @@ describe("a mesh under load", () => {
     await load.finish();
   });
 
-  it("loses nothing while a random process is killed every few seconds", { timeout: 400_000 }, async () => {
-    const load = await underLoad(400, { coordinators: 2, workers: 2 });
+  it("loses nothing while a random process is killed every few seconds", { timeout: 400_000 }, async (context) => {
+    const load = await underLoad(context, 400, { coordinators: 2, workers: 2 });
     const { workers, coordinators, nats, postgres } = load.mesh;
     const seed = Date.now() % 100_000;
     console.log(`seed ${seed}`);
@@ -97,24 +92,27 @@ describe("a mesh under load", () => {
     await load.finish();
   });
 
-  it("gives a worker's attempts away while it is paused for 30 s, and refuses what it reports afterwards", {
+  // Side by side, since both mostly wait.
+  it.concurrent("gives a worker's attempts away while it is paused for 30 s, and refuses what it reports afterwards", {
     timeout: 400_000,
-  }, async () => {
-    const load = await underLoad(150, { coordinators: 1, workers: 2 });
+  }, async (context) => {
+    const load = await underLoad(context, 150, { coordinators: 1, workers: 2 });
+    const paused = pause(30_000);
     load.mesh.workers[0]!.pause();
     await resumes(load.mesh);
-    await pause(30_000);
+    await paused;
     load.mesh.workers[0]!.resume();
     await load.finish();
   });
 
-  it("goes on without a coordinator that is paused for 60 s, which then does no harm", {
+  it.concurrent("goes on without a coordinator that is paused for 60 s, which then does no harm", {
     timeout: 400_000,
-  }, async () => {
-    const load = await underLoad(200, { coordinators: 2, workers: 2 });
+  }, async (context) => {
+    const load = await underLoad(context, 200, { coordinators: 2, workers: 2 });
+    const paused = pause(60_000);
     load.mesh.coordinators[0]!.pause();
     await resumes(load.mesh, 25_000);
-    await pause(60_000);
+    await paused;
     load.mesh.coordinators[0]!.resume();
     await load.finish();
   });

@@ -3,7 +3,7 @@
  * What only a broker or a wire can suffer is tested where there is one.
  */
 import { CompleteStep } from "@taskmesh/proto";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { newNatsServerBin } from "../../../test/fixtures/nats.js";
 import { waitFor } from "../../../test/fixtures/process.js";
 import {
@@ -18,6 +18,9 @@ import {
   type WorkerProbe,
 } from "../../../test/fixtures/transport-mesh.js";
 import { laneConsumer, laneSubject, messageBytesMax } from "./transport.js";
+
+/** Kinds share nothing and mostly wait, so they are tested side by side; the tests of one kind share its servers and take turns. */
+const it = test.sequential;
 
 interface Kind {
   name: string;
@@ -42,7 +45,7 @@ let coordinators = 0;
 const names = (count: number, prefix: string): string[] => Array.from({ length: count }, (_, i) => `${prefix}-${i}`);
 
 for (const kind of kinds) {
-  describe(kind.name, () => {
+  describe.concurrent(kind.name, () => {
     let mesh: TransportMesh;
     let open: { carriers: CarrierProbe[]; workers: WorkerProbe[] };
 
