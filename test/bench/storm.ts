@@ -1,14 +1,24 @@
-/** storm: thousands of workers whose coordinator is killed and started again; how long until all of them are back, and what it costs. */
+/**
+ * storm: thousands of workers, some of them at work, whose coordinator is killed and started again; how long until all of them are back, what it
+ * costs, and whether a step needed a second attempt.
+ */
 import { join } from "node:path";
+import { RunServiceClient, RunStatus, StartRunRequest } from "@taskmesh/proto";
+import { createClient, unaryCall } from "@taskmesh/runtime";
 import postgres from "postgres";
 import { freePort } from "../fixtures/ports.js";
 import { ServerProcess, waitFor } from "../fixtures/process.js";
+import { chainMethod, putChain5 } from "./chain.js";
+import { pad, stepsPerRun } from "./load.js";
 import { rssMb } from "./processes.js";
 import { startServers } from "./setup.js";
 
 /** Workers in one process; more would wait for each other rather than for the coordinator. */
 const perProcess = 1_000;
 const patienceMs = 600_000;
+/** Runs that are under way meanwhile, each of steps of this length. */
+const runs = 500;
+const stepMs = 2_000;
 
 export async function benchStorm({ workers }: { workers: number }): Promise<void> {
   const servers = await startServers();
@@ -42,12 +52,17 @@ export async function benchStorm({ workers }: { workers: number }): Promise<void
     for (let left = workers; left > 0; left -= perProcess) {
       const size = String(Math.min(left, perProcess));
       const program = join(import.meta.dirname, "storm-fleet.js");
-      const fleet = new ServerProcess(process.execPath, [program], { env: { ...env, FLEET: size } });
+      const fleet = new ServerProcess(process.execPath, [program], {
+        env: { ...env, FLEET: size, DELAY_MS: String(stepMs) },
+      });
       fleets.push(fleet);
       await fleet.ready("a fleet", () => fleet.output.includes("is registered"), patienceMs);
     }
     const registered_s = (performance.now() - startedAt) / 1_000;
     const rss = rssMb(coordinator.pid);
+    const address = { host: "127.0.0.1", port };
+    await putChain5(address);
+    await startRuns(address);
     const gone = (await sql<{ id: string }[]>`select id from coordinators`).map(({ id }) => id);
     coordinator.signal("SIGKILL");
     await coordinator.exited();
@@ -55,6 +70,16 @@ export async function benchStorm({ workers }: { workers: number }): Promise<void
     const upAt = performance.now();
     await waitFor("every worker to be back", async () => (await attached(gone)) >= workers, patienceMs, 200);
     const back_s = (performance.now() - upAt) / 1_000;
+    const ended = "select count(*)::int as n from runs where ended_at is not null";
+    await waitFor(
+      "every run to end",
+      async () => (await sql.unsafe<{ n: number }[]>(ended))[0]?.n === runs,
+      patienceMs,
+      200,
+    );
+    const [made] = await sql<{ succeeded: number; attempts: number }[]>`
+      select (select count(*)::int from runs where status = ${RunStatus.RUN_STATUS_SUCCEEDED}) as succeeded,
+        (select coalesce(sum(attempt), 0)::int from (select max(attempt) as attempt from events where step is not null group by run_id, step) s) as attempts`;
     const crashed = [coordinator, ...fleets].filter((one) => one.ended).length;
     const figures = { registered_s: Math.round(registered_s), back_s: Math.round(10 * back_s) / 10, crashed };
     console.log(
@@ -62,6 +87,10 @@ export async function benchStorm({ workers }: { workers: number }): Promise<void
         name: "storm",
         workers,
         ...figures,
+        runs,
+        succeeded: made?.succeeded,
+        attempts: made?.attempts,
+        steps: runs * stepsPerRun,
         coordinator_mb: { before: rss, after: rssMb(coordinator.pid) },
       }),
     );
@@ -70,5 +99,20 @@ export async function benchStorm({ workers }: { workers: number }): Promise<void
     coordinator.signal("SIGKILL");
     await sql.end({ timeout: 1 });
     await servers.stop();
+  }
+}
+
+/** Starts the runs at the coordinator; they go on by themselves. */
+async function startRuns(address: { host: string; port: number }): Promise<void> {
+  const client = createClient(RunServiceClient, { addresses: [address] });
+  try {
+    const one = (_: unknown, i: number): Promise<unknown> => {
+      const value = JSON.stringify({ counter: 0, run: String(i), pad });
+      const input = { $case: "json" as const, value };
+      return unaryCall(client, client.startRun, { ...StartRunRequest.create(), method: chainMethod, input });
+    };
+    await Promise.all(Array.from({ length: runs }, one));
+  } finally {
+    client.close();
   }
 }
