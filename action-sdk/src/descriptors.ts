@@ -6,6 +6,7 @@
 import { createFileRegistry, type DescMethod, type FileRegistry, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type FileDescriptorProto, type FileDescriptorSet, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { meshDescriptorSet } from "@taskmesh/proto";
+import { guardLocalNames } from "@taskmesh/runtime";
 
 /** An encoded google.protobuf.FileDescriptorSet, or the same as base64. */
 export type Descriptors = Uint8Array | string;
@@ -32,7 +33,9 @@ export function parseDescriptors(descriptors: Descriptors): ParsedDescriptors {
   if (set.file.length === 0) throw new TypeError("descriptors hold no file");
   try {
     const completed = { ...set, file: inOrder(set.file) };
-    return { registry: createFileRegistry(completed), bytes: toBinary(FileDescriptorSetSchema, ownOf(set)) };
+    const registry = createFileRegistry(completed);
+    guardLocalNames(registry.files);
+    return { registry, bytes: toBinary(FileDescriptorSetSchema, ownOf(set)) };
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new TypeError(`descriptors do not fit together: ${why}`, { cause });

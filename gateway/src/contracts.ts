@@ -14,7 +14,7 @@ import {
 } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { type GetContractResponse, RegistryServiceService } from "@taskmesh/proto";
-import { fillJsonNames, isStatusError, statusError } from "@taskmesh/runtime";
+import { fillJsonNames, guardLocalNames, isStatusError, statusError } from "@taskmesh/runtime";
 import type { CallOptions, Upstream } from "./upstream.js";
 
 /** One revision of a contract, ready to use. */
@@ -115,6 +115,7 @@ function readTypes(
   const set = fromBinary(FileDescriptorSetSchema, descriptorSet);
   fillJsonNames(set);
   const registry = createFileRegistry(set);
+  guardLocalNames(registry.files);
   const input = registry.getMessage(inputType);
   const output = registry.getMessage(outputType);
   if (input === undefined || output === undefined) {

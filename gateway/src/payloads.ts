@@ -115,7 +115,14 @@ async function repeat<T>(options: CallOptions, transfer: () => Promise<T>): Prom
 /** Which side of its contract a payload is. */
 export type Side = "input" | "output";
 
-/** The message in `bytes` as canonical protobuf JSON. Throws when it is no message of the contract. */
+/** The message in `bytes` as canonical protobuf JSON. Throws PAYLOAD_NOT_JSON when it has no such form. */
 export function payloadToJson(contract: Contract, side: Side, bytes: Uint8Array, maskSensitive: boolean): JsonValue {
-  return bytesToJson(contract[side], bytes, { registry: contract.registry, maskSensitive });
+  try {
+    return bytesToJson(contract[side], bytes, { registry: contract.registry, maskSensitive });
+  } catch (cause) {
+    // What is stored was checked; but which types an Any may hold is nobody's to know before it is read.
+    const why =
+      cause instanceof Error ? cause.message.replace(/^cannot encode message \S+ to JSON: /, "") : String(cause);
+    throw statusError({ reason: "PAYLOAD_NOT_JSON", message: `the ${side} has no JSON form: ${why}`, cause });
+  }
 }

@@ -77,6 +77,13 @@ export const reasons = {
     meaning: "The service's package is reserved (taskmesh.*, grpc.*, google.*, buf.*).",
     fix: "Declare the service in a package of your own.",
   },
+  PAYLOAD_NOT_JSON: {
+    code: FAILED_PRECONDITION,
+    http: 422,
+    meaning:
+      "A stored message has no JSON form: it holds a google.protobuf.Any of a type that its contract does not import.",
+    fix: "Read it over gRPC, or import the type where the contract is declared.",
+  },
   CONTRACT_BREAKING: {
     code: FAILED_PRECONDITION,
     meaning:

@@ -44,6 +44,12 @@ describe("strict JSON", () => {
       '{"a":[1,9007199254740993,{"b":-9007199254740995}],"c":9007199254740991,"d":1e300,"e":"9007199254740993"}';
     const result = parseStrictJson(text);
     expect(result.ok && result.lossyIntegers.map(formatPath)).toEqual(["a[1]", "a[2].b"]);
+    const exact = parseStrictJson(
+      "[9007199254740992, 9223372036854774784, -9223372036854775808, 18446744073709549568]",
+    );
+    expect(exact).toMatchObject({ ok: true, lossyIntegers: [] });
+    const beyond = parseStrictJson(`[9223372036854775807, 1${"0".repeat(400)}]`);
+    expect(beyond.ok && beyond.lossyIntegers.map(formatPath)).toEqual(["[0]", "[1]"]);
   });
 
   it("says where malformed text goes wrong, without quoting it", () => {

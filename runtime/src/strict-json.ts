@@ -156,7 +156,7 @@ class Scan {
     const literal = numberPattern.exec(this.text)?.[0] ?? "-";
     this.at += literal.length;
     if (literal.length < 16 || !/^-?\d+$/.test(literal)) return;
-    if (Number.isSafeInteger(Number(literal)) || this.lossyIntegers.length >= LOSSY_INTEGERS_MAX) return;
+    if (isExact(literal) || this.lossyIntegers.length >= LOSSY_INTEGERS_MAX) return;
     this.lossyIntegers.push([...this.path]);
   }
 }
@@ -171,6 +171,13 @@ const CLOSE_BRACKET = 0x5d;
 const OPEN_BRACE = 0x7b;
 const CLOSE_BRACE = 0x7d;
 const numberPattern = /-?[0-9.eE+-]+/y;
+
+/** Whether a double holds just this integer. */
+function isExact(literal: string): boolean {
+  const value = Number(literal);
+  // Above the largest double there are none, and their digits, of which there may be millions, need not be read.
+  return Number.isSafeInteger(value) || (Number.isFinite(value) && BigInt(value) === BigInt(literal));
+}
 
 /** Whether the quote at `end` belongs to the string: an odd number of backslashes stands before it. */
 function isEscaped(text: string, end: number): boolean {

@@ -2,6 +2,7 @@ import { create, createFileRegistry, type DescMessage, fromBinary, toBinary, toJ
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import {
   DurationSchema,
+  FieldMaskSchema,
   FileDescriptorProtoSchema,
   FileDescriptorSetSchema,
   StructSchema,
@@ -12,6 +13,7 @@ import {
 import { meshDescriptorSet } from "@taskmesh/proto";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { compileProtos } from "../../test/fixtures/compile-protos.js";
 import { randomMessage, seededRandom } from "../../test/fixtures/random-message.js";
 import { sha256 } from "./sha256.js";
 import { compileWireCheck, nestingMax } from "./wire.js";
@@ -83,10 +85,47 @@ describe("wire check", () => {
     expect(check(Uint8Array.of(0xa7, 0x06))).toBe("wire type 7 does not exist");
   });
 
-  it("refuses groups, known and unknown", () => {
+  it("takes groups, known and unknown, that end where they began", () => {
+    const compiled = fromBinary(
+      FileDescriptorSetSchema,
+      compileProtos({
+        "t.proto": `edition = "2023"; package t; message T {
+          T part = 1 [features.message_encoding = DELIMITED];
+          repeated T parts = 2 [features.message_encoding = DELIMITED];
+          string text = 3;
+          T plain = 4;
+        }`,
+      }),
+    );
+    const desc = createFileRegistry(compiled).getMessage("t.T")!;
+    const check = compileWireCheck(desc);
+    const inner = create(desc, { text: "größer", parts: [create(desc), create(desc, { text: "b" })] } as never);
+    const bytes = toBinary(desc, create(desc, { part: inner, plain: inner } as never));
+    expect(check(bytes)).toBeUndefined();
+    expect(toBinary(desc, fromBinary(desc, bytes))).toEqual(bytes);
+    for (let end = 1; end < bytes.length; end++) {
+      const cut = bytes.subarray(0, end);
+      const isWhole = end === bytes.length - 1 - toBinary(desc, inner).length - 1;
+      if (!isWhole) expect(check(cut), `the first ${end} bytes`).toContain("cut off");
+    }
+    expect(check(Uint8Array.of(0x0b, 0x1a, 1, 0xff, 0x0c))).toBe("part.text: not valid UTF-8");
+    expect(check(Uint8Array.of(0x0b, 0x14))).toBe("part: the end of a group that did not begin");
+    expect(check(Uint8Array.of(0x0c))).toBe("the end of a group that did not begin");
+    expect(check(Uint8Array.of(0x0a, 0))).toBe("part: wire type length-delimited where group is expected");
+    expect(check(Uint8Array.of(0x23, 0x24))).toBe("plain: wire type group where length-delimited is expected");
+    // Unknown: a group with a number, a text and a group in it.
+    const unknown = [0xc3, 0x3e, 0x08, 0x05, 0x12, 1, 0xff, 0x1b, 0x1c, 0xc4, 0x3e];
+    expect(check(Uint8Array.from(unknown))).toBeUndefined();
+    expect(check(Uint8Array.from(unknown.slice(0, -2)))).toBe("the message is cut off");
+    expect(check(Uint8Array.from([...unknown.slice(0, -2), 0x0c]))).toBe("the end of a group that did not begin");
+  });
+
+  it(`lets groups nest ${nestingMax} deep and no deeper`, () => {
     const check = compileWireCheck(type("taskmesh.v1.ChainSpec"));
-    expect(check(Uint8Array.of(0x1b, 0x1c))).toBe("steps: groups are not supported");
-    expect(check(Uint8Array.of(0xc3, 0x3e, 0xc4, 0x3e))).toBe("groups are not supported");
+    const nested = (levels: number) => Buffer.concat([Buffer.alloc(levels, 0x7b), Buffer.alloc(levels, 0x7c)]);
+    expect(check(nested(nestingMax - 1))).toBeUndefined();
+    expect(check(nested(nestingMax))).toBe(`messages nest deeper than ${nestingMax}`);
+    expect(check(nested(100_000))).toBe(`messages nest deeper than ${nestingMax}`);
   });
 
   it("takes unknown fields of every wire type", () => {
@@ -157,6 +196,12 @@ describe("wire check", () => {
     expect(duration(-1n, -500_000_000)).toBeUndefined();
     expect(duration(1n, -1)).toContain("different signs");
     expect(duration(315_576_000_001n, 0)).toContain("10,000 years");
+    const mask = (...paths: string[]) =>
+      compileWireCheck(FieldMaskSchema)(toBinary(FieldMaskSchema, create(FieldMaskSchema, { paths })));
+    expect(mask("", "a", "a_b.c3", "größe")).toBeUndefined();
+    for (const path of ["aB", "a__b", "a_3", "_A", "a_", "a,b"]) {
+      expect(mask("a", path)).toBe(`the path "${path}" has no JSON form: names are in lower_snake_case`);
+    }
     const value = compileWireCheck(ValueSchema);
     expect(value(new Uint8Array())).toBe("a Value without any kind");
     expect(value(new BinaryWriter().tag(2, WireType.Bit64).double(Number.NaN).finish())).toContain("NaN");

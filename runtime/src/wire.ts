@@ -6,47 +6,28 @@
  * reads the same in every language and has a canonical JSON form:
  *
  * W1. A known field comes with its own wire type (a repeated number packed or not), strings are UTF-8, lengths stay inside their parent.
- * W2. Groups are refused everywhere; messages nest at most 100 deep; a varint has at most 10 bytes, a tag at most 5.
- * W3. Required fields (proto2) are there; Timestamp, Duration and Value hold what JSON can express.
+ * W2. Groups end where they began; messages and groups nest at most 100 deep; a varint has at most 10 bytes, a tag at most 5.
+ * W3. Required fields (proto2) are there; Timestamp, Duration, Value and FieldMask hold what JSON can express.
  * W4. Unknown fields are allowed: a newer writer is no error. Unknown enum numbers are too.
  */
 import { isUtf8 } from "node:buffer";
-import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
-import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
+import type { DescMessage } from "@bufbuild/protobuf";
+import {
+  compileShape,
+  denseMax,
+  type FieldShape,
+  type MessageShape,
+  type Ranges,
+  wireBytes,
+  wireFixed32,
+  wireFixed64,
+  wireGroup,
+  wireGroupEnd,
+  wireVarint,
+} from "./wire-shape.js";
 
 /** Deepest nesting of messages, the outermost counted; what protobuf parsers of most languages take by default. */
 export const nestingMax = 100;
-
-/** Wire types of protobuf. */
-export const wireVarint = 0;
-export const wireFixed64 = 1;
-export const wireBytes = 2;
-export const wireFixed32 = 5;
-
-/** Wire type that a scalar is written with. */
-export function wireTypeOf(scalar: ScalarType): number {
-  switch (scalar) {
-    case ScalarType.DOUBLE:
-    case ScalarType.FIXED64:
-    case ScalarType.SFIXED64:
-      return wireFixed64;
-    case ScalarType.FLOAT:
-    case ScalarType.FIXED32:
-    case ScalarType.SFIXED32:
-      return wireFixed32;
-    case ScalarType.STRING:
-    case ScalarType.BYTES:
-      return wireBytes;
-    case ScalarType.INT64:
-    case ScalarType.UINT64:
-    case ScalarType.INT32:
-    case ScalarType.BOOL:
-    case ScalarType.UINT32:
-    case ScalarType.SINT32:
-    case ScalarType.SINT64:
-      return wireVarint;
-  }
-}
 
 /** What is wrong with an encoded message. `field`: path of the field, "" for the message as a whole. */
 export interface WireFault {
@@ -69,31 +50,11 @@ export function compileWireCheck(desc: DescMessage): (bytes: Uint8Array) => stri
 
 /** The same as compileWireCheck, with the field apart from the message. */
 export function compileWireFault(desc: DescMessage): (bytes: Uint8Array) => WireFault | undefined {
-  const shape = shapeOf(desc, new Map());
+  const shape = compileShape(desc, ranges);
   return (bytes) => {
     const fault = walk(shape, bytes, 0, bytes.length, 1);
     return fault === undefined ? undefined : { field: fault.path.reverse().join("."), message: fault.text };
   };
-}
-
-interface FieldShape {
-  name: string;
-  /** Wire type of one value. */
-  wire: number;
-  /** May come packed too, as wire type 2. */
-  packable: boolean;
-  text: boolean;
-  message: MessageShape | undefined;
-  /** Bit of the field in the set of required fields seen; 0: not required. */
-  required: number;
-}
-
-interface MessageShape {
-  /** By field number; numbers of 256 and above are in `sparse`. */
-  dense: (FieldShape | undefined)[];
-  sparse: Map<number, FieldShape> | undefined;
-  required: readonly FieldShape[];
-  range: ((bytes: Uint8Array, start: number, end: number) => string | undefined) | undefined;
 }
 
 /** The innermost part of `path` comes first: it grows while the walk returns. */
@@ -102,92 +63,26 @@ interface Fault {
   text: string;
 }
 
-const denseMax = 256;
-
-function shapeOf(desc: DescMessage, known: Map<string, MessageShape>): MessageShape {
-  const existing = known.get(desc.typeName);
-  if (existing !== undefined) return existing;
-  const required: FieldShape[] = [];
-  const shape: MessageShape = { dense: [], sparse: undefined, required, range: ranges.get(desc.typeName) };
-  known.set(desc.typeName, shape); // before the fields: types may contain themselves
-  for (const field of desc.fields) {
-    const made = fieldShape(field, known);
-    if (field.presence === FeatureSet_FieldPresence.LEGACY_REQUIRED) {
-      // Bit sets of numbers hold 31; a message with more required fields has the rest unchecked here and caught when it is decoded.
-      if (required.length < 31) {
-        made.required = 1 << required.length;
-        required.push(made);
-      }
-    }
-    if (field.number < denseMax) shape.dense[field.number] = made;
-    else {
-      shape.sparse ??= new Map();
-      shape.sparse.set(field.number, made);
-    }
-  }
-  // Holes would make the array slow to read.
-  for (let number = 0; number < shape.dense.length; number++) shape.dense[number] ??= undefined;
-  return shape;
-}
-
-function fieldShape(field: DescField, known: Map<string, MessageShape>): FieldShape {
-  const base = { name: field.name, packable: false, text: false, message: undefined, required: 0 };
-  switch (field.fieldKind) {
-    case "scalar":
-      return { ...base, wire: wireTypeOf(field.scalar), text: field.scalar === ScalarType.STRING };
-    case "enum":
-      return { ...base, wire: wireVarint };
-    case "message":
-      return { ...base, wire: wireBytes, message: shapeOf(field.message, known) };
-    case "list":
-      if (field.listKind === "message") return { ...base, wire: wireBytes, message: shapeOf(field.message, known) };
-      if (field.listKind === "enum") return { ...base, wire: wireVarint, packable: true };
-      return {
-        ...base,
-        wire: wireTypeOf(field.scalar),
-        packable: wireTypeOf(field.scalar) !== wireBytes,
-        text: field.scalar === ScalarType.STRING,
-      };
-    case "map":
-      return { ...base, wire: wireBytes, message: entryShape(field, known) };
-  }
-}
-
-/** A map is on the wire a list of entries with key 1 and value 2. */
-function entryShape(field: DescField & { fieldKind: "map" }, known: Map<string, MessageShape>): MessageShape {
-  const base = { packable: false, text: false, message: undefined, required: 0 };
-  const key: FieldShape = {
-    ...base,
-    name: "key",
-    wire: wireTypeOf(field.mapKey),
-    text: field.mapKey === ScalarType.STRING,
-  };
-  const value: FieldShape = { ...base, name: "value", wire: wireVarint };
-  if (field.mapKind === "message") {
-    value.wire = wireBytes;
-    value.message = shapeOf(field.message, known);
-  } else if (field.mapKind === "scalar") {
-    value.wire = wireTypeOf(field.scalar);
-    value.text = field.scalar === ScalarType.STRING;
-  }
-  const required: FieldShape[] = [];
-  if (field.message?.typeName === "google.protobuf.Value") {
-    // An entry without its value holds a default one, and a default Value has no JSON form.
-    value.required = 1;
-    required.push(value);
-  }
-  return { dense: [undefined, key, value], sparse: undefined, required, range: undefined };
-}
-
 /** Where the last varint or field ended. Module state instead of a returned pair: the checks are synchronous, and pairs cost. */
 let at = 0;
 
 const fail = (text: string): Fault => ({ path: [], text });
 const truncated = "the message is cut off";
+const strayEnd = "the end of a group that did not begin";
 
-function walk(shape: MessageShape, bytes: Uint8Array, start: number, end: number, depth: number): Fault | undefined {
+/** `group`: number of the group whose contents these are, which end before `end`; 0: a message that ends there. */
+function walk(
+  shape: MessageShape,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  depth: number,
+  group = 0,
+): Fault | undefined {
   if (depth > nestingMax) return fail(`messages nest deeper than ${nestingMax}`);
   let seen = 0;
+  let isOpen = group !== 0;
+  let stop = end;
   at = start;
   while (at < end) {
     let tag = bytes[at]!;
@@ -199,25 +94,31 @@ function walk(shape: MessageShape, bytes: Uint8Array, start: number, end: number
     const number = tag >>> 3;
     const wire = tag & 7;
     if (number === 0) return fail("field number 0");
+    if (wire === wireGroupEnd) {
+      if (number !== group) return fail(strayEnd);
+      isOpen = false;
+      stop = at;
+      break;
+    }
     const field = number < denseMax ? shape.dense[number] : shape.sparse?.get(number);
     if (field === undefined) {
-      const text = skipValue(bytes, end, wire);
+      const text = skipField(bytes, end, tag, depth);
       if (text !== undefined) return fail(text);
       continue;
     }
-    const fault = wire === wireBytes ? checkBytes(field, bytes, end, depth) : checkPlain(field, bytes, end, wire);
+    const fault = wire === wireBytes ? checkBytes(field, bytes, end, depth) : checkPlain(field, bytes, end, tag, depth);
     if (fault !== undefined) {
       fault.path.push(field.name);
       return fault;
     }
     seen |= field.required;
   }
-  if (at !== end) return fail(truncated);
+  if (isOpen || at !== stop) return fail(truncated);
   for (const field of shape.required) {
     if ((seen & field.required) === 0) return { path: [field.name], text: "required, and missing" };
   }
-  const text = shape.range?.(bytes, start, end);
-  at = end;
+  const text = shape.range?.(bytes, start, stop);
+  at = stop;
   return text === undefined ? undefined : fail(text);
 }
 
@@ -232,15 +133,18 @@ function checkBytes(field: FieldShape, bytes: Uint8Array, end: number, depth: nu
   const start = at;
   const stop = start + length;
   if (stop > end) return fail(truncated);
-  if (field.message !== undefined) return walk(field.message, bytes, start, stop, depth + 1);
   if (field.wire !== wireBytes) return field.packable ? checkPacked(field, bytes, stop) : fail(wrongWire(field, 2));
+  if (field.message !== undefined) return walk(field.message, bytes, start, stop, depth + 1);
   at = stop;
   if (field.text && !isText(bytes, start, stop)) return fail("not valid UTF-8");
   return undefined;
 }
 
-function checkPlain(field: FieldShape, bytes: Uint8Array, end: number, wire: number): Fault | undefined {
-  if (wire !== field.wire) return fail(wire === 3 || wire === 4 ? "groups are not supported" : wrongWire(field, wire));
+/** A value of any other wire type: a number, or a message that is written as a group. */
+function checkPlain(field: FieldShape, bytes: Uint8Array, end: number, tag: number, depth: number): Fault | undefined {
+  const wire = tag & 7;
+  if (wire !== field.wire) return fail(wrongWire(field, wire));
+  if (wire === wireGroup) return walk(field.message!, bytes, at, end, depth + 1, tag >>> 3);
   const text = skipValue(bytes, end, wire);
   return text === undefined ? undefined : fail(text);
 }
@@ -287,6 +191,25 @@ function readLength(bytes: Uint8Array, end: number): number {
   return -1;
 }
 
+/** Moves behind the value of a field that nobody knows; says why it can't. */
+function skipField(bytes: Uint8Array, end: number, tag: number, depth: number): string | undefined {
+  const wire = tag & 7;
+  return wire === wireGroup ? skipGroup(bytes, end, tag >>> 3, depth + 1) : skipValue(bytes, end, wire);
+}
+
+function skipGroup(bytes: Uint8Array, end: number, group: number, depth: number): string | undefined {
+  if (depth > nestingMax) return `messages nest deeper than ${nestingMax}`;
+  while (at < end) {
+    const tag = readTag(bytes, end);
+    if (tag < 0) return truncated;
+    if (tag >>> 3 === 0) return "field number 0";
+    if ((tag & 7) === wireGroupEnd) return tag >>> 3 === group ? undefined : strayEnd;
+    const text = skipField(bytes, end, tag, depth);
+    if (text !== undefined) return text;
+  }
+  return truncated;
+}
+
 /** Moves behind one value of the wire type; says why it can't. */
 function skipValue(bytes: Uint8Array, end: number, wire: number): string | undefined {
   switch (wire) {
@@ -307,9 +230,6 @@ function skipValue(bytes: Uint8Array, end: number, wire: number): string | undef
       at += length;
       return undefined;
     }
-    case 3:
-    case 4:
-      return "groups are not supported";
     default:
       return `wire type ${wire} does not exist`;
   }
@@ -328,7 +248,7 @@ function isText(bytes: Uint8Array, start: number, end: number): boolean {
 }
 
 /** Types whose JSON form can't express all that their fields can hold. */
-const ranges = new Map<string, (bytes: Uint8Array, start: number, end: number) => string | undefined>([
+const ranges: Ranges = new Map([
   [
     "google.protobuf.Timestamp",
     (bytes, start, end) => {
@@ -348,6 +268,7 @@ const ranges = new Map<string, (bytes: Uint8Array, start: number, end: number) =
     },
   ],
   ["google.protobuf.Value", valueFault],
+  ["google.protobuf.FieldMask", maskFault],
 ]);
 
 /** Fields 1 and 2 of a Timestamp or Duration whose wire form was found right. */
@@ -359,7 +280,7 @@ function secondsAndNanos(bytes: Uint8Array, start: number, end: number): { secon
     const tag = readTag(bytes, end);
     if (tag >>> 3 === 1) seconds = BigInt.asIntN(64, readVarint(bytes, end));
     else if (tag >>> 3 === 2) nanos = Number(BigInt.asIntN(32, readVarint(bytes, end)));
-    else skipValue(bytes, end, tag & 7);
+    else skipField(bytes, end, tag, 0);
   }
   return { seconds, nanos };
 }
@@ -384,8 +305,27 @@ function valueFault(bytes: Uint8Array, start: number, end: number): string | und
     const field = tag >>> 3;
     if (field >= 1 && field <= 6) kind = field;
     if (field === 2 && at + 8 <= end) number = new DataView(bytes.buffer, bytes.byteOffset + at, 8).getFloat64(0, true);
-    skipValue(bytes, end, tag & 7);
+    skipField(bytes, end, tag, 0);
   }
   if (kind === 0) return "a Value without any kind";
   return kind === 2 && !Number.isFinite(number) ? "a Value can't hold NaN or Infinity" : undefined;
+}
+
+/** JSON writes the paths of a mask in lowerCamelCase, from which not every path can be told again. */
+function maskFault(bytes: Uint8Array, start: number, end: number): string | undefined {
+  at = start;
+  while (at < end) {
+    const tag = readTag(bytes, end);
+    if (tag >>> 3 !== 1) {
+      skipField(bytes, end, tag, 0);
+      continue;
+    }
+    const length = readLength(bytes, end);
+    const path = Buffer.from(bytes.buffer, bytes.byteOffset + at, length).toString("utf8");
+    at += length;
+    if (!/^(?:[^A-Z_,]|_[a-z])*$/.test(path)) {
+      return `the path ${JSON.stringify(path.slice(0, 60))} has no JSON form: names are in lower_snake_case`;
+    }
+  }
+  return undefined;
 }

@@ -15,7 +15,7 @@ import {
   ScalarType,
 } from "@bufbuild/protobuf";
 import * as wkt from "@bufbuild/protobuf/wkt";
-import { nearestName } from "@taskmesh/runtime";
+import { guardLocalNames, nearestName } from "@taskmesh/runtime";
 import { type Contract, ContractRefused, isReservedService, splitMethod } from "./contract.js";
 import { contractOf, dependenciesFirst, meshFiles } from "./descriptors.js";
 
@@ -321,5 +321,6 @@ function build(
     ],
   });
   const registry = createFileRegistry(file, (path) => imports.files.get(path));
+  guardLocalNames([registry.getFile(file.name)!]);
   return contractOf(registry.getService(method.service)!.methods[0]!, registry);
 }

@@ -19,7 +19,7 @@ import {
 import { BinaryReader } from "@bufbuild/protobuf/wire";
 import * as wkt from "@bufbuild/protobuf/wkt";
 import { ActionOptions, meshDescriptorSet } from "@taskmesh/proto";
-import { compileWireCheck, fillJsonNames } from "@taskmesh/runtime";
+import { compileWireCheck, fillJsonNames, guardLocalNames } from "@taskmesh/runtime";
 import {
   type Contract,
   ContractRefused,
@@ -228,11 +228,9 @@ function link(protos: wkt.FileDescriptorProto[]): DescriptorFiles {
 function linkFile(proto: wkt.FileDescriptorProto, files: ReadonlyMap<string, DescFile>): DescFile {
   try {
     const linked = createFileRegistry(proto, (name) => files.get(name)).getFile(proto.name);
-    if (linked !== undefined) {
-      refuseFeatures(linked);
-      return linked;
-    }
-    return refuse(`file ${shown(proto.name)} can't be linked`);
+    if (linked === undefined) return refuse(`file ${shown(proto.name)} can't be linked`);
+    guardLocalNames([linked]);
+    return linked;
   } catch (cause) {
     if (cause instanceof ContractRefused) throw cause;
     return refuse(`file ${shown(proto.name)}: ${cause instanceof Error ? cause.message : String(cause)}`, cause);
@@ -281,18 +279,6 @@ function refuseDuplicates(files: DescFile[], mesh: ReadonlyMap<string, DescFile>
         refuse(`${type.typeName} is declared in ${shown(other.proto.name)} and in ${shown(file.proto.name)}`);
       }
       owners.set(type.typeName, file);
-    }
-  }
-}
-
-/** Groups have no place in contracts: few languages write them, and the wire check refuses them. */
-function refuseFeatures(file: DescFile): void {
-  const open = [...file.messages];
-  for (let desc = open.pop(); desc !== undefined; desc = open.pop()) {
-    open.push(...desc.nestedMessages);
-    for (const field of desc.fields) {
-      const delimited = field.message !== undefined && field.fieldKind !== "map" && field.delimitedEncoding;
-      if (delimited === true) refuse(`field ${desc.typeName}.${field.name} is a group; use a message field`);
     }
   }
 }

@@ -20,7 +20,7 @@ import {
   toBinary,
 } from "@bufbuild/protobuf";
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
-import { sha256 } from "@taskmesh/runtime";
+import { isGroup, sha256 } from "@taskmesh/runtime";
 
 type Json = string | number | boolean | null | Json[];
 
@@ -90,6 +90,8 @@ function fieldForm(field: DescField, registry: Registry): Json {
     field.oneof?.name ?? null,
     field.proto.defaultValue,
     optionsForm(field.proto.options, registry),
+    // Behind the rest, so that contracts without groups keep their fingerprints.
+    ...(isGroup(field) ? ["group"] : []),
   ];
 }
 

@@ -61,16 +61,16 @@ describe("clients of the document", () => {
       const out = join(folder, name.replace("/", "-"));
       mkdirSync(out);
       const [file, args] = command(out);
-      await run(file, args, { cwd: root, timeout: 60_000 });
+      await run(file, args, { cwd: root, timeout: 200_000 });
       writeFileSync(join(out, "use.ts"), use);
       const options = ["--noEmit", "--strict", "--skipLibCheck", "--target", "es2022", "--module", "esnext"];
       const lib = ["--moduleResolution", "bundler", "--lib", "es2022,dom,dom.iterable"];
       const { stdout } = await run(join(tools, "tsc"), [...options, ...lib, "use.ts"], {
         cwd: out,
-        timeout: 60_000,
+        timeout: 200_000,
       }).catch((error: { stdout: string }) => error);
       expect(stdout).toBe("");
     },
-    120_000,
+    500_000,
   );
 });

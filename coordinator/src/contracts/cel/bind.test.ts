@@ -78,7 +78,9 @@ function bind(
     const field = desc.fields.find((candidate) => candidate.name === name)!;
     const checked = checkExpression(text, options.types ?? types, { bareAllowed: true });
     if (!checked.ok) throw new Error(`${text}: ${JSON.stringify(checked.problems)}`);
-    expect(isAssignable(checked.value.ast, checked.value.type, targetOf(field), types), text).toBe(true);
+    expect(isAssignable(checked.value.ast, checked.value.type, targetOf(field), options.types ?? types), text).toBe(
+      true,
+    );
     return { kind: "expression" as const, field, expression: checked.value };
   });
   return compileBinding(desc, sources, options.types ?? types, { label: "step", force: false, ...options });
@@ -135,6 +137,34 @@ describe("projections", () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  it("leave groups to evaluation, and pass over them", () => {
+    const [grouped] = contractsOf(
+      parseDescriptorSet(
+        compileProtos({
+          "acme/grouped.proto": `edition = "2023"; package acme.v1;
+            service Grouped { rpc Run(Whole) returns (Whole); }
+            message Whole { string before = 1; Whole part = 2 [features.message_encoding = DELIMITED];
+              repeated Whole parts = 3 [features.message_encoding = DELIMITED]; Whole plain = 4; string after = 5; }`,
+        }),
+      ),
+    ) as [Contract];
+    const desc = grouped.output;
+    const inner = { before: "b", plain: { after: "p" }, parts: [{}, { after: "q", part: {} }] };
+    const read = jsonToBytes(grouped, "input", { value: { before: "a", part: inner, parts: [inner], after: "z" } });
+    if (!read.ok) throw new Error(JSON.stringify(read.violations));
+    const scope = scopeOf(Buffer.concat([Uint8Array.of(0x7b, 0x0b, 0x08, 1, 0x0c, 0x7c), read.bytes]));
+    const ofInput = createScopeTypes({ desc, registry: grouped.registry }, []);
+    const paths = { part: "input.part", plain: "input.part", parts: "input.parts", after: "input.part.plain.after" };
+    for (const [field, path] of Object.entries({ ...paths, before: "input.after" })) {
+      const fast = bind({ [field]: path }, { desc, types: ofInput });
+      const slow = bind({ [field]: path }, { desc, types: ofInput, projections: false, force: true });
+      expect(show(fast(scope), desc), path).toEqual(show(slow(scope), desc));
+    }
+    expect(show(bind({ plain: "input.part" }, { desc, types: ofInput })(scope), desc)).toEqual({ plain: inner });
+    const cut = scopeOf(Uint8Array.of(0x7b, 0x0b, 0x0c));
+    expect(bind({ before: "input.after" }, { desc, types: ofInput })(cut)).toMatchObject({ kind: "failed" });
   });
 
   it("take the last of single values, all of repeated ones, and unset a oneof's earlier member", () => {

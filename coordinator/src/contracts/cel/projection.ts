@@ -13,6 +13,7 @@
  */
 import type { DescField } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
+import { isGroup } from "@taskmesh/runtime";
 
 const { IMPLICIT } = FeatureSet_FieldPresence;
 
@@ -39,6 +40,8 @@ export function compileProjection(
   whole: string,
   target: DescField,
 ): Projection | undefined {
+  // Groups have a tag at both ends, and are too rare to be worth a copy of their own.
+  if (isGroup(target) || path.some(isGroup)) return undefined;
   const tags = [0, 1, 2, 3, 4, 5].map((wireType) => tagOf(target.number, wireType));
   const last = path.at(-1);
   if (last === undefined) {
@@ -160,7 +163,7 @@ function collect(projection: Projection, hopIndex: number, bytes: Uint8Array, st
     }
     const wire = tag & 7;
     const valueStart = at;
-    const bodyStart = skip(bytes, end, wire);
+    const bodyStart = wire === 3 ? skipGroup(bytes, end, tag >>> 3) : skip(bytes, end, wire);
     if (bodyStart < 0) return false;
     const valueEnd = at;
     const number = tag >>> 3;
@@ -205,6 +208,21 @@ function skip(bytes: Uint8Array, end: number, wire: number): number {
       return -1;
   }
   return at > end ? -1 : start;
+}
+
+/** Moves behind a group of any depth: what is in it is of no interest, and the source was checked. */
+function skipGroup(bytes: Uint8Array, end: number, outermost: number): number {
+  const start = at;
+  const open = [outermost];
+  while (open.length > 0) {
+    const tag = readVarint32(bytes, end);
+    if (tag < 0) return -1;
+    if ((tag & 7) === 3) open.push(tag >>> 3);
+    else if ((tag & 7) === 4) {
+      if (open.pop() !== tag >>> 3) return -1;
+    } else if (skip(bytes, end, tag & 7) < 0) return -1;
+  }
+  return start;
 }
 
 function readVarint32(bytes: Uint8Array, end: number): number {

@@ -10,6 +10,11 @@ export const types: Change[] = [
     ],
     [type("Line.a"), type("Line.a")],
   ),
+  edition(
+    "a message is written as a group",
+    ["Part a = 1;", "Part a = 1 [features.message_encoding = DELIMITED];"],
+    [type("Part.a"), type("Part.a")],
+  ),
   more(
     "a field becomes an enum",
     ["message Line { int32 a = 1; } enum K { K_ZERO = 0; }", "message Line { K a = 1; } enum K { K_ZERO = 0; }"],

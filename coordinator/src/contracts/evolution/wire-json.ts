@@ -7,6 +7,7 @@
  */
 import { type DescEnum, type DescField, type DescFile, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { Edition, FeatureSet_FieldPresence, FeatureSet_JsonFormat } from "@bufbuild/protobuf/wkt";
+import { isGroup } from "@taskmesh/runtime";
 import { describeTarget, type Target, targetOf } from "../cel/assignable.js";
 import type { Contract } from "../contract.js";
 import type { Declared } from "./places.js";
@@ -108,6 +109,8 @@ function compareFields(before: DescField, after: DescField, tell: Tell): void {
   if (!sameOnWire(targetOf(before), targetOf(after))) {
     const types = `was ${describeTarget(targetOf(before))}, and is ${describeTarget(targetOf(after))}`;
     tell("FIELD_WIRE_JSON_COMPATIBLE_TYPE", about, types);
+  } else if (isGroup(before) !== isGroup(after)) {
+    tell("FIELD_WIRE_JSON_COMPATIBLE_TYPE", about, `is ${isGroup(after) ? "" : "no longer "}written as a group`);
   }
   if (defaultOf(before) !== defaultOf(after)) {
     const shown = (value: string) => (value === "" ? "none" : JSON.stringify(value));
