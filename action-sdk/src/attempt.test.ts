@@ -25,6 +25,7 @@ function attemptsFor(claim: (start: StartStep) => Promise<{ start: StartStep } |
     claim,
     fetch: none,
     store: none,
+    send: none,
     completions,
     log: createLogger("test", { level: "silent" }),
   });

@@ -19,6 +19,7 @@ import { type Attempt, type FinalOutcome, failed, timedOut, toBeat, toCompletion
 import { checkpointOf } from "./checkpoint.js";
 import type { Completions } from "./completions.js";
 import { AttemptContext, type AttemptFacts, type ContextPorts } from "./context.js";
+import { type EmitPorts, emitterOf } from "./emit.js";
 import { type AbortCode, describe } from "./errors.js";
 import type { ServedAction } from "./options.js";
 import { fitsInline, inlineBytes } from "./payload.js";
@@ -43,6 +44,8 @@ export interface AttemptPorts {
   claim(start: StartStep, signal: AbortSignal): Promise<{ start: StartStep } | { drop: string } | undefined>;
   fetch(payload: Payload, signal: AbortSignal): Promise<Uint8Array>;
   store(bytes: Uint8Array, signal: AbortSignal): Promise<Payload>;
+  /** Passes on what a handler emits. */
+  send: EmitPorts["send"];
   completions: Completions;
   log: Logger;
 }
@@ -242,7 +245,10 @@ export class Attempts {
   }
 
   #hand({ action, checks }: ServedAction, bytes: Uint8Array, attempt: Attempt): void {
-    perform(action, checks, bytes, attempt.context, (outcome) => this.#finish(attempt, outcome));
+    const emit = action.entry.responseStream
+      ? emitterOf(this.#ports, attempt.start, () => attempt.context.signal)
+      : undefined;
+    perform(action, checks, bytes, attempt.context, (outcome) => this.#finish(attempt, outcome), emit);
   }
 
   #fetchInput(attempt: Attempt, payload: Payload): void {

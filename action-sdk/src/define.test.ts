@@ -1,6 +1,6 @@
 import { type GetPayloadRequest, PayloadServiceService, RegistryServiceService } from "@taskmesh/proto";
 import { describe, expect, it } from "vitest";
-import { defineAction } from "./define.js";
+import { defineAction, defineStream } from "./define.js";
 
 const { getContract } = RegistryServiceService;
 const answer = { contract: "c", method: "m", descriptorSet: Buffer.alloc(0), inputType: "i", outputType: "o" };
@@ -17,9 +17,18 @@ describe("defineAction", () => {
     expect(defineAction(getContract, () => answer).handler).toBeTypeOf("function");
   });
 
-  it("refuses a streaming method with the reason", () => {
-    expect(() => defineAction(PayloadServiceService.getPayload, () => ({ chunk: Buffer.alloc(0) }))).toThrow(
-      /GetPayload streams: an action takes one message and answers with one/,
+  it("takes a generator where the rpc returns a stream, and refuses an rpc that takes one", () => {
+    const get = defineStream(PayloadServiceService.getPayload, async function* () {
+      yield { chunk: Buffer.alloc(0) };
+    });
+    expect(get.entry.responseStream).toBe(true);
+    expect(() => defineStream(getContract, async function* () {})).toThrow(/GetContract returns one message/);
+    const one = () => ({ chunk: Buffer.alloc(0) });
+    expect(() => defineAction(PayloadServiceService.getPayload, one)).toThrow(
+      /GetPayload returns a stream: .*defineStream/,
+    );
+    expect(() => defineAction(PayloadServiceService.putPayload, () => ({ payload: undefined }))).toThrow(
+      /PutPayload takes a stream: an action takes one message/,
     );
   });
 
@@ -32,6 +41,19 @@ describe("defineAction", () => {
 
 // Checked by tsc: each expectation below fails the type check when the line under it compiles.
 export const typeTests = {
+  wholeOutputs: () =>
+    defineStream(PayloadServiceService.getPayload, async function* () {
+      yield { chunk: Buffer.alloc(0) };
+      return { chunk: Buffer.alloc(1) };
+    }),
+  wrongOutput: () =>
+    // @ts-expect-error: an output with a field that the message does not have
+    defineStream(PayloadServiceService.getPayload, async function* () {
+      yield { chunks: Buffer.alloc(0) };
+    }),
+  noGenerator: () =>
+    // @ts-expect-error: one answer where the rpc returns a stream
+    defineStream(PayloadServiceService.getPayload, async () => ({ chunk: Buffer.alloc(0) })),
   wholeAnswer: () => defineAction(getContract, async () => answer),
   literalAnswer: () =>
     defineAction(RegistryServiceService.listActions, async () => ({

@@ -23,6 +23,20 @@ export interface MethodEntry<Input, Output> {
 /** The function that implements an action. It may run again with the same input after a crash: see `ActionContext.idempotencyKey`. */
 export type Handler<Input, Output> = (input: Input, context: ActionContext) => Output | Promise<Output>;
 
+/**
+ * The function that implements an action whose rpc returns a stream: most simply an async generator. Each output goes to the caller as it is
+ * yielded; the last one, or what the generator returns, is the result that is recorded. When the attempt must stop, the generator ends at its
+ * next `yield` (its `finally` blocks run).
+ */
+export type StreamHandler<Input, Output> = (
+  input: Input,
+  context: ActionContext,
+) => AsyncIterable<Output> | Outputs<Output>;
+
+/** What an async generator gives that may return its result. */
+// biome-ignore lint/suspicious/noConfusingVoidType: a generator without a return statement returns void
+export type Outputs<Output> = AsyncGenerator<Output, Output | undefined | void, void>;
+
 /** What an author may say about one action beside its contract. */
 export interface DefineOptions {
   /** Task queue that this action listens on. Default: the worker's `taskQueue`, else the full name of the action's service. */
@@ -36,7 +50,8 @@ export interface Action<Input, Output> {
   /** Full name of the service, "acme.pages.v1.PageActions". */
   readonly service: string;
   readonly entry: MethodEntry<Input, Output>;
-  readonly handler: Handler<Input, Output>;
+  /** A StreamHandler where the rpc returns a stream. */
+  readonly handler: Handler<Input, Output> | StreamHandler<Input, Output>;
   readonly options: DefineOptions;
 }
 
@@ -72,7 +87,7 @@ type Only<Expected, Given> = [Expected] extends [Leaf]
 /**
  * Defines an action: `defineAction(PageActionsService.score, async ({ text }, { signal }) => ({ words: text.split(/\s+/).length }))`.
  *
- * Throws a TypeError for a streaming method and for an entry that is not a generated method.
+ * Throws a TypeError for a method that streams (one that returns a stream is for `defineStream`) and for an entry that is not a generated method.
  */
 export function defineAction<Input, Output, const Given extends Answer<Output>>(
   entry: MethodEntry<Input, Output>,
@@ -82,20 +97,48 @@ export function defineAction<Input, Output, const Given extends Answer<Output>>(
   ) => (Given & Only<Output, Given>) | Promise<Given & Only<Output, Given>>,
   options: DefineOptions = {},
 ): Action<Input, Output> {
+  const action = define(entry, handler as unknown as Handler<Input, Output>, options);
+  if (!entry.responseStream) return action;
+  throw new TypeError(`${action.method} returns a stream: define it by defineStream, with an async generator`);
+}
+
+/**
+ * Defines an action whose rpc returns a stream: `defineStream(LetterActionsService.spell, async function* ({ text }) { … yield { letter } })`.
+ *
+ * Throws a TypeError for a method that returns one message or takes a stream, and for an entry that is not a generated method.
+ */
+export function defineStream<Input, Output, const Given extends Answer<Output>>(
+  entry: MethodEntry<Input, Output>,
+  handler: (
+    input: Input,
+    context: ActionContext,
+  ) => AsyncIterable<Given & Only<Output, Given>> | Outputs<Given & Only<Output, Given>>,
+  options: DefineOptions = {},
+): Action<Input, Output> {
+  const action = define(entry, handler as unknown as StreamHandler<Input, Output>, options);
+  if (entry.responseStream) return action;
+  throw new TypeError(`${action.method} returns one message: define it by defineAction`);
+}
+
+function define<Input, Output>(
+  entry: MethodEntry<Input, Output>,
+  handler: Handler<Input, Output> | StreamHandler<Input, Output>,
+  options: DefineOptions,
+): Action<Input, Output> {
   const match = /^\/([\w.]+)\/(\w+)$/.exec(entry?.path ?? "");
   if (!match) {
     throw new TypeError("defineAction needs a method of a generated service, such as PageActionsService.score");
   }
   const [, service, name] = match as unknown as [string, string, string];
-  if (entry.requestStream || entry.responseStream) {
-    throw new TypeError(`${service}/${name} streams: an action takes one message and answers with one`);
+  if (entry.requestStream) {
+    throw new TypeError(`${service}/${name} takes a stream: an action takes one message, and may return a stream`);
   }
   if (typeof handler !== "function") throw new TypeError(`the handler of ${service}/${name} is not a function`);
   return {
     method: `${service}/${name}`,
     service,
     entry,
-    handler: handler as unknown as Handler<Input, Output>,
+    handler,
     options,
   };
 }

@@ -8,8 +8,11 @@ export {
   type AnyAction,
   type DefineOptions,
   defineAction,
+  defineStream,
   type Handler,
   type MethodEntry,
+  type Outputs,
+  type StreamHandler,
 } from "./define.js";
 export type { Descriptors } from "./descriptors.js";
 export {

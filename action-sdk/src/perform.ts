@@ -4,12 +4,14 @@
  *   input bytes --check--> decode --> handler --> encode --check--> output bytes
  *        `- INPUT_INVALID              `- its failure  `- OUTPUT_INVALID
  *
- * Callbacks instead of promises: an attempt costs no promise beyond its handler's.
+ * Callbacks instead of promises: an attempt costs no promise beyond its handler's. Of an rpc that returns a stream the handler gives many outputs
+ * (perform-stream.ts).
  */
 import type { Failure } from "@taskmesh/proto";
 import type { AttemptContext } from "./context.js";
 import type { AnyAction } from "./define.js";
 import { ActionFailure, describe, failureOf, toFailure } from "./errors.js";
+import { type Emit, performStream } from "./perform-stream.js";
 
 /** Why bytes are no valid message of one type, undefined if they are. */
 export type Check = (bytes: Uint8Array) => string | undefined;
@@ -32,6 +34,7 @@ export function perform(
   bytes: Uint8Array,
   context: AttemptContext,
   done: (outcome: Outcome) => void,
+  emit?: Emit,
 ): void {
   const input = decodeInput(action, checks.input, bytes);
   if ("fault" in input) {
@@ -41,6 +44,14 @@ export function perform(
   let answer: unknown;
   try {
     answer = action.handler(input.value, context);
+    if (action.entry.responseStream) {
+      const port = {
+        encode: (value: unknown) => encodeOutput(action, checks.output, value),
+        thrown: (error: unknown) => outcomeOf(error, context),
+      };
+      void performStream(action.method, answer, context, port, emit).then(done);
+      return;
+    }
     if (isThenable(answer)) {
       answer.then(
         (value) => done(encodeOutput(action, checks.output, value)),

@@ -47,6 +47,8 @@ export interface TestLogLine {
 /** How the attempt ended, and what it said meanwhile. Exactly one of `output`, `failure` and `cancelled` is set. */
 export interface RunActionResult<Output> {
   output?: Output;
+  /** What the handler of an rpc that returns a stream emitted, in order; the last is `output`, unless the generator returned another. */
+  outputs: Output[];
   /** The failure as the mesh would record it. */
   failure?: Failure;
   /** The handler stopped because `signal` was aborted. */
@@ -78,11 +80,15 @@ export async function runAction<Input, Output>(
       : setTimeout(() => context.abort("TIMED_OUT"), options.startToCloseMs);
   try {
     const bytes = action.entry.requestSerialize(input);
-    const outcome = await new Promise<Outcome>((resolve) => perform(action, checks, bytes, context, resolve));
+    const outputs: Output[] = [];
+    const emit = async (emitted: Uint8Array): Promise<void> => {
+      outputs.push(action.entry.responseDeserialize(emitted as Buffer));
+    };
+    const outcome = await new Promise<Outcome>((resolve) => perform(action, checks, bytes, context, resolve, emit));
     const logs = context.lines().map(toTestLine);
     const { checkpoint } = context;
     const kept = checkpoint && { type: checkpoint.typeUrl, value: checkpoint.value };
-    return { ...toResult(action, outcome), logs, progress, ...(kept && { checkpoint: kept }) };
+    return { ...toResult(action, outcome), outputs, logs, progress, ...(kept && { checkpoint: kept }) };
   } finally {
     clearTimeout(timer);
     options.signal?.removeEventListener("abort", cancel);

@@ -143,6 +143,7 @@ class RunningWorker implements Worker, SessionListener {
       claim: (start, signal) => this.#claim(start, signal),
       fetch: (payload, signal) => fetchPayload(store, payload, signal),
       store: (bytes, signal) => storePayload(store, bytes, signal),
+      send: async (output) => this.#transport?.emit(output),
       completions: this.#completions,
       log: this.#log,
     });

@@ -175,6 +175,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
   };
   const durable = createDurableCalls({
     ...runDeps,
+    carrier,
     namespaceNames: config.namespaces,
     onServices: health.addServices,
     log,

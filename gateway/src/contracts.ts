@@ -107,6 +107,9 @@ export function readContract(answer: GetContractResponse): Contract {
   return { id: answer.contract, method: answer.method, input, output, registry, rpc: declared };
 }
 
+/** Whether its calls are answered with many outputs. */
+export const returnsStream = ({ rpc }: Contract): boolean => rpc?.methodKind === "server_streaming";
+
 function readTypes(
   descriptorSet: Uint8Array,
   inputType: string,

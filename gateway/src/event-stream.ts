@@ -1,5 +1,5 @@
-/** One server-sent event stream: its framing, heartbeats, backpressure and end. */
-import type { JsonObject } from "@bufbuild/protobuf";
+/** One stream of events, as server-sent events or as lines of JSON: its framing, heartbeats, backpressure and end. */
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import type { FastifyReply } from "fastify";
 import type { Problem } from "./problem.js";
 
@@ -10,6 +10,14 @@ const STALL_MS = 60_000;
 /** What a browser waits before it reconnects. */
 const RECONNECT_MS = 1_000;
 
+/** How a stream is written. */
+export type StreamForm = "events" | "lines";
+
+const mediaTypes: Record<StreamForm, string> = {
+  events: "text/event-stream; charset=utf-8",
+  lines: "application/x-ndjson; charset=utf-8",
+};
+
 export class EventStream {
   /** Aborts when the reader has gone, was dropped, or the gateway stops. */
   readonly closed: AbortSignal;
@@ -19,6 +27,7 @@ export class EventStream {
   constructor(
     reply: FastifyReply,
     private readonly stopping: AbortSignal,
+    private readonly form: StreamForm = "events",
   ) {
     this.closed = this.gone.signal;
     const { raw } = reply;
@@ -33,15 +42,16 @@ export class EventStream {
       if (value !== undefined) raw.setHeader(name, value);
     }
     raw.writeHead(200, {
-      "content-type": "text/event-stream; charset=utf-8",
+      "content-type": mediaTypes[form],
       "cache-control": "no-store, no-transform",
       connection: "keep-alive",
       // nginx would hold events back to fill its buffer.
       "x-accel-buffering": "no",
     });
-    raw.write(`retry: ${RECONNECT_MS}\n\n`);
+    if (form === "events") raw.write(`retry: ${RECONNECT_MS}\n\n`);
     this.heartbeat = setInterval(() => {
-      if (!raw.writableNeedDrain) raw.write(": alive\n\n");
+      // An empty line is what readers of lines skip.
+      if (!raw.writableNeedDrain) raw.write(form === "events" ? ": alive\n\n" : "\n");
     }, HEARTBEAT_MS);
     this.heartbeat.unref();
   }
@@ -57,6 +67,14 @@ export class EventStream {
   /** Sends what handlers reported: an event of its own name and without an id, since it is not in the history. */
   async sendProgress(progress: JsonObject): Promise<void> {
     await this.write(`event: progress\ndata: ${JSON.stringify(progress)}\n\n`);
+  }
+
+  /** Sends something under a name: an event of that name, or a line with one field of that name. */
+  async sendNamed(name: string, value: JsonValue): Promise<void> {
+    const line = this.form === "lines";
+    await this.write(
+      line ? `${JSON.stringify({ [name]: value })}\n` : `event: ${name}\ndata: ${JSON.stringify(value)}\n\n`,
+    );
   }
 
   /** Says why the stream ends although the run goes on. */

@@ -3,15 +3,16 @@ import type { DescEnum, DescField, DescMessage } from "@bufbuild/protobuf";
 import { isSensitiveField } from "@taskmesh/runtime";
 import { commentOf } from "./comments.js";
 import { contractTypes, typeOf } from "./contract-view.js";
-import { type Contract, splitMethod } from "./contracts.js";
+import { type Contract, returnsStream, splitMethod } from "./contracts.js";
 
 /** The rpc with every type that it needs. Types are written with their full names, so one text holds several packages. */
 export function printContract(contract: Contract): string {
   const [service, rpc] = splitMethod(contract.method);
   const { messages, enums } = contractTypes(contract);
+  const returned = `${returnsStream(contract) ? "stream " : ""}${contract.output.typeName}`;
   const head = [
     ...comment(contract.rpc === undefined ? "" : commentOf(contract.rpc), "  "),
-    `  rpc ${rpc}(${contract.input.typeName}) returns (${contract.output.typeName});`,
+    `  rpc ${rpc}(${contract.input.typeName}) returns (${returned});`,
   ];
   const blocks = [[`service ${service} {`, ...head, "}"], ...messages.map(printMessage), ...enums.map(printEnum)];
   return `${blocks.map((lines) => lines.join("\n")).join("\n\n")}\n`;

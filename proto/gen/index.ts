@@ -132,6 +132,7 @@ export {
   Cancelled,
   CompleteStep,
   CompletionBatch,
+  EmittedOutput,
   Failure,
   LogLevel,
   LogLine,

@@ -1,5 +1,5 @@
 /**
- * The floor: the least durable work for chain5, with no engine. A step is one start message and one completion message (each published with a
+ * The floor: the least durable work for chain5, or for one call (FLOOR_STEPS=1), with no engine. A step is one start message and one completion message (each published with a
  * PubAck, pulled, acked), and one result row, group-committed before the next start goes out.
  */
 import postgres from "postgres";
@@ -13,6 +13,7 @@ interface Done {
 }
 
 const rowsMax = 500;
+const steps = Number(process.env["FLOOR_STEPS"] ?? stepsPerRun);
 const nc = await openNats(process.env["NATS_URL"] ?? "");
 const sql = postgres(process.env["DATABASE_URL"] ?? "", { max: 1, onnotice: () => {} });
 await sql`select 1`;
@@ -33,11 +34,11 @@ async function flush(): Promise<void> {
   while (pending.length > 0) {
     const batch = pending.splice(0, rowsMax);
     const ids = batch.map(({ done }) => done.id);
-    const steps = batch.map(({ done }) => done.step);
+    const numbers = batch.map(({ done }) => done.step);
     const outs = batch.map(({ done }) => JSON.stringify(done.out));
-    await sql`insert into floor_results (run, step, out) select * from unnest(${ids}::bigint[], ${steps}::int[], ${outs}::text[])`;
+    await sql`insert into floor_results (run, step, out) select * from unnest(${ids}::bigint[], ${numbers}::int[], ${outs}::text[])`;
     for (const { done, ack } of batch) {
-      if (done.step === stepsPerRun) {
+      if (done.step === steps) {
         runs.get(done.id)?.(done.out.counter);
         runs.delete(done.id);
       } else start({ id: done.id, step: done.step + 1, in: done.out });
@@ -59,5 +60,5 @@ serveAsks(async (i) => {
     runs.set(i, resolve);
     start({ id: i, step: 1, in: { counter: 0, run: i, pad } });
   });
-  return counter === stepsPerRun;
+  return counter === steps;
 });

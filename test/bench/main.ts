@@ -1,5 +1,6 @@
-/** npm run bench -- chain5 | pages | fanout | contracts | memory | depth | sleepers | coordinators | storm | all  [--rounds N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] [--workers N] */
+/** npm run bench -- chain5 | calls | pages | fanout | contracts | memory | depth | sleepers | coordinators | storm | all  [--rounds N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] [--workers N] */
 import { parseArgs } from "node:util";
+import { benchCalls } from "./calls.js";
 import { benchChain5 } from "./chain5.js";
 import { benchContracts } from "./contracts.js";
 import { benchCoordinators } from "./coordinators.js";
@@ -32,6 +33,8 @@ const options = {
 };
 const known = {
   chain5: () => benchChain5(options),
+  calls: () =>
+    benchCalls({ rounds: options.rounds, calls: options.runs, inFlight: options.inFlight, alone: options.alone }),
   pages: () => benchPages({ runs: Number(values["page-runs"]), inFlight: options.inFlight }),
   fanout: () => benchFanOut({ rounds: options.rounds }),
   depth: () => benchDepth({ rounds: options.rounds }),

@@ -7,7 +7,7 @@ import { type NatsFixture, startNats } from "../fixtures/nats.js";
 import { freePort } from "../fixtures/ports.js";
 import { type PostgresFixture, startPostgres } from "../fixtures/postgres.js";
 import { putChain5 } from "./chain.js";
-import type { Ask, LoadResult } from "./load.js";
+import { type Ask, type LoadResult, stepsPerRun } from "./load.js";
 import { openNats } from "./thin-nats.js";
 
 export interface Servers {
@@ -83,8 +83,8 @@ async function end(...children: ChildProcess[]): Promise<void> {
   }
 }
 
-/** The floor program on the servers. */
-export async function startFloor(servers: Servers): Promise<Program> {
+/** The floor program on the servers; `steps`: of each run. */
+export async function startFloor(servers: Servers, steps = stepsPerRun): Promise<Program> {
   const sql = postgres(servers.databaseUrl, { max: 1, onnotice: () => {} });
   await sql`create table if not exists floor_results (run bigint, step int, out text, primary key (run, step))`;
   await sql.end();
@@ -109,7 +109,7 @@ export async function startFloor(servers: Servers): Promise<Program> {
     });
   }
   await nc.close();
-  const env = { NATS_URL: servers.nats.url, DATABASE_URL: servers.databaseUrl };
+  const env = { NATS_URL: servers.nats.url, DATABASE_URL: servers.databaseUrl, FLOOR_STEPS: String(steps) };
   const worker = await startProcess("floor-worker", env);
   const coordinator = await startProcess("floor-coordinator", env);
   return {
@@ -118,6 +118,24 @@ export async function startFloor(servers: Servers): Promise<Program> {
     run: (request) => ask(coordinator, request),
     stop: () => end(worker, coordinator),
   };
+}
+
+/** A gRPC client of Count at an address, in a process of its own. */
+export async function startCaller(name: string, port: number): Promise<Program> {
+  const client = await startProcess("calls-client", { BENCH_ADDRESS: `127.0.0.1:${port}` });
+  return { name, pids: { client: client.pid ?? 0 }, run: (request) => ask(client, request), stop: () => end(client) };
+}
+
+/** A plain grpc-js server of Count, with a client. */
+export async function startDirect(): Promise<Program> {
+  const port = await freePort();
+  const server = await startProcess("direct-server", { BENCH_ADDRESS: `127.0.0.1:${port}` });
+  const caller = await startCaller("direct", port);
+  const stop = async (): Promise<void> => {
+    await caller.stop();
+    await end(server);
+  };
+  return { ...caller, pids: { ...caller.pids, server: server.pid ?? 0 }, stop };
 }
 
 /** So many coordinators on the servers, each with a worker of its own that any of them may give work to; chain5 saved. */

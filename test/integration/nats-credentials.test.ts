@@ -2,7 +2,7 @@
  * Operator mode: a worker's user can do its own work and nothing else, whatever its client tries. On each nats-server version.
  */
 import { connect, jwtAuthenticator, type NatsConnection } from "@nats-io/transport-node";
-import type { JetStreamAccess } from "@taskmesh/proto";
+import { EmittedOutput, type JetStreamAccess } from "@taskmesh/proto";
 import {
   createJetStreamCarrier,
   type JetStreamCarrier,
@@ -93,6 +93,14 @@ describe.each(binaries)("worker credentials, %s", (binary) => {
       await waitFor("the completion", () => probe.completed.includes("mine"));
       carrier.probe(lane.namespaceId, worker.sessionId, "nonce");
       await waitFor("the probe", () => worker.probes.includes("nonce"));
+      let emitted = 0;
+      carrier.onEmitted({ namespaceId: lane.namespaceId, runId: "mine" }, () => {
+        emitted += 1;
+      });
+      await waitFor("an output", async () => {
+        await worker.transport.emit(EmittedOutput.fromPartial({ runId: "mine", attempt: 1, number: 1n }));
+        return emitted > 0;
+      });
     },
   );
 
@@ -111,6 +119,7 @@ describe.each(binaries)("worker credentials, %s", (binary) => {
       "$JS.>",
       "start.>",
       `done.${mine.namespaceId}.>`,
+      `out.${mine.namespaceId}.>`,
       "_INBOX.>",
       "_INBOX_another-session.>",
       `probe.${mine.namespaceId}.another-session`,
@@ -128,6 +137,7 @@ describe.each(binaries)("worker credentials, %s", (binary) => {
       laneSubject(mine),
       laneSubject(others),
       `done.${mine.namespaceId + 1}.${probe.id}`,
+      `out.${mine.namespaceId + 1}.run`,
       `probe.${mine.namespaceId}.another-session`,
       "_INBOX_another-session.x",
       `$JS.API.CONSUMER.MSG.NEXT.TASKMESH_START.${laneConsumer(others)}`,

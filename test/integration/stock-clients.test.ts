@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { Client } from "@grpc/grpc-js";
-import { defineAction, fail } from "@taskmesh/action-sdk";
+import { defineAction, defineStream, fail } from "@taskmesh/action-sdk";
 import { RunStatus } from "@taskmesh/proto";
 import { createClient, formatAddress, unaryCall } from "@taskmesh/runtime";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
@@ -26,6 +26,7 @@ interface Report {
   sameKey: string[];
   otherInput: string;
   deadline: { code: string; runId: string };
+  stream: { letters: string[]; runId: string };
   refused: { code: string; reason: string; why: string; number: string };
   async: { letters: number; large: string; runId: string };
 }
@@ -43,6 +44,9 @@ beforeAll(async () => {
       return { letters: text.length, large };
     }),
     defineAction(compiled.entry(`${service}/Hold`), () => new Promise<never>(() => {})),
+    defineStream(compiled.entry(`${service}/Spell`), async function* ({ text }: { text: string }) {
+      for (const letter of text) yield { text: letter };
+    }),
     defineAction(compiled.entry(`${service}/Refuse`), (): never => {
       const value = Buffer.from(toBinary(refusal, create(refusal, { why: "too boring", number: large } as never)));
       throw fail.final("TOO_BORING", "nothing to see", { details: [{ type: "acme.stock.v1.Refusal", value }] });
@@ -122,6 +126,15 @@ it.each(stockLanguages)("%s reads the action's own detail of a failure", (langua
   if (!report) return;
   const refused = { code: "ABORTED", reason: "RUN_FAILED", why: "too boring", number: String(large) };
   expect(report.refused).toEqual(refused);
+});
+
+it.each(stockLanguages)("%s reads a stream of outputs, of which the last is on record", async (language) => {
+  const report = reportOf(language);
+  if (!report) return;
+  expect(report.stream.letters).toEqual(["h", "o", "p"]);
+  const { output } = await mesh.result(report.stream.runId);
+  const recorded = output?.data?.$case === "inline" ? [...output.data.value] : [];
+  expect(recorded).toEqual([0x0a, 1, "p".charCodeAt(0)]);
 });
 
 it.each(stockLanguages)("%s need not wait", async (language) => {

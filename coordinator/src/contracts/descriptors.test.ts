@@ -113,10 +113,17 @@ describe("contracts of a descriptor set", () => {
     );
   });
 
-  it("refuses streaming rpcs and unknown methods by name", () => {
-    const text = source(body, "rpc Flow(stream SellRequest) returns (BuyResponse);");
-    const set = parseDescriptorSet(compileProtos({ "acme/shop/v1/shop.proto": text }));
-    expect(() => contractsOf(set, ["acme.shop.v1.ShopActions/Flow"])).toThrow(/Flow has a stream in/);
+  it("takes rpcs that return a stream, and refuses by name those that take one, and unknown methods", () => {
+    const rpcs = `rpc Flow(stream SellRequest) returns (BuyResponse);
+      rpc Both(stream SellRequest) returns (stream BuyResponse);
+      rpc Out(SellRequest) returns (stream BuyResponse);`;
+    const set = parseDescriptorSet(compileProtos({ "acme/shop/v1/shop.proto": source(body, rpcs) }));
+    const refused = (name: string) => () => contractsOf(set, [`acme.shop.v1.ShopActions/${name}`]);
+    expect(refused("Flow")).toThrow(
+      /Flow takes a stream: .* write `rpc Flow\(SellRequest\)` without the word `stream`/,
+    );
+    expect(refused("Both")).toThrow(expect.objectContaining({ reason: "DESCRIPTORS_INVALID" }));
+    expect(contractsOf(set, ["acme.shop.v1.ShopActions/Out"])[0]?.rpc.methodKind).toBe("server_streaming");
     expect(contractsOf(set, [buy])).toHaveLength(1);
     expect(() => contractsOf(set, ["acme.shop.v1.ShopActions/Nope"])).toThrow(/is not in the descriptor set/);
   });

@@ -71,7 +71,7 @@ export function parseDescriptorSet(bytes: Uint8Array): DescriptorFiles {
 
 /**
  * The contracts of a set, one per rpc: of the given methods, or of every rpc that came with the set and may be registered.
- * Throws ContractRefused when a wanted method is not in the set (DESCRIPTORS_INVALID), is a streaming rpc (DESCRIPTORS_INVALID) or
+ * Throws ContractRefused when a wanted method is not in the set (DESCRIPTORS_INVALID), takes a stream (DESCRIPTORS_INVALID) or
  * belongs to a reserved package (SERVICE_RESERVED).
  */
 export function contractsOf(set: DescriptorFiles, methods?: Iterable<string>, options: ParseOptions = {}): Contract[] {
@@ -87,11 +87,11 @@ export function contractsOf(set: DescriptorFiles, methods?: Iterable<string>, op
         `service ${service} is in a reserved package; declare it in a package of your own`,
       );
     }
-    if (entry.rpc.methodKind !== "unary") {
-      const sides = { client_streaming: "a stream in", server_streaming: "a stream out", bidi_streaming: "streams" };
+    if (entry.rpc.methodKind === "client_streaming" || entry.rpc.methodKind === "bidi_streaming") {
       return refuse(
-        `method ${method} has ${sides[entry.rpc.methodKind]}: an action takes one message and returns one; ` +
-          "remove the word `stream`, and put large contents into a bytes field (up to 64 MiB)",
+        `method ${method} takes a stream: an action takes one message, for its input is recorded before it runs; ` +
+          `write \`rpc ${entry.rpc.name}(${entry.rpc.input.name})\` without the word \`stream\` before the input, ` +
+          "put many items into a repeated field and large contents into a bytes field (up to 64 MiB)",
       );
     }
     return unlessDamaged(method, () => contractOf(entry.rpc, registryOf(entry.file)));

@@ -69,6 +69,8 @@ export function createIntake(deps: IntakeDeps): Intake {
   };
 
   return {
+    newRunId: () => uuidv7(deps.clock.now()),
+
     async startRun(command) {
       const started = await startRun(deps, command);
       // A run that exists gets the message as any other does; a new one has it from its first commit.
@@ -118,7 +120,7 @@ export function createIntake(deps: IntakeDeps): Intake {
 }
 
 async function startRun(deps: IntakeDeps, command: StartCommand): Promise<{ runId: string; existing: boolean }> {
-  const runId = uuidv7(deps.clock.now());
+  const runId = command.runId ?? uuidv7(deps.clock.now());
   const requestHash = command.idempotencyKey === undefined ? undefined : hashRequest(command);
   const outcome = await new Promise<"started" | "taken">((resolve, fail) => {
     deps.pipeline.submit({

@@ -45,6 +45,8 @@ export interface StartCommand {
   trace?: Record<string, string>;
   /** Sent to the run as it is accepted; to the run that the key had started, where there is one. */
   message?: Message;
+  /** Of `Intake.newRunId`; default: a new one. */
+  runId?: string;
 }
 
 /** What somebody sends to a run for one of its waiting steps. */
@@ -66,6 +68,8 @@ export type BindVerdict = "current" | "cancelling" | "stale";
 export type Operated = "changed" | "unchanged";
 
 export interface Intake {
+  /** The id of a run to come, for who has to know it before the run begins. */
+  newRunId(): string;
   /** Accepts a run. Rejects: ALREADY_EXISTS / IDEMPOTENCY_KEY_REUSED, UNAVAILABLE, RESOURCE_EXHAUSTED / OVERLOADED. */
   startRun(command: StartCommand): Promise<{ runId: string; existing: boolean }>;
   /** Rejects: NOT_FOUND / RUN_NOT_FOUND, FAILED_PRECONDITION / RUN_ENDED. */

@@ -44,6 +44,8 @@ export interface CallContext {
   readonly signal: AbortSignal;
   /** Sends initial metadata ahead of the answer; at most once. */
   sendMetadata(name: string, value: string): void;
+  /** Sends metadata behind the answer of a stream that ends well. */
+  addTrailer(name: string, value: string): void;
   /** Says in the call's span which run it is about. */
   aboutRun(runId: string): void;
   /** Trace headers for what the call sets in motion: those of its span, or the caller's where tracing is off. */
@@ -102,6 +104,22 @@ export function serverStream<Request, Response>(
   };
 }
 
+/**
+ * A method with one request of which only the call tells whether it has one response or many; counted as calls with one are. On the wire one
+ * response is a stream of one.
+ */
+export function answers<Request, Response>(
+  handler: (request: Request, send: Send<Response>, context: CallContext) => Promise<void>,
+): handleServerStreamingCall<Request, Response> {
+  return (call) => {
+    const startedAtMs = performance.now();
+    const opened = open(call);
+    const { path } = opened.context;
+    const handled = opened.run(async () => handler(call.request, sender(call, opened.context.signal), opened.context));
+    finish(call, opened, handled, (code) => countCall(path, code, startedAtMs));
+  };
+}
+
 /** A method with a stream of requests and one response. */
 export function clientStream<Request, Response>(
   handler: (requests: AsyncIterable<Request>, context: CallContext) => Promise<Response>,
@@ -142,6 +160,8 @@ function requestsOf<Request>(call: Readable): AsyncIterable<Request> {
 
 interface OpenCall {
   context: CallContext;
+  /** Metadata to be sent behind the answer, where there is any. */
+  trailer(): Metadata | undefined;
   run<T>(fn: () => Promise<T>): Promise<T>;
   end(): void;
   /** Maps, logs and counts an error. */
@@ -154,6 +174,7 @@ function open(call: AnyCall): OpenCall {
   call.on("error", () => {});
   let abort: AbortController | undefined;
   let handed: TraceHeaders | undefined;
+  let trailer: Metadata | undefined;
   const span = startSpan(path, call.metadata);
   const context: CallContext = {
     path,
@@ -180,6 +201,10 @@ function open(call: AnyCall): OpenCall {
       initial.set(name, value);
       if (!call.cancelled) call.sendMetadata(initial);
     },
+    addTrailer(name, value) {
+      trailer ??= new Metadata();
+      trailer.set(name, value);
+    },
     aboutRun: (runId) => span?.setAttribute("taskmesh.run.id", runId),
     get trace() {
       handed ??= span?.headers ?? tracing.extract(call.metadata);
@@ -188,6 +213,7 @@ function open(call: AnyCall): OpenCall {
   };
   return {
     context,
+    trailer: () => trailer,
     run: (fn) => (span ? span.run(fn) : fn()),
     end: () => span?.end(),
     fail(error) {
@@ -254,14 +280,21 @@ function abortError(): Error {
   return Object.assign(new Error("the caller has left"), { name: "AbortError" });
 }
 
-function finish<Response>(call: Writable<Response>, opened: OpenCall, handled: Promise<void>): void {
+function finish<Response>(
+  call: Writable<Response>,
+  opened: OpenCall,
+  handled: Promise<void>,
+  over: (code: status) => void = () => {},
+): void {
   handled.then(
     () => {
       opened.end();
-      call.end();
+      over(status.OK);
+      call.end(opened.trailer());
     },
     (error: unknown) => {
       const failed = opened.fail(error);
+      over(failed.code);
       if (!call.cancelled) call.emit("error", failed);
     },
   );

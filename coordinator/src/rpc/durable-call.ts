@@ -7,28 +7,35 @@
  *     run; the initial metadata `taskmesh-run-id` names it, and the metadata `taskmesh-idempotency-key` of a repeated call finds it
  *     again. A caller's deadline is the run's: what nobody waits for any more needs no work.
  * D3. A path appears within an epoch poll of its registration at any coordinator, and stays: an unserved method answers through its
- *     run, not by UNIMPLEMENTED.
+ *     run, not by UNIMPLEMENTED. What it returns, one message or a stream, is looked up with each call.
+ * D4. Of an rpc that returns a stream the caller gets what the handler emits as it does so (output-feed.ts), and last the output that was recorded,
+ *     which is not sent twice.
  */
 import type { Metadata } from "@grpc/grpc-js";
 import { type Failure, RunFailed, RunStatus, StartRunRequest } from "@taskmesh/proto";
 import { isStatusError, type Logger, statusDetail, statusError } from "@taskmesh/runtime";
+import { checkMessage } from "../contracts/check.js";
+import type { Contract } from "../contracts/contract.js";
 import { getPayload } from "../store/payloads.js";
 import { readServedMethods } from "../store/registry.js";
 import { readCallSettings, text } from "./call-settings.js";
-import { type CallContext, unary } from "./calls.js";
+import { answers, type CallContext, type Send } from "./calls.js";
 import type { Listener } from "./listener.js";
+import { type OutputFeed, type OutputFeedDeps, openOutputFeed } from "./output-feed.js";
 import { namespaceKey } from "./reflection.js";
 import { getResult, type RunServiceDeps, startRun } from "./run-service.js";
 
 /** Initial metadata of the answer: the run that the call started. */
 export const runIdKey = "taskmesh-run-id";
+/** Trailing metadata of a stream: how many outputs are known to be lost, where there are any. */
+export const outputsMissedKey = "taskmesh-outputs-missed";
 
 /** Longest wait that one look for the result takes; there is a next one. */
 const waitSeconds = 60n;
 /** Changes of the registry come in bursts; paths are read at most this often. */
 const refreshEveryMs = 500;
 
-export interface DurableCallsDeps extends RunServiceDeps {
+export interface DurableCallsDeps extends RunServiceDeps, OutputFeedDeps {
   /** Namespaces that this coordinator was given. */
   namespaceNames: readonly string[];
   /** Told the full names of the services that are served, whenever there are more. */
@@ -59,10 +66,10 @@ export function createDurableCalls(deps: DurableCallsDeps): DurableCalls {
       const path = `/${method}`;
       listener.server.register(
         path,
-        unary((bytes: Buffer, context) => call(deps, method, bytes, context)),
+        answers<Buffer, Uint8Array>((bytes, send, context) => call(deps, { method, input: bytes }, send, context)),
+        asBuffer,
         same,
-        same,
-        "unary",
+        "serverStream",
       );
     }
   };
@@ -70,7 +77,11 @@ export function createDurableCalls(deps: DurableCallsDeps): DurableCalls {
     if (planned) return;
     planned = true;
     setTimeout(() => {
-      read().catch((error: unknown) => deps.log.warn({ err: error }, "the paths of contracts could not be read"));
+      read().catch((error: unknown) => {
+        if (listener?.draining.aborted) return;
+        deps.log.warn({ err: error }, "the paths of contracts could not be read; trying again");
+        refresh();
+      });
     }, refreshEveryMs).unref();
   };
   return {
@@ -84,8 +95,16 @@ export function createDurableCalls(deps: DurableCallsDeps): DurableCalls {
 }
 
 const same = (bytes: Buffer): Buffer => bytes;
+/** What was read in chunks is no Buffer, which is all that the library takes. */
+const asBuffer = (bytes: Uint8Array): Buffer =>
+  Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
-async function call(deps: DurableCallsDeps, method: string, input: Buffer, context: CallContext): Promise<Buffer> {
+async function call(
+  deps: DurableCallsDeps,
+  { method, input }: { method: string; input: Buffer },
+  send: Send<Uint8Array>,
+  context: CallContext,
+): Promise<void> {
   const namespace = namespaceOf(deps, context.metadata);
   const { isAsync, ...settings } = readCallSettings(context.metadata, context.remainingMs());
   const request = StartRunRequest.fromPartial({
@@ -94,29 +113,85 @@ async function call(deps: DurableCallsDeps, method: string, input: Buffer, conte
     ...settings,
     input: { $case: "payload", value: { data: { $case: "inline", value: input } } },
   });
+  const { id } = await deps.namespaces.resolve(namespace);
+  const plan = await deps.plans.current(id, method);
+  const contract = plan && (await deps.contractOf(id, plan.contract));
+  const streams = contract?.rpc.methodKind === "server_streaming";
+  if (contract && streams && !isAsync) return stream(deps, { request, contract, namespaceId: id }, send, context);
   const { runId } = await startRun(deps, request, context);
   context.sendMetadata(runIdKey, runId);
-  // A message without fields is no bytes.
-  if (isAsync) return Buffer.alloc(0);
-  const answered = await cancelWhenLeft(deps, namespace, method, runId, context);
+  if (isAsync) {
+    // A message without fields is no bytes.
+    if (!streams) await send(Buffer.alloc(0));
+    return;
+  }
+  const answered = cancelWhenLeft(deps, contract, { id, runId }, context);
   try {
-    return await waitForOutput(deps, namespace, runId, context);
+    await send(await waitForOutput(deps, namespace, runId, context));
   } finally {
     answered();
   }
 }
 
-/** Cancels the run when its caller leaves, if its contract wants that. Returns what ends the watch. */
-async function cancelWhenLeft(
+interface Streamed {
+  request: StartRunRequest;
+  contract: Contract;
+  namespaceId: number;
+}
+
+/** Starts the run and sends its outputs, the recorded one last (D4). */
+async function stream(
   deps: DurableCallsDeps,
-  namespace: string,
-  method: string,
-  runId: string,
+  { request, contract, namespaceId }: Streamed,
+  send: Send<Uint8Array>,
+  context: CallContext,
+): Promise<void> {
+  const check = checkMessage(contract, "output");
+  const isOutput = (bytes: Uint8Array): boolean => check(bytes).length === 0;
+  const listen = (runId: string, fromStart: boolean): OutputFeed =>
+    openOutputFeed(deps, { run: { namespaceId, runId }, isOutput, fromStart });
+  // Listened for before the run begins: its first output may be there before the answer to its start.
+  const newId = deps.intake.newRunId();
+  let feed = listen(newId, true);
+  let answered = (): void => {};
+  try {
+    const { runId } = await startRun(deps, request, context, newId);
+    if (runId !== newId) {
+      feed.close();
+      feed = listen(runId, false);
+    }
+    context.sendMetadata(runIdKey, runId);
+    answered = cancelWhenLeft(deps, contract, { id: namespaceId, runId }, context);
+    await sendOutputs(feed, waitForOutput(deps, request.namespace, runId, context), send);
+    if (feed.missed > 0) context.addTrailer(outputsMissedKey, String(feed.missed));
+  } finally {
+    feed.close();
+    answered();
+  }
+}
+
+async function sendOutputs(feed: OutputFeed, recorded: Promise<Uint8Array>, send: Send<Uint8Array>): Promise<void> {
+  const over = new AbortController();
+  recorded.then(
+    () => over.abort(),
+    () => over.abort(),
+  );
+  let last: Uint8Array | undefined;
+  for (let output = await feed.next(over.signal); output; output = await feed.next(over.signal)) {
+    await send(output);
+    last = output;
+  }
+  const result = await recorded;
+  if (last === undefined || Buffer.compare(last, result) !== 0) await send(result);
+}
+
+/** Cancels the run when its caller leaves, if its contract wants that. Returns what ends the watch. */
+function cancelWhenLeft(
+  deps: DurableCallsDeps,
+  contract: Contract | undefined,
+  { id, runId }: { id: number; runId: string },
   { signal }: CallContext,
-): Promise<() => void> {
-  const { id } = await deps.namespaces.resolve(namespace);
-  const plan = await deps.plans.current(id, method);
-  const contract = plan && (await deps.contractOf(id, plan.contract));
+): () => void {
   if (contract?.options?.cancelWithCall !== true) return () => {};
   const cancel = (): void => {
     deps.intake.cancelRun(id, runId, "the caller has left").catch((error: unknown) => {

@@ -109,8 +109,8 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
   };
 }
 
-/** Checks a request and starts its run. */
-export async function startRun(deps: RunServiceDeps, request: StartRunRequest, context: CallContext) {
+/** Checks a request and starts its run; `runId`: one of `Intake.newRunId` that it is to have if it is new. */
+export async function startRun(deps: RunServiceDeps, request: StartRunRequest, context: CallContext, runId?: string) {
   const namespace = await deps.namespaces.resolve(request.namespace);
   const { timeoutMs, startAtMs } = checkStart(request);
   const plan = await deps.plans.current(namespace.id, request.method);
@@ -134,6 +134,7 @@ export async function startRun(deps: RunServiceDeps, request: StartRunRequest, c
     ...(startAtMs === undefined ? {} : { startAtMs }),
     ...(context.trace ? { trace: context.trace } : {}),
     ...(message ? { message } : {}),
+    ...(runId === undefined ? {} : { runId }),
   });
   context.aboutRun(started.runId);
   return started;

@@ -2,7 +2,7 @@
 import type { DescField, DescMessage, JsonObject } from "@bufbuild/protobuf";
 import { type HttpBinding, hasOwnJsonForm, isTextual } from "@taskmesh/runtime";
 import { commentOf } from "../comments.js";
-import { type Contract, splitMethod } from "../contracts.js";
+import { type Contract, returnsStream, splitMethod } from "../contracts.js";
 import { exampleOf, type Resolve } from "./example.js";
 import { type OpenApiPath, pathParametersOf } from "./path-of-route.js";
 import { fieldSchema, type Schema, type SchemaScope } from "./schema.js";
@@ -33,7 +33,7 @@ export function plainOperation(callable: CallableDocument, resolve: Resolve): Js
     ...headOf(callable, ""),
     parameters: [parameterRef("namespace"), ...callParameters],
     requestBody: bodyOf(scope.ref(contract.input), contract.input.fields.length > 0, resolve),
-    responses: answersOf(scope.ref(contract.output), resolve),
+    responses: answersOf(contract, scope.ref(contract.output), resolve),
   };
 }
 
@@ -55,7 +55,11 @@ export function declaredOperation(
     parameters: [...pathParametersOf(binding, path.names, scope), ...query, ...callParameters],
     ...(input === undefined ? {} : { requestBody: bodyOf(input, false, resolve) }),
     // A field without a value is null.
-    responses: answersOf(responseBody === undefined ? answer : { anyOf: [answer, { type: "null" }] }, resolve),
+    responses: answersOf(
+      contract,
+      responseBody === undefined ? answer : { anyOf: [answer, { type: "null" }] },
+      resolve,
+    ),
   };
 }
 
@@ -83,14 +87,31 @@ function bodyOf(schema: Schema, required: boolean, resolve: Resolve): JsonObject
   };
 }
 
-function answersOf(schema: Schema, resolve: Resolve): JsonObject {
+/** What a call of an rpc that returns a stream can be answered with besides its result. */
+const streamed: JsonObject = {
+  "text/event-stream": {
+    schema: {
+      type: "string",
+      description:
+        "An event `output` for each output as it is emitted, then `end`, or `problem` with a problem document.",
+    },
+  },
+  "application/x-ndjson": {
+    schema: { type: "string", description: "Lines with one field each: `output`, and last `end` or `problem`." },
+  },
+};
+
+function answersOf(contract: Contract, schema: Schema, resolve: Resolve): JsonObject {
   const example = exampleOf(schema, resolve);
   const headers = { "Taskmesh-Run-Id": { $ref: "#/components/headers/RunId" } };
   return {
     "200": {
       description: "The output.",
       headers,
-      content: { "application/json": { schema, ...(example === undefined ? {} : { example }) } },
+      content: {
+        "application/json": { schema, ...(example === undefined ? {} : { example }) },
+        ...(returnsStream(contract) ? streamed : {}),
+      },
     },
     "202": {
       description: "The run goes on: the wait was over, or not wanted.",

@@ -4,6 +4,7 @@
  * Contracts come and go while the server listens, and its router takes no routes then. So one route stands for all declared ones, and
  * finds them in the contract book.
  */
+import { randomUUID } from "node:crypto";
 import { METHODS } from "node:http";
 import { type GetResultResponse, RunStatus } from "@taskmesh/proto";
 import { isJsonObject, isStatusError, type Reason, statusError } from "@taskmesh/runtime";
@@ -28,6 +29,7 @@ import {
   waitForResult,
 } from "../start.js";
 import { transcode } from "../transcode.js";
+import { streamFormOf, streamOutputs } from "./output-stream.js";
 
 declare module "fastify" {
   interface FastifyRequest {
@@ -142,6 +144,17 @@ async function perform(
   const waitMs = preferredWaitMs(header(request, "prefer"));
   const idempotencyKey = header(request, "idempotency-key") ?? "";
   const { method } = contract;
+  const form = waitMs === 0 ? undefined : streamFormOf(request, contract);
+  if (form !== undefined) {
+    const key = idempotencyKey || `gateway-${randomUUID()}`;
+    return streamOutputs(context, request, reply, form, {
+      namespace,
+      contract,
+      input,
+      idempotencyKey: key,
+      answerField,
+    });
+  }
   const settings = { namespace, method, idempotencyKey, labels: {}, priority: 0, timeout: undefined };
   const run = await startRun(context, settings, input, "", options, contract);
   reply.header("taskmesh-run-id", run.runId);

@@ -1,8 +1,8 @@
 /**
- * The one contract that every transport keeps (transport.ts, C1 to C6), held against each way in which work is carried.
+ * The one contract that every transport keeps (transport.ts, C1 to C7), held against each way in which work is carried.
  * What only a broker or a wire can suffer is tested where there is one.
  */
-import { CompleteStep } from "@taskmesh/proto";
+import { CompleteStep, EmittedOutput } from "@taskmesh/proto";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { newNatsServerBin } from "../../../test/fixtures/nats.js";
 import { waitFor } from "../../../test/fixtures/process.js";
@@ -97,6 +97,43 @@ for (const kind of kinds) {
       await waitFor("the completion", () => coordinator.completed.includes("run-1"));
       expect(coordinator.deliveries[0]!.namespaceId).toBe(lane.namespaceId);
       expect(other.completed).toEqual([]);
+    });
+
+    it("passes what a handler emits to all who listen to its run, in order, and to nobody else", async () => {
+      const [one, two] = [await carrier(), await carrier()];
+      const from = await worker(one, [{ lane: newLane(), slots: 1 }]);
+      const heard: Record<string, string[]> = { one: [], two: [], other: [], late: [] };
+      const listen = (at: CarrierProbe, runId: string, into: string) =>
+        at.carrier.onEmitted({ namespaceId: newLane().namespaceId, runId }, (bytes) => {
+          const { number, output } = EmittedOutput.decode(bytes);
+          heard[into]!.push(`${number} ${output?.data?.$case === "inline" ? output.data.value.toString() : ""}`);
+        });
+      const stops = [listen(one, "run-out", "one"), listen(two, "run-out", "two"), listen(one, "run-other", "other")];
+      const emit = (number: number) =>
+        from.transport.emit(
+          EmittedOutput.fromPartial({
+            ...{ runId: "run-out", attempt: 1, lease: "L1", number: BigInt(number) },
+            output: { data: { $case: "inline", value: Buffer.from(`o${number}`) } },
+          }),
+        );
+      // A broker may learn of a listener a moment later.
+      await waitFor("the listeners", async () => {
+        await emit(0);
+        return heard["one"]!.length > 0 && heard["two"]!.length > 0;
+      });
+      for (let number = 1; number <= 300; number++) await emit(number);
+      const wanted = names(300, "o").map((_, i) => `${i + 1} o${i + 1}`);
+      const after = (into: string) => heard[into]!.filter((text) => text !== "0 o0");
+      for (const into of ["one", "two"]) await waitFor(into, () => after(into).length === wanted.length);
+      expect([after("one"), after("two"), heard["other"]]).toEqual([wanted, wanted, []]);
+      for (const stop of stops) stop();
+      const late = listen(one, "run-out", "late");
+      await waitFor("the late one", async () => {
+        await emit(301);
+        return heard["late"]!.length > 0;
+      });
+      expect(after("one")).toHaveLength(300);
+      late();
     });
 
     it("takes two publishes of one id for one message", async () => {

@@ -7,24 +7,27 @@
  */
 
 import { type Authenticator, jwtAuthenticator, type Subscription } from "@nats-io/transport-node";
-import { type CompleteStep, type JetStreamAccess, type LaneGrant, TransportKind } from "@taskmesh/proto";
+import { type CompleteStep, EmittedOutput, type JetStreamAccess, type LaneGrant, TransportKind } from "@taskmesh/proto";
 import { sleep } from "../backoff.js";
 import { CompletionPacker } from "./completion-packer.js";
 import { JetStreamLane } from "./jetstream-lane.js";
 import { NatsLink } from "./nats-link.js";
-import { donePrefix, probeSubject, startStream } from "./nats-names.js";
+import { donePrefix, outputPrefix, probeSubject, startStream } from "./nats-names.js";
 import { AckedPublisher } from "./nats-publisher.js";
-import type { StoredCallback, WorkListener, WorkTransport } from "./transport.js";
+import { emitPatienceMs, type StoredCallback, type WorkListener, type WorkTransport } from "./transport.js";
 
 /** How long the first dial may take. */
 const openTimeoutMs = 10_000;
 const settleMs = 2_000;
 /** Thousands of workers ping one server: half as often as a coordinator, and a dead one is still left within 6 s. */
 const pingIntervalMs = 2_000;
+/** Bytes of emitted outputs after which the server is asked whether it has seen them: the client would keep them without bound. */
+const emittedBytesMax = 256 * 1024;
 
 interface Names {
   startStream: string;
   donePrefix: string;
+  outputPrefix: string;
   probeSubject: string;
 }
 
@@ -48,6 +51,7 @@ export class JetStreamWork implements WorkTransport {
   #stopListening: (() => void) | undefined;
   #listener: WorkListener | undefined;
   #draining = false;
+  #emittedBytes = 0;
   /** Starts that could not be read, and were terminated. */
   terminated = 0;
 
@@ -69,6 +73,7 @@ export class JetStreamWork implements WorkTransport {
     const names = {
       startStream,
       donePrefix: donePrefix(namespaceId),
+      outputPrefix: outputPrefix(namespaceId),
       probeSubject: probeSubject(namespaceId, sessionId),
     };
     return new JetStreamWork(names, { shared: link });
@@ -97,6 +102,18 @@ export class JetStreamWork implements WorkTransport {
 
   complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void {
     this.#packer.add(reportTo, completion, stored);
+  }
+
+  async emit(output: EmittedOutput): Promise<void> {
+    const { outputPrefix: prefix } = this.#names;
+    // A coordinator of before names no prefix. Over the relay the run's id is what a worker says.
+    if (!this.#link || prefix === "" || !/^[A-Za-z0-9_-]{1,100}$/.test(output.runId)) return;
+    const bytes = EmittedOutput.encode(output).finish();
+    if (!this.#link.publish(`${prefix}.${output.runId}`, bytes)) return;
+    this.#emittedBytes += bytes.length;
+    if (this.#emittedBytes < emittedBytesMax) return;
+    this.#emittedBytes = 0;
+    await this.#link.flush(emitPatienceMs);
   }
 
   renew(access: JetStreamAccess): void {

@@ -31,6 +31,8 @@ import {
   doneNamespace,
   donePrefix,
   doneStream,
+  outputPrefix,
+  outputSubject,
   probeSubject,
   sessionInboxPrefix,
   startStream,
@@ -46,6 +48,7 @@ import {
   type Lane,
   type OutgoingStart,
   type PublishOutcome,
+  type RunRef,
   type WorkTransport,
 } from "./transport.js";
 
@@ -199,6 +202,13 @@ export class JetStreamCarrier implements Carrier {
     return true;
   }
 
+  onEmitted({ namespaceId, runId }: RunRef, listener: (encoded: Uint8Array) => void): () => void {
+    const heard = this.#running?.link.subscribe(outputSubject(namespaceId, runId), (error, message) => {
+      if (!error) listener(message.data);
+    });
+    return () => heard?.unsubscribe();
+  }
+
   probe(namespaceId: number, sessionId: string, nonce: string): void {
     this.#running?.link.publish(probeSubject(namespaceId, sessionId), Buffer.from(nonce));
   }
@@ -223,6 +233,7 @@ export class JetStreamCarrier implements Carrier {
       startStream,
       donePrefix: donePrefix(namespaceId),
       probeSubject: probeSubject(namespaceId, sessionId),
+      outputPrefix: outputPrefix(namespaceId),
       expiresAt: user && {
         seconds: BigInt(Math.floor(user.expiresAtMs / 1000)),
         nanos: 0,

@@ -1,7 +1,7 @@
 /**
  * A worker's side of the memory bus: pulls lanes into free slots, and puts packed completions into coordinators' inboxes.
  */
-import { type CompleteStep, type LaneGrant, TransportKind } from "@taskmesh/proto";
+import { type CompleteStep, EmittedOutput, type LaneGrant, TransportKind } from "@taskmesh/proto";
 import { CompletionPacker } from "./completion-packer.js";
 import { decodeStart, LaneHand } from "./lane-hand.js";
 import type { MemoryBus, MemoryStart, Taker } from "./memory.js";
@@ -38,7 +38,7 @@ export class MemoryWork implements WorkTransport {
     if (this.#closed) return Promise.reject(new Error("the transport is closed"));
     this.#listener = listener;
     const { namespaceId, sessionId } = this.#session;
-    this.#stopProbes ??= this.#bus.onProbe(`${namespaceId}.${sessionId}`, (nonce) => this.#listener?.onProbe(nonce));
+    this.#stopProbes ??= this.#bus.probes.on(`${namespaceId}.${sessionId}`, (nonce) => this.#listener?.onProbe(nonce));
     for (const lane of lanes) {
       const open = this.#lanes.get(lane.subject);
       if (open) open.hand.addSlots(lane.slots);
@@ -57,6 +57,13 @@ export class MemoryWork implements WorkTransport {
 
   complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void {
     this.#packer.add(reportTo, completion, stored);
+  }
+
+  emit(output: EmittedOutput): Promise<void> {
+    const key = `${this.#session.namespaceId}.${output.runId}`;
+    if (!this.#closed) this.#bus.outputs.tell(key, EmittedOutput.encode(output).finish());
+    // A turn of the process: a handler that never waits must not keep everything else in it waiting.
+    return new Promise((resolve) => setImmediate(resolve));
   }
 
   close(): Promise<void> {

@@ -10,6 +10,7 @@
  * M3. Acks name the very message object: an ack of what a wipe deleted can never hit a later message.
  */
 import type { JetStreamAccess } from "@taskmesh/proto";
+import { Topics } from "./memory-topics.js";
 import { MemoryWork } from "./memory-work.js";
 import {
   ackWaitMs,
@@ -21,6 +22,7 @@ import {
   messageBytesMax,
   type OutgoingStart,
   type PublishOutcome,
+  type RunRef,
   type TraceHeaders,
   type WorkTransport,
 } from "./transport.js";
@@ -141,7 +143,8 @@ export class MemoryBus {
   readonly #inboxes = new Map<string, Queue<MemoryCompletions>>();
   readonly #published = new Map<string, number>();
   readonly #carriers = new Set<MemoryCarrier>();
-  readonly #probes = new Map<string, Set<(nonce: string) => void>>();
+  readonly probes = new Topics<string>();
+  readonly outputs = new Topics<Uint8Array>();
   #waitingBytes = 0;
   #pumping = false;
   #timer: NodeJS.Timeout | undefined;
@@ -227,21 +230,6 @@ export class MemoryBus {
 
   completionsLeft(coordinatorId: string): number {
     return this.#inbox(coordinatorId).size;
-  }
-
-  onProbe(key: string, listener: (nonce: string) => void): () => void {
-    const listeners = this.#probes.get(key) ?? new Set();
-    this.#probes.set(key, listeners.add(listener));
-    return () => {
-      listeners.delete(listener);
-      if (listeners.size === 0) this.#probes.delete(key);
-    };
-  }
-
-  probe(key: string, nonce: string): void {
-    setImmediate(() => {
-      for (const listener of this.#probes.get(key) ?? []) listener(nonce);
-    });
   }
 
   /** Delivers in the next tick (M2). */
@@ -355,8 +343,12 @@ class MemoryCarrier implements Carrier {
     return Promise.resolve(true);
   }
 
+  onEmitted({ namespaceId, runId }: RunRef, listener: (encoded: Uint8Array) => void): () => void {
+    return this.#bus.outputs.on(`${namespaceId}.${runId}`, listener);
+  }
+
   probe(namespaceId: number, sessionId: string, nonce: string): void {
-    this.#bus.probe(`${namespaceId}.${sessionId}`, nonce);
+    this.#bus.probes.tell(`${namespaceId}.${sessionId}`, nonce);
   }
 
   access(): Promise<JetStreamAccess | undefined> {

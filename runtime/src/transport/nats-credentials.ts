@@ -13,7 +13,7 @@
  */
 import { createUser, decode, encodeUser, fromSeed, type User } from "@nats-io/jwt";
 import { type Authenticator, credsAuthenticator } from "@nats-io/transport-node";
-import { donePrefix, probeSubject, sessionInboxPrefix, startStream } from "./nats-names.js";
+import { donePrefix, outputPrefix, probeSubject, sessionInboxPrefix, startStream } from "./nats-names.js";
 import { type Lane, laneConsumer } from "./transport.js";
 
 /** Longest life of a worker's user. */
@@ -93,7 +93,11 @@ export async function makeWorkerUser(options: WorkerUserOptions): Promise<Worker
   const expiresAtMs = Date.now() + Math.min(options.lifeMs ?? userLifeMs, userLifeMs);
   const grants: Partial<User> = {
     pub: {
-      allow: [...lanes.flatMap((lane) => laneSubjects(laneConsumer(lane))), `${donePrefix(namespaceId)}.*`],
+      allow: [
+        ...lanes.flatMap((lane) => laneSubjects(laneConsumer(lane))),
+        `${donePrefix(namespaceId)}.*`,
+        `${outputPrefix(namespaceId)}.*`,
+      ],
       deny: [],
     },
     sub: { allow: [`${sessionInboxPrefix(sessionId)}.>`, probeSubject(namespaceId, sessionId)], deny: [] },

@@ -16,6 +16,10 @@ export const doneFilter = (coordinatorId: string): string => `done.*.${checkedTo
 /** Subject of probes to a session. Plain NATS: a probe that nobody hears is worth nothing. */
 export const probeSubject = (namespaceId: number, sessionId: string): string =>
   `probe.${namespaceId}.${checkedToken(sessionId, "session id")}`;
+/** Prefix of the subjects on which handlers' outputs go to whoever waits; the run's id follows. Plain NATS: what nobody hears is gone. */
+export const outputPrefix = (namespaceId: number): string => `out.${namespaceId}`;
+export const outputSubject = (namespaceId: number, runId: string): string =>
+  `${outputPrefix(namespaceId)}.${checkedToken(runId, "run id")}`;
 /** Prefix of a worker's inboxes: no other worker may subscribe to it. */
 export const sessionInboxPrefix = (sessionId: string): string => `_INBOX_${checkedToken(sessionId, "session id")}`;
 

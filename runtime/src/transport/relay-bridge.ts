@@ -12,6 +12,7 @@
  */
 import type { ServerDuplexStream } from "@grpc/grpc-js";
 import {
+  type EmittedOutput,
   type LaneGrant,
   type RelayCompletions,
   type RelayCredit,
@@ -97,6 +98,7 @@ class RelayBridge {
   readonly #given = new Map<bigint, Given>();
   #next = 1n;
   #completionsOpen = 0;
+  #emitting = 0;
   #blocked = false;
   #flushPlanned = false;
   #ended = false;
@@ -167,6 +169,9 @@ class RelayBridge {
       case "drain":
         void this.#base.drain();
         return;
+      case "emitted":
+        this.#onEmitted(message.value);
+        return;
       case "open":
       case undefined:
         this.#failWith(malformed(message ? "RelayOpen comes first, and once" : "a message is empty or unknown"));
@@ -235,10 +240,24 @@ class RelayBridge {
         left -= 1;
         if (left > 0) return;
         this.#completionsOpen -= 1;
-        if (this.#completionsOpen < completionsOpenMax) this.#call.resume();
+        this.#readOn();
         this.#write({ $case: "stored", value: { number, error: failed } });
       });
     }
+  }
+
+  /** The stream is read on when the base has room for more: so its own backpressure reaches the handler. */
+  #onEmitted(output: EmittedOutput): void {
+    this.#emitting += 1;
+    this.#call.pause();
+    void this.#base.emit(output).then(() => {
+      this.#emitting -= 1;
+      this.#readOn();
+    });
+  }
+
+  #readOn(): void {
+    if (this.#emitting === 0 && this.#completionsOpen < completionsOpenMax) this.#call.resume();
   }
 
   #onStart(delivery: StartDelivery): void {

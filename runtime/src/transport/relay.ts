@@ -14,6 +14,7 @@
 import { type ClientDuplexStream, type ServiceError, status } from "@grpc/grpc-js";
 import {
   type CompleteStep,
+  type EmittedOutput,
   type LaneGrant,
   type RelayRequest,
   type RelayResponse,
@@ -27,14 +28,14 @@ import { type ChannelConfig, createClient } from "../client.js";
 import { fromServiceError } from "../status.js";
 import { type CompletionPack, CompletionPacker } from "./completion-packer.js";
 import { LaneHand } from "./lane-hand.js";
-import { messageBytesMax, type StoredCallback, type WorkListener, type WorkTransport } from "./transport.js";
+import { bytesFor } from "./relay-credit.js";
+import { roomIn } from "./stream-room.js";
+import { emitPatienceMs, type StoredCallback, type WorkListener, type WorkTransport } from "./transport.js";
 
 const openTimeoutMs = 10_000;
 const reconnect = { initialMs: 200, capMs: 3_000 };
 /** A stream that lasted this long was a good one: the next break begins with short pauses again. */
 const goodStreamMs = 5_000;
-/** Bytes of starts that may be in hand. */
-const bytesInHandMax = 16 * 1024 * 1024;
 const tickMs = 250;
 const completionTimeoutMs = 10_000;
 /** Pause after the coordinator could not store a completion. */
@@ -136,6 +137,12 @@ class RelayWork implements WorkTransport {
 
   complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void {
     this.#packer.add(reportTo, completion, stored);
+  }
+
+  async emit(output: EmittedOutput): Promise<void> {
+    const call = this.#call;
+    this.#write({ $case: "emitted", value: output });
+    if (call && this.#blocked) await roomIn(call, emitPatienceMs);
   }
 
   async close(): Promise<void> {
@@ -382,9 +389,4 @@ class RelayWork implements WorkTransport {
     if (!call?.writable) return;
     if (!call.write({ message })) this.#blocked = true;
   }
-}
-
-/** Bytes of starts that may be in hand for `slots`: every slot's largest, within the bound of the process. */
-function bytesFor(slots: number): number {
-  return Math.min(slots * messageBytesMax, bytesInHandMax);
 }

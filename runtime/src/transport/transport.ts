@@ -13,9 +13,17 @@
  * C4. A completion that was reported stored is delivered to a coordinator at least once, unless the carrier is wiped.
  * C5. The carrier may lose everything at any time; then it says so (`onWiped`) and goes on with empty streams.
  * C6. Nothing throws into the caller's tick: outcomes arrive by callback or promise.
+ * C7. An output that a handler emits reaches whoever listens to its run at that moment, in the order of its worker, or is lost.
  */
 
-import type { CompleteStep, JetStreamAccess, LaneGrant, StartStep, TransportKind } from "@taskmesh/proto";
+import type {
+  CompleteStep,
+  EmittedOutput,
+  JetStreamAccess,
+  LaneGrant,
+  StartStep,
+  TransportKind,
+} from "@taskmesh/proto";
 
 /** Time without an ack after which a start is delivered again. */
 export const ackWaitMs = 15_000;
@@ -23,6 +31,8 @@ export const ackWaitMs = 15_000;
 export const dedupeWindowMs = 10_000;
 /** Largest message that a carrier takes. Payloads above 128 KiB travel by reference, so this leaves room for envelopes and packing. */
 export const messageBytesMax = 512 * 1024;
+/** Longest time that a handler is held back because what it emitted before is not under way. */
+export const emitPatienceMs = 2_000;
 /** Largest payload that travels inside a message. */
 export const inlineBytesMax = 128 * 1024;
 /** Largest payload at all. */
@@ -74,6 +84,12 @@ export interface OutgoingStart {
   packMax?: number;
 }
 
+/** One run, for those who listen to its outputs. */
+export interface RunRef {
+  namespaceId: number;
+  runId: string;
+}
+
 /** Completions as they came from the wire: not decoded, not trusted. */
 export interface CompletionDelivery {
   namespaceId: number;
@@ -108,6 +124,8 @@ export interface Carrier {
   adopt(coordinatorId: string): Promise<void>;
   /** Ends an adoption whose subject is empty and removes its consumer; false if messages are left. */
   release(coordinatorId: string): Promise<boolean>;
+  /** Calls back for each output that the run's handler emits (C7), as it came from the wire: not decoded, not trusted. Answers how to stop. */
+  onEmitted(run: RunRef, listener: (encoded: Uint8Array) => void): () => void;
   /** Sends a nonce to one session over the work transport. */
   probe(namespaceId: number, sessionId: string, nonce: string): void;
   /** What a worker needs to reach this carrier, limited to its lanes; undefined where workers can't dial it (memory). */
@@ -158,6 +176,10 @@ export interface WorkTransport {
    * error when the carrier has it; with one when it is not certain within 10 s, and then the caller reports again.
    */
   complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void;
+  /**
+   * Passes on an output that a handler emitted (C7). Resolves when there is room for the next, after `emitPatienceMs` at the latest; never rejects.
+   */
+  emit(output: EmittedOutput): Promise<void>;
   /** Replaces credentials before they expire. */
   renew?(access: JetStreamAccess): void;
   /** Closes at once, after at most 2 s for what is being sent. Safe to repeat. */

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"log"
 	"os"
 	"strconv"
@@ -67,6 +68,24 @@ func (c called) refusal() map[string]any {
 	return seen
 }
 
+func spell(stub stockpb.StockActionsClient, text string) map[string]any {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	stream, err := stub.Spell(ctx, &stockpb.Text{Text: text})
+	letters := []string{}
+	for err == nil {
+		var letter *stockpb.Text
+		if letter, err = stream.Recv(); err == nil {
+			letters = append(letters, letter.GetText())
+		}
+	}
+	if err != io.EOF {
+		log.Fatal(err)
+	}
+	header, _ := stream.Header()
+	return map[string]any{"letters": letters, "runId": header.Get("taskmesh-run-id")[0]}
+}
+
 func main() {
 	address, key := os.Args[1], os.Args[2]
 	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -85,6 +104,7 @@ func main() {
 		"sameKey":    []string{keyed("again").runID(), keyed("again").runID()},
 		"otherInput": keyed("other").code(),
 		"deadline":   map[string]any{"code": held.code(), "runId": held.runID()},
+		"stream":     spell(stub, "hop"),
 		"refused":    call(stub.Refuse, "refuse", time.Minute).refusal(),
 		"async":      call(stub.Count, "later", time.Minute, "taskmesh-async", "true").answer(),
 	}

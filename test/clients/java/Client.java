@@ -12,6 +12,7 @@ import io.grpc.Metadata;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.MetadataUtils;
+import java.util.StringJoiner;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.BiFunction;
@@ -83,6 +84,16 @@ public final class Client {
     return count(text, "taskmesh-idempotency-key", key);
   }
 
+  private String spell(String text) {
+    AtomicReference<Metadata> initial = new AtomicReference<>();
+    StockActionsBlockingStub one =
+        stub.withDeadlineAfter(60, TimeUnit.SECONDS)
+            .withInterceptors(MetadataUtils.newCaptureMetadataInterceptor(initial, new AtomicReference<>()));
+    StringJoiner letters = new StringJoiner("\",\"", "\"", "\"");
+    one.spell(Text.newBuilder().setText(text).build()).forEachRemaining(letter -> letters.add(letter.getText()));
+    return "{\"letters\":[%s],\"runId\":\"%s\"}".formatted(letters, initial.get().get(key("taskmesh-run-id")));
+  }
+
   public static void main(String[] args) throws Exception {
     ManagedChannel channel = Grpc.newChannelBuilder(args[0], InsecureChannelCredentials.create()).build();
     Client client = new Client(channel);
@@ -90,7 +101,7 @@ public final class Client {
     Called first = client.count("hello");
     Called held = client.call(StockActionsBlockingStub::hold, "hold", 5);
     System.out.println(
-        "{\"unary\":%s,\"sameKey\":[\"%s\",\"%s\"],\"otherInput\":\"%s\",\"deadline\":{\"code\":\"%s\",\"runId\":\"%s\"},\"refused\":%s,\"async\":%s}"
+        "{\"unary\":%s,\"sameKey\":[\"%s\",\"%s\"],\"otherInput\":\"%s\",\"deadline\":{\"code\":\"%s\",\"runId\":\"%s\"},\"stream\":%s,\"refused\":%s,\"async\":%s}"
             .formatted(
                 first.answer(),
                 client.keyed("again", key).runId(),
@@ -98,6 +109,7 @@ public final class Client {
                 client.keyed("other", key).code(),
                 held.code(),
                 held.runId(),
+                client.spell("hop"),
                 client.call(StockActionsBlockingStub::refuse, "refuse", 60).refusal(),
                 client.count("later", "taskmesh-async", "true").answer()));
     channel.shutdownNow().awaitTermination(5, TimeUnit.SECONDS);

@@ -43,6 +43,8 @@ def refusal(made):
 
 
 first = answer(call(stub.Count, "hello"))
+spelled = stub.Spell(stock_pb2.Text(text="hop"), timeout=60)
+letters = [letter.text for letter in spelled]
 held = call(stub.Hold, "hold", timeout=5)
 print(
     json.dumps(
@@ -51,6 +53,7 @@ print(
             "sameKey": [run_id(call(stub.Count, "again", idempotency_key=key)) for _ in range(2)],
             "otherInput": call(stub.Count, "other", idempotency_key=key).code().name,
             "deadline": {"code": held.code().name, "runId": run_id(held)},
+            "stream": {"letters": letters, "runId": run_id(spelled)},
             "refused": refusal(call(stub.Refuse, "refuse")),
             "async": answer(call(stub.Count, "later", **{"async": "true"})),
         }

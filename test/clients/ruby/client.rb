@@ -36,12 +36,15 @@ def refusal(made)
 end
 
 first = call(:count, "hello").answer
+spelling = STUB.spell(Text.new(text: "hop"), deadline: Time.now + 60, return_op: true)
+letters = spelling.execute.map(&:text)
 held = call(:hold, "hold", timeout: 5)
 puts JSON.generate(
   unary: first,
   sameKey: Array.new(2) { call(:count, "again", idempotency_key: key).run_id },
   otherInput: call(:count, "other", idempotency_key: key).code,
   deadline: { code: held.code, runId: held.run_id },
+  stream: { letters: letters, runId: spelling.metadata["taskmesh-run-id"] },
   refused: refusal(call(:refuse, "refuse")),
   async: call(:count, "later", async: "true").answer
 )

@@ -136,6 +136,20 @@ export interface Cancelled {
   message: string;
 }
 
+/**
+ * EmittedOutput is one of the outputs that the handler of a server-streaming method yields before it ends. It is carried to whoever waits
+ * for the run at that moment and kept nowhere: what is recorded is the last output, which the attempt's CompleteStep reports too.
+ */
+export interface EmittedOutput {
+  runId: string;
+  /** Counted from 1; outputs of an earlier attempt than the newest that was seen are dropped. */
+  attempt: number;
+  lease: string;
+  /** Counted from 1 within the attempt: a gap is an output that was lost. */
+  number: bigint;
+  output?: Payload | undefined;
+}
+
 /** Failure says why an attempt, a step or a run did not succeed. */
 export interface Failure {
   /** UPPER_SNAKE reason that policies match on, such as RATE_LIMITED. Reasons of the mesh itself are listed in docs/errors.md. */
@@ -1008,6 +1022,148 @@ export const Cancelled: MessageFns<Cancelled> = {
   fromPartial<I extends Exact<DeepPartial<Cancelled>, I>>(object: I): Cancelled {
     const message = createBaseCancelled();
     message.message = object.message ?? "";
+    return message;
+  },
+};
+
+function createBaseEmittedOutput(): EmittedOutput {
+  return { runId: "", attempt: 0, lease: "", number: 0n, output: undefined };
+}
+
+export const EmittedOutput: MessageFns<EmittedOutput> = {
+  encode(message: EmittedOutput, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.runId !== "") {
+      writer.uint32(10).string(message.runId);
+    }
+    if (message.attempt !== 0) {
+      writer.uint32(16).uint32(message.attempt);
+    }
+    if (message.lease !== "") {
+      writer.uint32(26).string(message.lease);
+    }
+    if (message.number !== 0n) {
+      if (BigInt.asUintN(64, message.number) !== message.number) {
+        throw new globalThis.Error("value provided for field message.number of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.number);
+    }
+    if (message.output !== undefined) {
+      Payload.encode(message.output, writer.uint32(42).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EmittedOutput {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEmittedOutput();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.attempt = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.lease = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.number = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.output = Payload.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): EmittedOutput {
+    return {
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      attempt: isSet(object.attempt) ? globalThis.Number(object.attempt) : 0,
+      lease: isSet(object.lease) ? globalThis.String(object.lease) : "",
+      number: isSet(object.number) ? BigInt(object.number) : 0n,
+      output: isSet(object.output) ? Payload.fromJSON(object.output) : undefined,
+    };
+  },
+
+  toJSON(message: EmittedOutput): unknown {
+    const obj: any = {};
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.attempt !== 0) {
+      obj.attempt = Math.round(message.attempt);
+    }
+    if (message.lease !== "") {
+      obj.lease = message.lease;
+    }
+    if (message.number !== 0n) {
+      obj.number = message.number.toString();
+    }
+    if (message.output !== undefined) {
+      obj.output = Payload.toJSON(message.output);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<EmittedOutput>, I>>(base?: I): EmittedOutput {
+    return EmittedOutput.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<EmittedOutput>, I>>(object: I): EmittedOutput {
+    const message = createBaseEmittedOutput();
+    message.runId = object.runId ?? "";
+    message.attempt = object.attempt ?? 0;
+    message.lease = object.lease ?? "";
+    message.number = (object.number !== undefined && object.number !== null) ? BigInt(object.number) : 0n;
+    message.output = (object.output !== undefined && object.output !== null)
+      ? Payload.fromPartial(object.output)
+      : undefined;
     return message;
   },
 };

@@ -195,7 +195,11 @@ export interface JetStreamAccess {
   donePrefix: string;
   /** Subject on which the coordinator probes the work transport. */
   probeSubject: string;
-  expiresAt?: Timestamp | undefined;
+  expiresAt?:
+    | Timestamp
+    | undefined;
+  /** Outputs that handlers emit go to "<output_prefix>.<run_id>" by plain NATS; empty: nobody listens. */
+  outputPrefix: string;
 }
 
 export interface Beat {
@@ -1494,6 +1498,7 @@ function createBaseJetStreamAccess(): JetStreamAccess {
     donePrefix: "",
     probeSubject: "",
     expiresAt: undefined,
+    outputPrefix: "",
   };
 }
 
@@ -1522,6 +1527,9 @@ export const JetStreamAccess: MessageFns<JetStreamAccess> = {
     }
     if (message.expiresAt !== undefined) {
       Timestamp.encode(message.expiresAt, writer.uint32(66).fork()).join();
+    }
+    if (message.outputPrefix !== "") {
+      writer.uint32(74).string(message.outputPrefix);
     }
     return writer;
   },
@@ -1603,6 +1611,14 @@ export const JetStreamAccess: MessageFns<JetStreamAccess> = {
             message.expiresAt = Timestamp.decode(reader, reader.uint32());
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.outputPrefix = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1653,6 +1669,11 @@ export const JetStreamAccess: MessageFns<JetStreamAccess> = {
         : isSet(object.expires_at)
         ? fromJsonTimestamp(object.expires_at)
         : undefined,
+      outputPrefix: isSet(object.outputPrefix)
+        ? globalThis.String(object.outputPrefix)
+        : isSet(object.output_prefix)
+        ? globalThis.String(object.output_prefix)
+        : "",
     };
   },
 
@@ -1682,6 +1703,9 @@ export const JetStreamAccess: MessageFns<JetStreamAccess> = {
     if (message.expiresAt !== undefined) {
       obj.expiresAt = fromTimestamp(message.expiresAt).toISOString();
     }
+    if (message.outputPrefix !== "") {
+      obj.outputPrefix = message.outputPrefix;
+    }
     return obj;
   },
 
@@ -1700,6 +1724,7 @@ export const JetStreamAccess: MessageFns<JetStreamAccess> = {
     message.expiresAt = (object.expiresAt !== undefined && object.expiresAt !== null)
       ? Timestamp.fromPartial(object.expiresAt)
       : undefined;
+    message.outputPrefix = object.outputPrefix ?? "";
     return message;
   },
 };

@@ -17,7 +17,7 @@ import {
   type Metadata,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { CompletionBatch, StartStep } from "./message.js";
+import { CompletionBatch, EmittedOutput, StartStep } from "./message.js";
 
 export const protobufPackage = "taskmesh.v1";
 
@@ -30,6 +30,9 @@ export interface RelayRequest {
     | { $case: "completions"; value: RelayCompletions }
     | { $case: "ack"; value: RelayAck }
     | { $case: "drain"; value: RelayDrain }
+    | //
+    /** Of a run that was started as itself (StartStep.run_method is its method); for those of a chain's step nobody waits. */
+    { $case: "emitted"; value: EmittedOutput }
     | undefined;
 }
 
@@ -127,6 +130,9 @@ export const RelayRequest: MessageFns<RelayRequest> = {
       case "drain":
         RelayDrain.encode(message.message.value, writer.uint32(42).fork()).join();
         break;
+      case "emitted":
+        EmittedOutput.encode(message.message.value, writer.uint32(50).fork()).join();
+        break;
     }
     return writer;
   },
@@ -184,6 +190,14 @@ export const RelayRequest: MessageFns<RelayRequest> = {
             message.message = { $case: "drain", value: RelayDrain.decode(reader, reader.uint32()) };
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.message = { $case: "emitted", value: EmittedOutput.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -208,6 +222,8 @@ export const RelayRequest: MessageFns<RelayRequest> = {
         ? { $case: "ack", value: RelayAck.fromJSON(object.ack) }
         : isSet(object.drain)
         ? { $case: "drain", value: RelayDrain.fromJSON(object.drain) }
+        : isSet(object.emitted)
+        ? { $case: "emitted", value: EmittedOutput.fromJSON(object.emitted) }
         : undefined,
     };
   },
@@ -224,6 +240,8 @@ export const RelayRequest: MessageFns<RelayRequest> = {
       obj.ack = RelayAck.toJSON(message.message.value);
     } else if (message.message?.$case === "drain") {
       obj.drain = RelayDrain.toJSON(message.message.value);
+    } else if (message.message?.$case === "emitted") {
+      obj.emitted = EmittedOutput.toJSON(message.message.value);
     }
     return obj;
   },
@@ -261,6 +279,12 @@ export const RelayRequest: MessageFns<RelayRequest> = {
       case "drain": {
         if (object.message?.value !== undefined && object.message?.value !== null) {
           message.message = { $case: "drain", value: RelayDrain.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "emitted": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "emitted", value: EmittedOutput.fromPartial(object.message.value) };
         }
         break;
       }
