@@ -75,7 +75,7 @@ const engine: readonly Mutant[] = [
     file: "coordinator/src/engine/control.ts",
     find: "    forgetLease(turn, index);\n    touched = true;",
     replace: "    touched = true;",
-    kill: { test: "coordinator/src/engine/invariants.test.ts" },
+    kill: { test: "coordinator/src/engine/control.test.ts" },
   },
   {
     name: "moves a stored wake-up later only, never earlier",
@@ -99,7 +99,7 @@ const engine: readonly Mutant[] = [
     file: "coordinator/src/engine/run-codec.ts",
     find: "    s.lost,\n",
     replace: "    0,\n",
-    kill: { test: "coordinator/src/engine/invariants.test.ts" },
+    kill: { test: "coordinator/src/engine/run-codec.test.ts" },
   },
 ];
 

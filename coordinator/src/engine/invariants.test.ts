@@ -144,10 +144,12 @@ const happening = fc.record({
       "bind",
       "silent",
       "lose",
+      "lose",
     ] as const),
     ...([
       "claim",
       "claim",
+      "redispatch",
       "redispatch",
       "redispatch-all",
       "admit",
@@ -171,7 +173,8 @@ const happening = fc.record({
     ] as const),
     ...(["child-succeeded", "child-succeeded", "child-failed"] as const),
   ),
-  step: fc.nat({ max: stepsMax + 4 }),
+  // Plans are mostly small, and a graph begins with its first steps.
+  step: fc.oneof({ weight: 2, arbitrary: fc.nat({ max: 2 }) }, fc.nat({ max: stepsMax + 4 })),
   pick: fc.nat({ max: 5 }),
   elapsedMs: fc.constantFrom(0, 0, 1, 100, 5_000, 11_000, -3_000),
   room: fc.integer({ min: 0, max: 10 }),

@@ -6,8 +6,14 @@ const stored = { contract: "c", sizeBytes: 3, sha256: Buffer.alloc(32, 7), refer
 
 describe("the stored state of a run", () => {
   it("gives back every field of every step", () => {
-    const bench = startRun(planOf({ a: {}, b: { bindInput: () => ({ kind: "deferred" }) }, c: { needs: ["a"] } }));
+    const more = { c: { needs: ["a"] }, d: { retry: { attemptsMax: 3, initialMs: 50 } } };
+    const bench = startRun(planOf({ a: {}, b: { bindInput: () => ({ kind: "deferred" }) }, ...more }));
+    const first = bench.report("a");
     bench.bind("a");
+    bench.apply({ kind: "lose", report: first, why: "its worker went silent" });
+    bench.complete("a", "ok", first);
+    bench.bind("a");
+    bench.fail("d");
     bench.apply({ kind: "evaluated", stepId: "b", evaluation: { kind: "value", value: stored } });
     const { nowMs, steps, evaluatingOutput } = bench.run;
     expect(decodeRunState(encodeRunState(bench.run), bench.run.acceptedAtMs)).toEqual({
@@ -16,6 +22,9 @@ describe("the stored state of a run", () => {
       evaluatingOutput,
     });
     expect(steps[1]?.input).toEqual(stored);
+    // Fields that are still nothing would be given back by anything.
+    expect(steps[0]).toMatchObject({ attempt: 2, lost: 1, late: 1, session: "s1", startedAtMs: expect.any(Number) });
+    expect(steps[3]).toMatchObject({ failures: 1, retryAtMs: bench.nowMs + 50 });
   });
 
   it("gives back a cancel, a failure with its cause and details, a trace, and an output under evaluation", () => {
