@@ -53,6 +53,18 @@ export const parseRetention = (text: string): number => parseWhole(text, 1, 36_5
 export const parseLimit = (text: string): number => parseWhole(text, 1, 100_000);
 export const parseVersion = (text: string): number => parseWhole(text, 1, 4_294_967_295);
 
+const parseChoice =
+  (prefix: string, choices: readonly string[]) =>
+  (text: string): string => {
+    if (!choices.includes(text)) throw new InvalidArgumentError(`Expected one of ${choices.join(", ")}.`);
+    return `${prefix}${text.toUpperCase().replaceAll("-", "_")}`;
+  };
+
+/** What to do while a run has a custom id. */
+export const parseConflict = parseChoice("ID_CONFLICT_POLICY_", ["fail", "use-existing", "terminate-existing"]);
+/** What to do when the run that had a custom id has ended. */
+export const parseReuse = parseChoice("ID_REUSE_POLICY_", ["allow", "allow-if-failed", "reject"]);
+
 const runStatuses = ["RUNNING", "PAUSED", "BROKEN", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"];
 
 /** Collects repeated or comma-separated run statuses, in any case, as canonical enum names. */

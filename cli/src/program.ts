@@ -33,6 +33,7 @@ import { runsResult } from "./commands/runs-result.js";
 import { runsShow } from "./commands/runs-show.js";
 import { runsSignal } from "./commands/runs-signal.js";
 import { runsStart } from "./commands/runs-start.js";
+import { runsClone, runsRestart } from "./commands/runs-successors.js";
 import { runsWatch } from "./commands/runs-watch.js";
 import { settings } from "./commands/settings.js";
 import { workersList } from "./commands/workers-list.js";
@@ -104,6 +105,8 @@ export function createProgram() {
     .addCommand(runsUpdate())
     .addCommand(runsRetry())
     .addCommand(runsSkip())
+    .addCommand(runsRestart())
+    .addCommand(runsClone())
     .addCommand(runsBroken());
   group("bulk", "one thing done to many runs").addCommand(bulkStart()).addCommand(bulkShow());
   group("assignments", "what waiting steps ask of people")

@@ -182,7 +182,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
   });
   registry.catalogue.onChange(durable.refresh);
 
-  const bulkWork = createBulkWork({ db, intake: engine.intake, log });
+  const bulkWork = createBulkWork({ db, intake: engine.intake, plans, contractOf: contracts.byFingerprint, log });
   const listener = createListener({
     address: config.grpcAddress,
     tls: config.tls,
@@ -202,7 +202,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
         AssignmentServiceService,
         createAssignmentService({ db, intake: engine.intake, namespaces, contractOf: runDeps.contractOf }),
       );
-      server.addService(BulkServiceService, createBulkService({ db, namespaces, kick: bulkWork.kick }));
+      server.addService(BulkServiceService, createBulkService({ ...runDeps, kick: bulkWork.kick }));
       server.addService(SeenServiceService, createSeenService({ db, namespaces }));
       durable.serve(server);
       health.addTo(server.server);

@@ -30,7 +30,18 @@ export interface JsonInput {
 
 export type StartSettings = Pick<
   StartRunRequest,
-  "namespace" | "method" | "idempotencyKey" | "labels" | "priority" | "timeout" | "signal" | "startAt"
+  | "namespace"
+  | "method"
+  | "idempotencyKey"
+  | "labels"
+  | "priority"
+  | "timeout"
+  | "signal"
+  | "startAt"
+  | "customId"
+  | "idConflict"
+  | "idReuse"
+  | "starter"
 >;
 
 export interface StartedRun {
@@ -80,7 +91,8 @@ export async function startRun(
     input: { $case: "payload", value: payload },
   };
   const { runId, existing } = await context.upstream.call(RunServiceService.startRun, request, options);
-  return { runId, existing: existing && !isOwnKey, contract };
+  // A custom id may be another run's, whoever's the key is.
+  return { runId, existing: existing && (!isOwnKey || settings.customId !== ""), contract };
 }
 
 /** The refusal of an input, with every fault. `inputField`: where the input stands in the request. */

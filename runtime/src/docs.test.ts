@@ -6,9 +6,10 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { settingsMarkdown } from "./config.js";
+import { failureReasons } from "./failure-reasons.js";
 import { metricTables } from "./metric-table.js";
 import { type AnyMetric, type Label, seriesMax, valuesMax } from "./metric-values.js";
-import { failureReasons, type ReasonEntry, reasons } from "./reasons.js";
+import { type ReasonEntry, reasons } from "./reasons.js";
 import { settingsTables } from "./settings.js";
 import { codeName, status, toHttpStatus } from "./status.js";
 

@@ -6,6 +6,7 @@ export * from "./client.js";
 export * from "./clock.js";
 export * from "./config.js";
 export * from "./credentials.js";
+export * from "./failure-reasons.js";
 export * from "./finding.js";
 export * from "./health-server.js";
 export * from "./http-rule.js";

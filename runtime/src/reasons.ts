@@ -1,8 +1,8 @@
 /**
  * The reasons of the mesh: every error says one of these names, so that a program can act on it without reading text.
  *
- * `reasons` are carried by statuses (google.rpc.ErrorInfo.reason, `reason` of problem+json), `failureReasons` by the
- * Failure of an attempt, a step or a run. docs/errors.md is made of these tables, and a test holds both equal.
+ * `reasons` are carried by statuses (google.rpc.ErrorInfo.reason, `reason` of problem+json), `failureReasons` (failure-reasons.ts) by
+ * the Failure of an attempt, a step or a run. docs/errors.md is made of these tables, and a test holds both equal.
  */
 import { status } from "@grpc/grpc-js";
 
@@ -249,6 +249,33 @@ export const reasons = {
     meaning: "The step is none of those that broke the run.",
     fix: "`broken_steps` of the run names those.",
   },
+  RUN_UNDER_WAY: {
+    code: FAILED_PRECONDITION,
+    meaning: "Only a run that is BROKEN or has ended is restarted, and this one goes on.",
+    fix: "Cancel it first, or clone it (`taskmesh runs clone`), which cancels it.",
+  },
+  RUN_HAS_PARENT: {
+    code: FAILED_PRECONDITION,
+    meaning: "A step of another run waits for this one, so no other run can take its place; the message names both.",
+    fix: "Retry or skip the run's broken steps, or restart the run above it.",
+  },
+  RESTART_UNFIT: {
+    code: FAILED_PRECONDITION,
+    meaning:
+      "A new run can't go on from the step: results of the run, or the version asked for, do not fit; the detail RestartUnfit says which steps and why.",
+    fix: "Restart from an earlier step, or with the pinned version, as the detail says.",
+  },
+  CUSTOM_ID_TAKEN: {
+    code: ALREADY_EXISTS,
+    meaning: "A run that has not ended has the custom id; the detail CustomIdTaken names it.",
+    fix: "Use that run (`USE_EXISTING`), or have it ended (`TERMINATE_EXISTING`).",
+  },
+  CUSTOM_ID_USED: {
+    code: ALREADY_EXISTS,
+    meaning:
+      "A run that has ended had the custom id, and the reuse policy allows no other; the detail CustomIdTaken names it.",
+    fix: "Use its result, choose another id, or allow the reuse.",
+  },
   LEASE_LOST: {
     code: FAILED_PRECONDITION,
     meaning: "The attempt was superseded by another one, or its step has ended.",
@@ -351,48 +378,3 @@ export const reasons = {
 
 /** Name of a reason that a status of the mesh carries. */
 export type Reason = keyof typeof reasons;
-
-/** One reason of a Failure. */
-export interface FailureReasonEntry {
-  /** Whether another attempt is made if the step's retry policy allows one. */
-  retryable: boolean;
-  /** What happened. */
-  meaning: string;
-}
-
-/** Reasons that the mesh itself gives to failed attempts, steps and runs; actions add their own. */
-export const failureReasons = {
-  ATTEMPTS_LOST: {
-    retryable: false,
-    meaning: "Workers died or fell silent in as many attempts as are allowed (3); the step may be what kills them.",
-  },
-  ITEMS_FAILED: { retryable: false, meaning: "More items of a fan-out step failed than it tolerates." },
-  SCHEDULE_TO_START_TIMEOUT: { retryable: false, meaning: "No worker took the step in time." },
-  START_TO_CLOSE_TIMEOUT: { retryable: true, meaning: "The attempt took longer than one attempt may." },
-  HEARTBEAT_TIMEOUT: { retryable: true, meaning: "The handler reported no progress for longer than it may." },
-  SCHEDULE_TO_CLOSE_TIMEOUT: { retryable: false, meaning: "The step took longer than all its attempts together may." },
-  RUN_EXPIRED: { retryable: false, meaning: "The run reached its deadline." },
-  CANCELLED: { retryable: false, meaning: "The run was cancelled." },
-  TERMINATED: { retryable: false, meaning: "The run was ended at once, by somebody's wish." },
-  INPUT_INVALID: { retryable: false, meaning: "The input of the step breaks the action's contract." },
-  OUTPUT_INVALID: { retryable: false, meaning: "What the handler returned breaks the action's contract." },
-  PAYLOAD_TOO_LARGE: { retryable: false, meaning: "What the handler returned is over 64 MiB." },
-  EXPRESSION_FAILED: { retryable: false, meaning: "An expression of the chain failed on the values of this run." },
-  DATA_ERROR: { retryable: false, meaning: "The database refuses the value that the step recorded." },
-  METHOD_UNKNOWN: { retryable: true, meaning: "The worker was given a method that it does not implement." },
-  PAYLOAD_UNREADABLE: { retryable: true, meaning: "A payload by reference could not be fetched or stored." },
-  HANDLER_ERROR: { retryable: true, meaning: "The handler threw an error that is no ActionFailure." },
-  DEPTH_EXCEEDED: {
-    retryable: false,
-    meaning: "The run has 16 runs above it, as many as may be: a chain that calls itself must come to an end.",
-  },
-  BRANCHES_FAILED: { retryable: false, meaning: "No branch of a join that takes the first success succeeded." },
-  ROUNDS_EXHAUSTED: {
-    retryable: false,
-    meaning: "The step has called as often as it may, and the condition that ends it does not hold.",
-  },
-  DRAINED: { retryable: true, meaning: "The worker was shut down before the handler ended." },
-} as const satisfies Record<string, FailureReasonEntry>;
-
-/** Name of a reason that the mesh gives to failures. */
-export type FailureReason = keyof typeof failureReasons;

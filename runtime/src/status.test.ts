@@ -2,7 +2,8 @@ import type { IncomingHttpHeaders } from "node:http2";
 import { Metadata } from "@grpc/grpc-js";
 import { errorDetails, RunEnded, rpcStatus } from "@taskmesh/proto";
 import { describe, expect, it } from "vitest";
-import { failureReasons, reasons } from "./reasons.js";
+import { failureReasons } from "./failure-reasons.js";
+import { reasons } from "./reasons.js";
 import {
   fromHttpStatus,
   fromServiceError,

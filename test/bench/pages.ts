@@ -3,7 +3,7 @@
  * process of their own. Every result is checked against what the page server says directly.
  */
 import { join } from "node:path";
-import { ChainServiceClient, RunServiceClient, RunStatus } from "@taskmesh/proto";
+import { ChainServiceClient, RunServiceClient, RunStatus, StartRunRequest } from "@taskmesh/proto";
 import { type Address, createClient, parseChainDocument, unaryCall } from "@taskmesh/runtime";
 import { startPageServer } from "../fixtures/pages.js";
 import { freePort } from "../fixtures/ports.js";
@@ -132,15 +132,12 @@ async function saveChains(address: Address): Promise<void> {
 }
 
 async function readPage(client: RunServiceClient, chain: number, url: string): Promise<string> {
-  const { runId } = await unaryCall(client, client.startRun, {
+  const request = StartRunRequest.fromPartial({
     namespace: "default",
     method: `bench.pages.v${chain + 1}.Pages/Read`,
     input: { $case: "json", value: JSON.stringify({ url }) },
-    idempotencyKey: "",
-    labels: {},
-    priority: 0,
-    timeout: undefined,
   });
+  const { runId } = await unaryCall(client, client.startRun, request);
   for (;;) {
     const result = await unaryCall(client, client.getResult, {
       namespace: "default",

@@ -1,6 +1,13 @@
 /** People acting on runs, over real servers and embedded: hold, end, change, mend, as the guide shows it. */
 import { defineAction, fail } from "@taskmesh/action-sdk";
-import { EventKind, type GetRunResponse, RunStatus, StepStatus, UpdateRunRequest } from "@taskmesh/proto";
+import {
+  EventKind,
+  type GetRunResponse,
+  ListRunsRequest,
+  RunStatus,
+  StepStatus,
+  UpdateRunRequest,
+} from "@taskmesh/proto";
 import { isStatusError, parseChainDocument, unaryCall } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
@@ -172,7 +179,7 @@ describe.each(["servers", "embedded"] as const)("on %s", (on) => {
     const { run } = await unaryCall(mesh.runs, mesh.runs.updateRun, update);
     expect(run).toMatchObject({ priority: 9, labels: { team: `ops-${runId}` } });
     const filter = { pageSize: 10, pageToken: "", statuses: [], method: "", labels: { team: `ops-${runId}` } };
-    const about = { namespace: "default", ...filter, acceptedAfter: undefined, acceptedBefore: undefined };
+    const about = ListRunsRequest.fromPartial({ namespace: "default", ...filter });
     const { runs } = await unaryCall(mesh.runs, mesh.runs.listRuns, about);
     expect(runs.map(({ runId: id, priority }) => [id, priority])).toEqual([[runId, 9]]);
     const nothing = UpdateRunRequest.fromPartial(asked(runId));

@@ -116,8 +116,8 @@ const pipeline: readonly Mutant[] = [
     name: "takes any stored state for its own after a commit of unknown outcome",
     part: "pipeline",
     file: "coordinator/src/pipeline/pipeline.ts",
-    find: "if (found?.version === expectedVersion + 1 && found.state === encodeRunState(run)) happened.push(draft);",
-    replace: 'if (found && found.state !== "" && run) happened.push(draft);',
+    find: "if (found?.version === expectedVersion + 1 && found.state === encodeRunState(run)) {",
+    replace: 'if (found && found.state !== "" && run) {',
     kill: { seeds: 600 },
   },
   {

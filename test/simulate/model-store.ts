@@ -90,6 +90,8 @@ export class ModelStore {
       loadRuns: (ids) => new Map(ids.flatMap((id) => (this.runs.has(id) ? [[id, this.load(id)!] as const] : []))),
       storedStates: (ids) => new Map(ids.flatMap((id) => this.#storedState(id))),
       findByKey: (namespaceId, key) => this.#keys.get(`${namespaceId}/${key}`),
+      // No simulated start has an id of its caller's choice.
+      findCustomId: () => undefined,
       claimDue: (limit, holdMs) => this.#claimDue(limit, holdMs),
       liveRunIds: (afterId, limit) =>
         [...this.runs.values()]
@@ -174,7 +176,10 @@ export class ModelStore {
       if (expectedVersion === 0 && this.runs.has(run.id))
         throw Object.assign(new Error("the run exists"), { code: "23505" });
     const written = new Set<string>();
-    for (const write of commit.writes) if (this.#write(write)) written.add(write.run.id);
+    for (const write of commit.writes) {
+      const alone = write.after === undefined || written.has(write.after);
+      if (alone && this.#write(write)) written.add(write.run.id);
+    }
     const batches = this.effectBatches.get(commit.coordinatorId) ?? new Map<number, BatchRow>();
     this.effectBatches.set(commit.coordinatorId, batches);
     if (commit.pending.length > 0) {

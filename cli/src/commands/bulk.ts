@@ -3,35 +3,41 @@ import { randomUUID } from "node:crypto";
 import { Command } from "@commander-js/extra-typings";
 import { usageError } from "../exit.js";
 import { type JsonObject, object, objects, text } from "../json.js";
+import { readJson } from "../json-input.js";
 import { parseInstant, parsePairs, parsePriority, parseStatuses } from "../options.js";
 import { type Output, plain } from "../output.js";
 import { openSession } from "../session.js";
 import { showAgo } from "../show.js";
 import { asked } from "./runs-operate.js";
+import { versionOf } from "./runs-successors.js";
 
 /** `taskmesh runs broken`: what broke how many runs. */
 export const runsBroken = () =>
-  new Command("broken").description("count the broken runs by what broke them").action(async (_options, command) => {
-    const { api, out } = openSession(command);
-    const answer = await api.call("GET", "/api/v1/broken");
-    out.document(answer);
-    if (out.json) return;
-    const groups = objects(answer.groups);
-    if (groups.length === 0) return out.note("No run is broken.");
-    const now = Date.now();
-    out.table(
-      ["RUNS", "REASON", "ACTION", "CHAIN", "OLDEST"],
-      groups.map(({ count, reason, action, method, oldest }) => [
-        text(count),
-        plain(text(reason)),
-        plain(text(action)),
-        plain(text(method)),
-        showAgo(oldest, now),
-      ]),
-    );
-  });
+  new Command("broken")
+    .description("count the broken runs by what broke them")
+    .option("--by-starter", "also by who started them")
+    .action(async ({ byStarter = false }, command) => {
+      const { api, out } = openSession(command);
+      const answer = await api.call("GET", "/api/v1/broken", byStarter ? { query: { byStarter: "true" } } : {});
+      out.document(answer);
+      if (out.json) return;
+      const groups = objects(answer.groups);
+      if (groups.length === 0) return out.note("No run is broken.");
+      const now = Date.now();
+      out.table(
+        ["RUNS", "REASON", "ACTION", "CHAIN", ...(byStarter ? ["STARTER"] : []), "OLDEST"],
+        groups.map(({ count, reason, action, method, starter, oldest }) => [
+          text(count),
+          plain(text(reason)),
+          plain(text(action)),
+          plain(text(method)),
+          ...(byStarter ? [plain(text(starter))] : []),
+          showAgo(oldest, now),
+        ]),
+      );
+    });
 
-const kinds = ["pause", "resume", "cancel", "terminate", "retry", "update"];
+const kinds = ["pause", "resume", "cancel", "terminate", "retry", "update", "skip", "restart"];
 
 /** `taskmesh bulk start`: does one thing to every run that the options choose. */
 export const bulkStart = () =>
@@ -45,6 +51,10 @@ export const bulkStart = () =>
     .option("--until <instant>", "accepted before, written like --since", parseInstant)
     .option("--broken-reason <reason>", "only what broke for this reason")
     .option("--broken-action <method>", "only what broke in a step that calls this")
+    .option("--starter <name>", "only what this one has started")
+    .option("--step <id>", "retry, skip: this broken step; restart: the first that is done anew")
+    .option("--value <json>", "retry: the input of the step; skip: its output; @file reads a file, - reads stdin")
+    .option("--newest", "restart: with the version of the chain that new runs have")
     .option("--priority <number>", "update: -100 to 100, higher is sooner", parsePriority)
     .option("--set-label <key=value>", "update: set a label; may be repeated", parsePairs, {})
     .option(
@@ -60,6 +70,7 @@ export const bulkStart = () =>
       const { api, out } = openSession(command);
       const { status, method, label, since, until, brokenReason, brokenAction, priority, setLabel, removeLabel } =
         options;
+      const { step, starter } = options;
       const filter = {
         statuses: status,
         labels: label,
@@ -68,6 +79,7 @@ export const bulkStart = () =>
         ...(until === undefined ? {} : { acceptedBefore: until }),
         ...(brokenReason === undefined ? {} : { brokenReason }),
         ...(brokenAction === undefined ? {} : { brokenAction }),
+        ...(starter === undefined ? {} : { starter }),
       };
       const body = {
         // With an id of its own, a request whose answer was lost can be sent again without a second operation.
@@ -78,8 +90,15 @@ export const bulkStart = () =>
         ...(priority === undefined ? {} : { priority }),
         setLabels: setLabel,
         removeLabels: removeLabel,
+        ...(step === undefined ? {} : { stepId: step }),
+        ...versionOf(options),
       };
-      const answer = await api.call("POST", "/api/v1/operations", { bodyText: JSON.stringify(body) });
+      const given = options.value;
+      const value =
+        given === undefined ? undefined : readJson("value", given, "Quote it for the shell, or use @file.json.");
+      const plainBody = JSON.stringify(body);
+      const bodyText = value === undefined ? plainBody : `${plainBody.slice(0, -1)},"value":${value}}`;
+      const answer = await api.call("POST", "/api/v1/operations", { bodyText });
       out.document(answer);
       if (!out.json) out.line(text(object(answer.operation).operationId));
     });

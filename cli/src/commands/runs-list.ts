@@ -21,6 +21,8 @@ export const runsList = () =>
       parseInstant,
     )
     .option("--until <instant>", "accepted before, written like --since", parseInstant)
+    .option("--id <id>", "only the run that has this custom id, or had it last")
+    .option("--starter <name>", "only what this one has started")
     .option("-n, --limit <number>", "at most this many", parseLimit, 20)
     .action(async (options, command) => {
       const { api, out } = openSession(command);
@@ -35,6 +37,8 @@ export const runsList = () =>
           label: Object.entries(options.label).map(([key, value]) => `${key}=${value}`),
           acceptedAfter: options.since,
           acceptedBefore: options.until,
+          customId: options.id,
+          starter: options.starter,
         };
         const page = await api.call("GET", "/api/v1/runs", { query });
         runs.push(...objects(page.runs));

@@ -1,5 +1,5 @@
 /** What people do to a run beside cancelling it. Each asks for why and by whom, for the run's history. */
-import { Command } from "@commander-js/extra-typings";
+import { Command, Option } from "@commander-js/extra-typings";
 import { usageError } from "../exit.js";
 import { object } from "../json.js";
 import { readJson } from "../json-input.js";
@@ -9,6 +9,12 @@ import { bareStatus } from "../show.js";
 
 const why = "why, for the history";
 const who = "who asks, for the history; default: this system's user";
+
+/** Why, as an option. */
+export const whyOption = () => new Option("-r, --reason <text>", why);
+
+/** Who asks, as an option. */
+export const whoOption = () => new Option("--actor <name>", who);
 
 /** Options that every operation has. */
 export interface AskedOptions {

@@ -23,6 +23,10 @@ export const runsShow = () =>
         ["method", plain(`${text(run.method)}${version > 0 ? ` (version ${version})` : ""}`)],
         ["status", paintStatus(run.status, out.colors)],
         ["parent", showParent(run)],
+        ["custom id", plain(text(run.customId))],
+        ["starter", plain(text(run.starter))],
+        ["made from", showOrigin(object(run.origin))],
+        ["goes on", plain(successorsOf(run).join(" "))],
         ["accepted", showAgo(run.acceptedAt, now)],
         ["took", showBetween(run.acceptedAt, run.endedAt, now)],
         ["labels", plain(labels.join(" "))],
@@ -54,6 +58,17 @@ function showChild({ childRunId, childStatus }: Record<string, Json>): string {
   const needsSomebody = childStatus === "RUN_STATUS_BROKEN" || childStatus === "RUN_STATUS_PAUSED";
   return needsSomebody ? `${text(childRunId)} (${bareStatus(childStatus)})` : text(childRunId);
 }
+
+/** The run that this one was made from, "" if it was not made from any. */
+function showOrigin({ runId, kind, stepId }: Record<string, Json>): string {
+  if (text(runId) === "") return "";
+  const how = text(kind).replace("RUN_ORIGIN_KIND_", "").toLowerCase().replace("_", " ");
+  return plain(`${text(runId)} (${how}${text(stepId) === "" ? "" : ` from ${text(stepId)}`})`);
+}
+
+/** Runs that were made from this one. */
+const successorsOf = ({ successorRunIds }: Record<string, Json>): string[] =>
+  Array.isArray(successorRunIds) ? successorRunIds.map(text) : [];
 
 /** The step that started the run, "" if none did. */
 function showParent({ parentRunId, parentStepId }: Record<string, Json>): string {

@@ -1,6 +1,6 @@
 import { Command } from "@commander-js/extra-typings";
 import { readJsonInput } from "../json-input.js";
-import { parseDuration, parseFutureInstant, parsePairs, parsePriority } from "../options.js";
+import { parseConflict, parseDuration, parseFutureInstant, parsePairs, parsePriority, parseReuse } from "../options.js";
 import { finishRun, waitForResult } from "../result.js";
 import { openSession } from "../session.js";
 import { watchRun } from "../watch.js";
@@ -14,6 +14,14 @@ export const runsStart = () =>
     .option("-w, --watch", "show progress until the run ends, then its result")
     .option("--wait", "wait for the end and print the result alone")
     .option("--idempotency-key <key>", "starting again with one key and equal input gives the first run")
+    .option("--id <id>", "an id of your choice: at most one run that has not ended has it")
+    .option(
+      "--id-conflict <what>",
+      "while a run has the id: fail (default), use-existing, terminate-existing",
+      parseConflict,
+    )
+    .option("--id-reuse <what>", "when that run has ended: allow (default), allow-if-failed, reject", parseReuse)
+    .option("--starter <name>", "who starts it; default: this system's user")
     .option("-l, --label <key=value>", "label of the run; may be repeated", parsePairs, {})
     .option("--timeout <duration>", "time until the run expires, such as 90s, 15m or 2h", parseDuration)
     .option("--start-at <instant>", "start nothing of it before, 2026-01-31T12:00:00Z", parseFutureInstant)
@@ -26,6 +34,10 @@ export const runsStart = () =>
         method,
         labels: options.label,
         ...(options.idempotencyKey === undefined ? {} : { idempotencyKey: options.idempotencyKey }),
+        ...(options.id === undefined ? {} : { customId: options.id }),
+        ...(options.idConflict === undefined ? {} : { idConflict: options.idConflict }),
+        ...(options.idReuse === undefined ? {} : { idReuse: options.idReuse }),
+        starter: options.starter ?? process.env["USER"] ?? "",
         ...(options.timeout === undefined ? {} : { timeout: options.timeout }),
         ...(options.startAt === undefined ? {} : { startAt: options.startAt }),
         ...(options.priority === undefined ? {} : { priority: options.priority }),

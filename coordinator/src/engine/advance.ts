@@ -12,9 +12,10 @@ import { receive } from "./messages.js";
 import { operate } from "./operate.js";
 import type { ChainPlan, Value } from "./plan.js";
 import type { Advance, Context, RunEvent } from "./run-event.js";
-import { isFinal, type ParentRef, pendingStep, type RunState, RunStatus } from "./run-state.js";
+import { isFinal, type Origin, type ParentRef, pendingStep, type RunState, RunStatus } from "./run-state.js";
 import { acceptedTimes } from "./run-time.js";
 import { startReady } from "./step-start.js";
+import { beginTakenOver, type TakeOver } from "./take-over.js";
 import { beginTurn, changed, record, unchanged } from "./turn.js";
 
 /** What a new run begins with. */
@@ -33,11 +34,21 @@ export interface Acceptance {
   /** The step that starts it. */
   parent?: ParentRef;
   trace?: Readonly<Record<string, string>>;
+  starter?: string;
+  customId?: string;
+  /** The run that it is made from, and what it takes over. */
+  origin?: Origin;
+  takeOver?: TakeOver;
+  /** The bulk operation that makes it. */
+  operation?: string;
+  /** Why, and who asked for it, if not the starter. */
+  note?: string;
+  by?: string;
 }
 
 /** Accepts a run: its first steps start in the same turn. */
 export function accept(plan: ChainPlan, acceptance: Acceptance, context: Context): Advance {
-  const { timeoutMs, startAtMs, deadlineAtMs = Infinity, ...given } = acceptance;
+  const { timeoutMs, startAtMs, deadlineAtMs = Infinity, takeOver, note, by, ...given } = acceptance;
   const run: RunState = {
     ...given,
     acceptedAtMs: context.nowMs,
@@ -55,7 +66,12 @@ export function accept(plan: ChainPlan, acceptance: Acceptance, context: Context
     ...(plan.steps.some(({ wait }) => wait?.kind === "callback") ? { secret: context.lease() + context.lease() } : {}),
   };
   const turn = beginTurn(run, plan, context);
-  record(turn, EventKind.EVENT_KIND_RUN_ACCEPTED, { payload: acceptance.input });
+  record(turn, EventKind.EVENT_KIND_RUN_ACCEPTED, {
+    payload: acceptance.input,
+    ...(by ? { by } : {}),
+    ...(note ? { note } : {}),
+  });
+  if (takeOver && run.origin) beginTakenOver(turn, takeOver, run.origin.runId);
   if (run.startAtMs === undefined) startReady(turn, plan.steps.keys());
   return changed(turn, true);
 }

@@ -115,10 +115,17 @@ export function cancel(
   const { reason, by } = event;
   const turn = beginTurn(run, plan, context);
   noteOperation(turn, event);
+  cancelNow(turn, { note: reason, ...(by ? { by } : {}) });
+  return changed(turn);
+}
+
+/** Cancels a run that is not being cancelled; `note` says why. */
+export function cancelNow(turn: Turn, asked: { note: string; by?: string }): void {
+  const { plan } = turn;
   leaveHold(turn);
-  turn.run.cancel = { reason, graceUntilMs: turn.nowMs + cancelGraceMs };
+  turn.run.cancel = { reason: asked.note, graceUntilMs: turn.nowMs + cancelGraceMs };
   turn.run.evaluatingOutput = false;
-  record(turn, EventKind.EVENT_KIND_CANCEL_REQUESTED, { note: reason, ...(by ? { by } : {}) });
+  record(turn, EventKind.EVENT_KIND_CANCEL_REQUESTED, asked);
   turn.run.steps.forEach((step, index) => {
     const abandoned = plan.steps[index]!.child?.onParentClose === "abandon";
     if (isOver(step.status) || isIdleUndo(plan.steps[index]!, step)) return;
@@ -134,7 +141,6 @@ export function cancel(
     move(turn, index, stopped.status, stopped.attempt);
   });
   finishIfOver(turn);
-  return changed(turn);
 }
 
 /** Looks for everything that is due. Always counts as a change, so that the next wake-up is stored. */

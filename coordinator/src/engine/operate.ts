@@ -2,6 +2,7 @@
 import { EventKind } from "@taskmesh/proto";
 import { retrySteps, skipBroken } from "./broken.js";
 import { giveUpUndos } from "./compensation.js";
+import { cancelNow } from "./control.js";
 import { goOn, holdQueued, noteOperation } from "./hold.js";
 import type { ChainPlan } from "./plan.js";
 import { endNow } from "./run-end.js";
@@ -27,6 +28,8 @@ function refusal(run: RunState, plan: ChainPlan, operation: Operation): Unchange
   switch (operation.kind) {
     case "terminate":
       return undefined;
+    case "replace":
+      return !operation.terminate && (run.cancel || run.closing || run.undo) ? "cancelling" : undefined;
     case "pause":
       if (run.cancel || run.closing || run.undo) return "cancelling";
       return run.status === RunStatus.RUN_STATUS_PAUSED || run.broken?.paused ? "already" : undefined;
@@ -70,12 +73,9 @@ function perform(turn: Turn, operation: Operation, asked: Asked): void {
       return resume(turn, asked);
     case "terminate":
       record(turn, EventKind.EVENT_KIND_RUN_TERMINATED, asked);
-      giveUpUndos(turn);
-      return endNow(
-        turn,
-        RunStatus.RUN_STATUS_CANCELLED,
-        meshFailure("TERMINATED", asked.note ?? "the run was terminated", false),
-      );
+      return terminate(turn, asked.note ?? "the run was terminated");
+    case "replace":
+      return replace(turn, operation, asked);
     case "update":
       return update(turn, operation, asked);
     case "retry": {
@@ -85,6 +85,24 @@ function perform(turn: Turn, operation: Operation, asked: Asked): void {
     case "skip":
       return skipBroken(turn, stepIndex(plan, operation.step)!, operation.output, asked);
   }
+}
+
+function terminate(turn: Turn, message: string): void {
+  giveUpUndos(turn);
+  endNow(turn, RunStatus.RUN_STATUS_CANCELLED, meshFailure("TERMINATED", message, false));
+}
+
+/** Its place is another run's: what is left of this one ends. */
+function replace(
+  turn: Turn,
+  { successor, hash, terminate: atOnce }: Extract<Operation, { kind: "replace" }>,
+  asked: Asked,
+): void {
+  turn.run.successor = { runId: successor, hash };
+  record(turn, EventKind.EVENT_KIND_RUN_REPLACED, { other: successor, ...asked });
+  const why = `run ${successor} goes on in its place${asked.note === undefined ? "" : `: ${asked.note}`}`;
+  if (atOnce) terminate(turn, why);
+  else cancelNow(turn, { ...asked, note: why });
 }
 
 function resume(turn: Turn, asked: Asked): void {

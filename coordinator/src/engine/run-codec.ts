@@ -9,6 +9,7 @@ import type { Value } from "./plan.js";
 import {
   type EachState,
   type Messages,
+  type Origin,
   pendingStep,
   type RunState,
   type StepState,
@@ -56,6 +57,9 @@ interface StoredState extends StoredTrouble {
   messages?: { kept: [mailbox: string, key: string, seq: number][]; keys: readonly string[] };
   parent?: [runId: string, stepId: string, depth: number];
   closing?: { status: number; failure?: unknown };
+  origin?: [runId: string, kind: Origin["kind"], stepId?: string];
+  successor?: [runId: string, hash: string];
+  customId?: string;
   /** Fan-outs: [step, total, next, started, succeeded, failed, bytes, opening, mark]. */
   each?: [...number[], string][];
 }
@@ -84,11 +88,17 @@ export function encodeRunState(run: RunState): string {
     stored.messages = { kept, keys: run.messages.keys };
   }
   if (run.parent) stored.parent = [run.parent.runId, run.parent.stepId, run.parent.depth];
+  if (run.origin) stored.origin = storeOrigin(run.origin);
+  if (run.successor) stored.successor = [run.successor.runId, run.successor.hash];
+  if (run.customId !== undefined) stored.customId = run.customId;
   if (run.closing) stored.closing = storeClosing(run.closing);
   if (each) stored.each = each;
   storeTrouble(run, stored);
   return JSON.stringify(stored);
 }
+
+const storeOrigin = ({ runId, kind, stepId }: Origin): NonNullable<StoredState["origin"]> =>
+  stepId === undefined ? [runId, kind] : [runId, kind, stepId];
 
 function storeClosing({ status, failure }: NonNullable<RunState["closing"]>): NonNullable<StoredState["closing"]> {
   return failure ? { status, failure: Failure.toJSON(failure) } : { status };
@@ -158,7 +168,18 @@ export function decodeRunState(
   Partial<
     Pick<
       RunState,
-      "trace" | "cancel" | "failure" | "messages" | "secret" | "startAtMs" | "timed" | "parent" | "closing"
+      | "trace"
+      | "cancel"
+      | "failure"
+      | "messages"
+      | "secret"
+      | "startAtMs"
+      | "timed"
+      | "parent"
+      | "closing"
+      | "origin"
+      | "successor"
+      | "customId"
     >
   > &
   Trouble {
@@ -181,6 +202,9 @@ export function decodeRunState(
     ...(stored.secret ? { secret: stored.secret } : {}),
     ...(stored.messages ? { messages: loadMessages(stored.messages) } : {}),
     ...(stored.parent ? { parent: loadParent(stored.parent) } : {}),
+    ...(stored.origin ? { origin: loadOrigin(stored.origin) } : {}),
+    ...(stored.successor ? { successor: { runId: stored.successor[0], hash: stored.successor[1] } } : {}),
+    ...(stored.customId === undefined ? {} : { customId: stored.customId }),
     ...(stored.closing ? { closing: loadClosing(stored.closing) } : {}),
     ...loadTrouble(stored),
   };
@@ -188,6 +212,10 @@ export function decodeRunState(
 
 function loadParent([runId, stepId, depth]: NonNullable<StoredState["parent"]>): NonNullable<RunState["parent"]> {
   return { runId, stepId, depth };
+}
+
+function loadOrigin([runId, kind, stepId]: NonNullable<StoredState["origin"]>): Origin {
+  return { runId, kind, ...(stepId === undefined ? {} : { stepId }) };
 }
 
 function loadClosing({ status, failure }: NonNullable<StoredState["closing"]>): NonNullable<RunState["closing"]> {

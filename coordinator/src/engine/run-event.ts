@@ -86,7 +86,9 @@ export type Operation =
   /** Steps that broke the run get new attempts; none named: all of them. `input` stands in for what the expressions give. */
   | { kind: "retry"; steps: readonly string[]; input?: Value }
   /** The step counts as done, with this output or without one. */
-  | { kind: "skip"; step: string; output?: Value };
+  | { kind: "skip"; step: string; output?: Value }
+  /** Another run goes on in this one's place; `hash` is of what was asked for, by which a repetition is known. */
+  | { kind: "replace"; successor: string; hash: string; terminate: boolean };
 
 /** `by` and `reason` are for the history; `id` names a bulk operation. */
 export interface OperateEvent {
@@ -130,6 +132,8 @@ export interface RunRecord {
   note?: string;
   /** Who asked for it. */
   by?: string;
+  /** The run that this one goes on from, or that goes on in its place. */
+  other?: string;
 }
 
 /** What must happen because of an event. Rows (ready, bind) are written in the same commit; the rest is done after it. */
@@ -187,7 +191,9 @@ export type Effect =
   /** The run has broken at this step, for this reason: whoever waits is told, and it is listed. */
   | { kind: "broken"; step: StepPlan; reason: string }
   /** The run is BROKEN no more. */
-  | { kind: "mended" };
+  | { kind: "mended" }
+  /** The results of a fan-out's items become this run's: so many rows, numbered from behind `afterSeq`. */
+  | { kind: "copy-items"; runId: string; from: number; step: number; afterSeq: number; items: number };
 
 /**
  * changed: the run differs and must be stored. unchanged: the event makes no sense now, and `why` says why.

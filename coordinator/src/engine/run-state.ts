@@ -139,6 +139,14 @@ export interface RunState {
   readonly input: Value;
   /** The step that started this run; absent: nobody's. */
   readonly parent?: ParentRef;
+  /** The run that this one was made from. */
+  readonly origin?: Origin;
+  /** The run that goes on in this one's place; `hash` is of what was asked for. */
+  successor?: { readonly runId: string; readonly hash: string };
+  /** The id that its starter chose. */
+  readonly customId?: string;
+  /** Who started it, or the run above it. */
+  readonly starter?: string;
   /** How the run ends is decided; it only waits for children that are to end before it. */
   closing?: { status: RunStatus; failure?: Failure };
   /** By step index, for steps that succeeded. */
@@ -175,6 +183,13 @@ export interface ParentRef {
   stepId: string;
   /** Number of runs above. */
   depth: number;
+}
+/** What a run was made from. */
+export interface Origin {
+  runId: string;
+  kind: "restart" | "clone" | "custom-id";
+  /** Of a restart: the first step that was done anew, "" for all. */
+  stepId?: string;
 }
 /** The state of a step, or of the item of a fan-out step; undefined: the item is over or not open. */
 export const stateOf = (run: RunState, step: number, item: number): StepState | undefined =>

@@ -95,6 +95,7 @@ export function createChildren(deps: ChildrenDeps): Children {
       priority: step.priority ?? run.priority,
       deadlineAtMs,
       parent: { runId: run.id, stepId: step.id, depth },
+      ...(run.starter === undefined ? {} : { starter: run.starter }),
       ...(trace ? { trace: { ...trace } } : {}),
     });
   };

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { AttemptLogs } from "@taskmesh/proto";
 import { type Logger, sha256, status, statusError, uuidv7 } from "@taskmesh/runtime";
-import { accept, advance } from "../engine/advance.js";
+import { type Acceptance, accept, advance } from "../engine/advance.js";
 import type { ChainPlan, Value } from "../engine/plan.js";
 import type { Advance, Context, Effect, ItemChange, RunRecord } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
@@ -10,6 +10,7 @@ import { stepIndex } from "../engine/step-index.js";
 import type { RunWrite } from "../store/commit.js";
 import { runFields } from "./run-fields.js";
 import { messageRefused } from "./send-answer.js";
+import { foldSuccessor, isSuccessor } from "./successors.js";
 import type { Windows } from "./windows.js";
 import type { EventWork, Settled, StartWork, Work } from "./work.js";
 
@@ -20,12 +21,14 @@ export interface Draft {
   /** Leases whose window places were taken for this draft. */
   taken: string[];
   work: { item: Work; settled?: Settled }[];
+  /** The run that goes on in this one's place, stored with it or not at all. */
+  successor?: Draft;
 }
 
 export interface Folded {
   drafts: Map<string, Draft>;
-  /** Refused on a cached run: to be decided again on a fresh read. */
-  again: EventWork[];
+  /** Refused on a cached run: to be decided again on a fresh read. Or made from a run that the batch has another successor for. */
+  again: Work[];
 }
 
 export interface FoldContext {
@@ -80,9 +83,19 @@ function foldStart(item: StartWork, folded: Folded, context: FoldContext, taken:
     known.work.push({ item });
     return;
   }
+  if (isSuccessor(item)) return foldSuccessor(item, folded, context, taken);
   const { command } = item;
-  const acceptance = {
-    id: item.runId,
+  const run = { id: item.runId, namespaceId: command.namespaceId };
+  const engine = engineContext(run, taken, context);
+  const draft = startDraft(item, acceptanceOf(item), engine, taken);
+  if (draft) folded.drafts.set(item.runId, draft);
+  else for (const lease of taken) context.windows.free(lease);
+}
+
+/** What the run of a start begins with. */
+export function acceptanceOf({ runId, command }: StartWork): Acceptance {
+  return {
+    id: runId,
     namespaceId: command.namespaceId,
     namespace: command.namespace,
     input: command.input,
@@ -93,25 +106,33 @@ function foldStart(item: StartWork, folded: Folded, context: FoldContext, taken:
     ...(command.deadlineAtMs === undefined ? {} : { deadlineAtMs: command.deadlineAtMs }),
     ...(command.parent ? { parent: command.parent } : {}),
     ...(command.trace ? { trace: command.trace } : {}),
+    ...(command.starter === undefined ? {} : { starter: command.starter }),
+    ...(command.customId === undefined ? {} : { customId: command.customId.name }),
   };
-  const run = { id: item.runId, namespaceId: command.namespaceId };
-  const engine = engineContext(run, taken, context);
-  const result = accept(command.plan, acceptance, engine);
-  const write: RunWrite = {
-    ...writeOf(result, command.plan, 0),
-    ...(command.idempotencyKey !== undefined && item.requestHash
-      ? { idempotency: { key: command.idempotencyKey, requestHash: item.requestHash } }
-      : {}),
-  };
-  if (command.message) {
-    const sent = advance(result.run, command.plan, { kind: "message", ...command.message }, engine);
+}
+
+/** The draft of a run that is accepted; undefined: the message that comes with it is refused, and whoever sent it told so. */
+export function startDraft(
+  item: StartWork,
+  acceptance: Acceptance,
+  engine: Context,
+  taken: string[],
+): Draft | undefined {
+  const { plan, idempotencyKey, customId, message } = item.command;
+  const accepted = accept(plan, acceptance, engine);
+  const write = writeOf(accepted, plan, 0);
+  if (message) {
+    const sent = advance(accepted.run, plan, { kind: "message", ...message }, engine);
     if (sent.verdict === "unchanged") {
-      for (const lease of taken) context.windows.free(lease);
-      return item.fail(messageRefused(sent.why, command.message.name));
+      item.fail(messageRefused(sent.why, message.name));
+      return undefined;
     }
     mergeWrite(write, sent);
   }
-  folded.drafts.set(item.runId, { plan: command.plan, write, taken, work: [{ item }] });
+  if (customId) write.customId = customId;
+  else if (idempotencyKey !== undefined && item.requestHash)
+    write.idempotency = { key: idempotencyKey, requestHash: item.requestHash };
+  return { plan, write, taken, work: [{ item }] };
 }
 
 function foldEvent(item: EventWork, folded: Folded, context: FoldContext, taken: string[]): void {
@@ -139,15 +160,15 @@ function foldEvent(item: EventWork, folded: Folded, context: FoldContext, taken:
   addLogs(into.write, plan, item);
 }
 
-function writeOf(result: Advance, plan: ChainPlan, expectedVersion: number): RunWrite {
+export function writeOf(result: Advance, plan: ChainPlan, expectedVersion: number): RunWrite {
   const { method, version, contract } = plan;
   const { run, records, effects } = result;
   seal(records, effects);
-  const write = { run, expectedVersion, method, chainVersion: version, contract, records, effects, logs: [] };
+  const write: RunWrite = { run, expectedVersion, method, chainVersion: version, contract, records, effects, logs: [] };
   return result.items ? mergeItems(write, result.items) : write;
 }
 
-function mergeWrite(write: RunWrite, result: Advance): void {
+export function mergeWrite(write: RunWrite, result: Advance): void {
   seal(result.records, result.effects);
   write.run = result.run;
   write.records.push(...result.records);
@@ -187,7 +208,11 @@ function addLogs(write: RunWrite, plan: ChainPlan, item: EventWork): void {
   });
 }
 
-function engineContext(run: Pick<RunState, "id" | "namespaceId">, taken: string[], context: FoldContext): Context {
+export function engineContext(
+  run: Pick<RunState, "id" | "namespaceId">,
+  taken: string[],
+  context: FoldContext,
+): Context {
   const { windows, nowMs } = context;
   return {
     nowMs,

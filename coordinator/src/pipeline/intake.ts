@@ -5,13 +5,14 @@ import { type DbClock, status, statusDetail, statusError, uuidv7 } from "@taskme
 import type { Effect, RunEvent } from "../engine/run-event.js";
 import { inFlight, type RunState, type StepState, someState, stateOf } from "../engine/run-state.js";
 import type { RunStore } from "../store/run-store.js";
+import { startNamed } from "./custom-ids.js";
 import { toStartStep } from "./effects.js";
 import { refusedOperation } from "./operated.js";
 import type { Pipeline } from "./pipeline.js";
 import type { AttemptRef, BindVerdict, Intake, StartCommand } from "./ports.js";
 import type { Reports } from "./reports.js";
 import { assignmentAnswer, sendAnswer } from "./send-answer.js";
-import type { Settled } from "./work.js";
+import type { Settled, StartWork } from "./work.js";
 
 export interface IntakeDeps {
   store: RunStore;
@@ -72,7 +73,9 @@ export function createIntake(deps: IntakeDeps): Intake {
     newRunId: () => uuidv7(deps.clock.now()),
 
     async startRun(command) {
-      const started = await startRun(deps, command);
+      const started = command.customId
+        ? await startNamed(deps, command, command.customId, (asked) => submitStart(deps, asked))
+        : await startRun(deps, command);
       // A run that exists gets the message as any other does; a new one has it from its first commit.
       if (command.message && started.existing) await send(command.namespaceId, started.runId, command.message);
       return started;
@@ -122,21 +125,26 @@ export function createIntake(deps: IntakeDeps): Intake {
 async function startRun(deps: IntakeDeps, command: StartCommand): Promise<{ runId: string; existing: boolean }> {
   const runId = command.runId ?? uuidv7(deps.clock.now());
   const requestHash = command.idempotencyKey === undefined ? undefined : hashRequest(command);
-  const outcome = await new Promise<"started" | "taken">((resolve, fail) => {
-    deps.pipeline.submit({
+  const outcome = await submitStart(deps, { runId, command, ...(requestHash ? { requestHash } : {}) });
+  // Its own id: an earlier try of this very start, whose outcome was unknown, has come about.
+  if (outcome !== "taken") return { runId: outcome, existing: outcome !== runId };
+  return existingRun(deps, command, requestHash!, runId);
+}
+
+/** Answers the id of the run that is there now, or that something which only one run can have is another's. */
+function submitStart({ pipeline }: IntakeDeps, asked: Pick<StartWork, "runId" | "command" | "requestHash">) {
+  return new Promise<string>((resolve, fail) => {
+    pipeline.submit({
       kind: "start",
-      runId,
-      command,
-      ...(requestHash ? { requestHash } : {}),
+      ...asked,
       tries: 0,
-      bytes: 512 + (command.input.bytes?.length ?? 0),
-      settle: () => resolve("started"),
+      bytes: 512 + (asked.command.input.bytes?.length ?? 0) + (asked.command.keptBytes ?? 0),
+      settle: () => resolve(asked.runId),
       taken: () => resolve("taken"),
+      existing: resolve,
       fail,
     });
   });
-  if (outcome === "started") return { runId, existing: false };
-  return existingRun(deps, command, requestHash!, runId);
 }
 
 /** The run that the key already started, if it was asked for the same. */
@@ -164,9 +172,10 @@ async function existingRun(deps: IntakeDeps, command: StartCommand, requestHash:
 }
 
 /** What must be equal for two starts to be one: the callable and the input, by value. */
-function hashRequest(command: StartCommand): Uint8Array {
-  const { input, plan } = command;
-  return createHash("sha256").update(`${plan.method}\n${input.sizeBytes}\n`).update(input.sha256).digest();
+export function hashRequest({ input, plan, from }: Pick<StartCommand, "input" | "plan" | "from">): Uint8Array {
+  const hash = createHash("sha256").update(`${plan.method}\n${input.sizeBytes}\n`).update(input.sha256);
+  if (from) hash.update(from.hash);
+  return hash.digest();
 }
 
 type Dispatch = Extract<Effect, { kind: "dispatch" }>;

@@ -35,7 +35,11 @@ export function loadBatch(deps: LoadDeps, batch: readonly Work[]): Loaded | Prom
   const loaded: Loaded = { runs: new Map(), freshIds: new Set(), unreadable: new Map() };
   const { runs, freshIds } = loaded;
   for (const item of batch) {
-    if (item.kind !== "event") continue;
+    if (item.kind === "start") {
+      // What a run is made from is decided on a fresh read (N3).
+      if (item.command.from) freshIds.add(item.command.from.runId);
+      continue;
+    }
     const cached = item.fresh ? undefined : cache.get(item.runId);
     if (cached) runs.set(item.runId, cached);
     // What is no id names no run, and would make the whole read fail.

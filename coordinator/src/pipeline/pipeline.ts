@@ -25,6 +25,7 @@ import type { Plans } from "./ports.js";
 import { asDataError, asUnavailable, asUnstorable, isUnavailable } from "./refusals.js";
 import { RunCache } from "./run-cache.js";
 import { runFields } from "./run-fields.js";
+import { unwritten, withSuccessors } from "./successors.js";
 import type { Windows } from "./windows.js";
 import { queueWorkMax, type Settled, type Work, WorkQueue, workTriesMax } from "./work.js";
 
@@ -112,7 +113,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
       const { runs, freshIds, unreadable } = loaded instanceof Promise ? await loaded : loaded;
       const context = { runs, windows: deps.windows, nowMs: deps.clock.now(), freshIds, log: deps.log };
       const { drafts, again } = foldBatch(readable(batch, unreadable), context);
-      for (const item of again) requeue({ ...item, fresh: true });
+      for (const item of again) requeue(item.kind === "event" ? { ...item, fresh: true } : item);
       if (drafts.size > 0) await commitDrafts([...drafts.values()]);
     } catch (error) {
       deps.log.error({ err: error }, "a batch failed outside its commit");
@@ -124,8 +125,9 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
   const readable = (batch: Work[], unreadable: ReadonlyMap<string, unknown>): Work[] => {
     if (unreadable.size === 0) return batch;
     return batch.filter((item) => {
-      const failed = item.kind === "event" && unreadable.has(item.runId);
-      if (failed) item.fail(asUnavailable(unreadable.get(item.runId)));
+      const runId = item.kind === "event" ? item.runId : item.command.from?.runId;
+      const failed = runId !== undefined && unreadable.has(runId);
+      if (failed) item.fail(asUnavailable(unreadable.get(runId)));
       return !failed;
     });
   };
@@ -144,7 +146,8 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
   };
 
   const commitDrafts = async (drafts: Draft[]): Promise<void> => {
-    const pending = drafts.filter(hasOutsideEffects).map((draft) => draft.write.run.id);
+    const all = withSuccessors(drafts);
+    const pending = all.filter(hasOutsideEffects).map((draft) => draft.write.run.id);
     const no = pending.length > 0 ? (spare.pop() ?? ++batchNo) : 0;
     if (spare.length > sparesMax) stale.push(...spare.splice(sparesMax));
     const deleting = stale.splice(0, 1_000);
@@ -152,14 +155,14 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     const startedAt = performance.now();
     let result: CommitResult;
     try {
-      const writes = drafts.map((draft) => draft.write);
+      const writes = all.map((draft) => draft.write);
       result = await deps.store.commitBatch({
         coordinatorId: deps.coordinatorId,
         writes,
         batchNo: no,
         pending,
         confirmed: deleting,
-        tables: tablesOf(drafts),
+        tables: tablesOf(all),
       });
     } catch (error) {
       stale.push(...deleting);
@@ -167,9 +170,9 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     }
     deps.clock.observe(result.nowMs);
     deps.committed({ work: inBatch, commitMs: performance.now() - startedAt });
-    if (result.written.size < drafts.length) deps.conflicts(drafts.length - result.written.size);
+    if (result.written.size < all.length) deps.conflicts(all.length - result.written.size);
     const open = countEffects(no, spare);
-    finish(drafts, result.written, open);
+    finish(all, result.written, open);
     open.close();
   };
 
@@ -224,14 +227,17 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     for (const draft of drafts) {
       const { run, expectedVersion } = draft.write;
       const found = stored.get(run.id);
-      if (found?.version === expectedVersion + 1 && found.state === encodeRunState(run)) happened.push(draft);
-      else {
-        giveBack(draft, expectedVersion === 0 && found ? "exists" : "unknown");
-        for (const effect of draft.write.effects)
-          if (isOutside(effect)) resend(draft.write.run.id, effect, open.more());
+      const both = withSuccessors([draft]);
+      if (found?.version === expectedVersion + 1 && found.state === encodeRunState(run)) {
+        happened.push(...both);
+        continue;
+      }
+      for (const one of both) {
+        giveBack(one, one === draft && expectedVersion === 0 && found ? "exists" : "unknown");
+        for (const effect of one.write.effects) if (isOutside(effect)) resend(one.write.run.id, effect, open.more());
       }
     }
-    finish(happened, new Set(ids), open);
+    finish(happened, new Set(happened.map((draft) => draft.write.run.id)), open);
     open.close();
   };
 
@@ -266,7 +272,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
     for (const draft of drafts) {
       const { run, expectedVersion } = draft.write;
       if (!written.has(run.id)) {
-        giveBack(draft, expectedVersion === 0 ? (draft.write.idempotency ? "taken" : "exists") : "lost");
+        giveBack(draft, expectedVersion === 0 ? unwritten(draft) : "lost");
         continue;
       }
       run.version = expectedVersion + 1;
@@ -329,10 +335,12 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
   /** Something of the draft can't be stored. Work that came together is tried apart; work that is alone is told, or its attempt fails. */
   const refuse = (draft: Draft, error: unknown): void => {
     cache.drop(draft.write.run.id);
-    for (const lease of draft.taken) deps.windows.free(lease);
+    const both = withSuccessors([draft]);
+    for (const lease of both.flatMap(({ taken }) => taken)) deps.windows.free(lease);
     const message = error instanceof Error ? error.message : String(error);
-    for (const { item } of draft.work) {
-      if (item.kind === "event" && draft.work.length > 1) {
+    const work = both.flatMap((one) => one.work);
+    for (const { item } of work) {
+      if (item.kind === "event" && work.length > 1) {
         requeue({ ...item, alone: true, tries: item.tries + 1 });
         continue;
       }
@@ -351,13 +359,8 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
         return;
       }
       if (draining && fromOutside) {
-        work.fail(
-          statusError({
-            code: status.UNAVAILABLE,
-            reason: "DRAINING",
-            message: "the coordinator is going away; try another",
-          }),
-        );
+        const message = "the coordinator is going away; try another";
+        work.fail(statusError({ code: status.UNAVAILABLE, reason: "DRAINING", message }));
         return;
       }
       queue.push(work);

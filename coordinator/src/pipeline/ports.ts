@@ -6,7 +6,7 @@ import type { StartStep } from "@taskmesh/proto";
 import type { Lane } from "@taskmesh/runtime";
 import type { ChainPlan, Value } from "../engine/plan.js";
 import type { AssignmentAct, OperateEvent } from "../engine/run-event.js";
-import type { ParentRef } from "../engine/run-state.js";
+import type { Origin, ParentRef } from "../engine/run-state.js";
 
 /** Names one attempt; `lease` fences it. */
 export interface AttemptRef {
@@ -47,6 +47,43 @@ export interface StartCommand {
   message?: Message;
   /** Of `Intake.newRunId`; default: a new one. */
   runId?: string;
+  /** Who starts it. */
+  starter?: string;
+  /** The id that the caller chose for it. */
+  customId?: CustomId;
+  /** The run that it is made from, or whose place it takes. */
+  from?: MadeFrom;
+  /** Roughly what it takes over from that. */
+  keptBytes?: number;
+}
+
+/** A custom id, as one try of a start asks for it. */
+export interface CustomId {
+  name: string;
+  /** While a run that has not ended has it. */
+  conflict: "fail" | "use" | "terminate";
+  /** When the run that had it last has ended. */
+  reuse: "allow" | "if-failed" | "reject";
+  /** The run that has it, and is to lose it; undefined: none. */
+  holder?: string;
+  /** Of what is asked for under the caller's key, by which a repetition is known. */
+  requestHash?: Uint8Array;
+}
+
+/** Names the run that a new one is made from (successors.ts). */
+export interface MadeFrom {
+  runId: string;
+  kind: Origin["kind"];
+  /** Of a restart: the first step that is done anew, "" for all. */
+  stepId: string;
+  /** The run ends at once, rather than being cancelled. */
+  terminate: boolean;
+  /** Of what is asked for: the same again is a repetition. */
+  hash: string;
+  by: string;
+  reason: string;
+  /** The bulk operation that asks for it. */
+  operation?: string;
 }
 
 /** What somebody sends to a run for one of its waiting steps. */
@@ -70,7 +107,11 @@ export type Operated = "changed" | "unchanged";
 export interface Intake {
   /** The id of a run to come, for who has to know it before the run begins. */
   newRunId(): string;
-  /** Accepts a run. Rejects: ALREADY_EXISTS / IDEMPOTENCY_KEY_REUSED, UNAVAILABLE, RESOURCE_EXHAUSTED / OVERLOADED. */
+  /**
+   * Accepts a run. Rejects: ALREADY_EXISTS / IDEMPOTENCY_KEY_REUSED, CUSTOM_ID_TAKEN, CUSTOM_ID_USED, UNAVAILABLE, RESOURCE_EXHAUSTED /
+   * OVERLOADED; one that is made from another run also NOT_FOUND / RUN_NOT_FOUND, FAILED_PRECONDITION / RUN_ENDED, RUN_UNDER_WAY,
+   * RUN_HAS_PARENT, RUN_CANCELLING, RESTART_UNFIT.
+   */
   startRun(command: StartCommand): Promise<{ runId: string; existing: boolean }>;
   /** Rejects: NOT_FOUND / RUN_NOT_FOUND, FAILED_PRECONDITION / RUN_ENDED. */
   cancelRun(namespaceId: number, runId: string, reason: string, more?: { by?: string; id?: string }): Promise<Operated>;

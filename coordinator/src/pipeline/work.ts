@@ -40,8 +40,10 @@ export interface StartWork {
   tries: number;
   bytes: number;
   settle(run: RunState): void;
-  /** The key belongs to another run. */
+  /** The key or the custom id belongs to another run. */
   taken(): void;
+  /** Where the run is made from another one: that had a run made from it by the same request. */
+  existing?(runId: string): void;
   fail(error: Error): void;
 }
 
@@ -56,8 +58,8 @@ export const queueWorkMax = 20_000;
 export const workTriesMax = 20;
 
 /**
- * Work in order of arrival. Starts with one idempotency key never share a batch: one statement may not write a key twice. Nor does work of a run
- * that is to be tried alone.
+ * Work in order of arrival. Starts with one idempotency key, or custom id, never share a batch: one statement may not write a key twice. Nor do
+ * runs made from the same run, or work of a run that is to be tried alone.
  */
 export class WorkQueue {
   #items: Work[] = [];
@@ -98,6 +100,8 @@ export class WorkQueue {
 
 function keyOf(work: Work): string | undefined {
   if (work.kind === "event") return work.alone ? work.runId : undefined;
-  if (work.command.idempotencyKey === undefined) return undefined;
-  return `${work.command.namespaceId}/${work.command.idempotencyKey}`;
+  const { idempotencyKey, customId, from, namespaceId } = work.command;
+  if (customId) return `${namespaceId} ${customId.name}`;
+  if (from) return from.runId;
+  return idempotencyKey === undefined ? undefined : `${namespaceId}/${idempotencyKey}`;
 }

@@ -10,13 +10,14 @@ import { statusError, uuidv7 } from "@taskmesh/runtime";
 import type { Violation } from "../contracts/check.js";
 import { type BulkRow, groupBroken, insertBulk, readBulk } from "../store/bulk-operations.js";
 import type { Database } from "../store/db.js";
+import { checkMending, type Mending, tryValue } from "./bulk-mending.js";
 import { unary } from "./calls.js";
 import { invalid } from "./given-value.js";
 import { checkLabels } from "./request-checks.js";
 import { checkAsked, updateOf } from "./run-operations.js";
 import { toTimestamp } from "./run-view.js";
 
-export interface BulkServiceDeps {
+export interface BulkServiceDeps extends Mending {
   db: Database;
   namespaces: { resolve(name: string): Promise<{ id: number; name: string }> };
   /** There is a new operation. */
@@ -30,7 +31,7 @@ export function createBulkService(deps: BulkServiceDeps): BulkServiceServer {
   return {
     groupBrokenRuns: unary(async (request) => {
       const { id } = await deps.namespaces.resolve(request.namespace);
-      const groups = await groupBroken(deps.db, id);
+      const groups = await groupBroken(deps.db, id, request.byStarter);
       return {
         groups: groups.map(({ oldestMs, count, ...group }) => ({
           ...group,
@@ -44,6 +45,7 @@ export function createBulkService(deps: BulkServiceDeps): BulkServiceServer {
       const namespace = await deps.namespaces.resolve(request.namespace);
       const id = request.operationId === "" ? uuidv7() : request.operationId;
       const row = { id, namespaceId: namespace.id, lastId: lastIdNow() };
+      await tryValue(deps, row, request);
       await insertBulk(deps.db, { ...row, request: StartBulkOperationRequest.encode(request).finish() });
       deps.kick();
       return { operation: await find(deps, namespace, id) };
@@ -70,10 +72,23 @@ async function find(
 }
 
 function show(row: BulkRow, namespace: string): BulkOperation {
-  const { kind, filter, reason, actor } = StartBulkOperationRequest.decode(row.request);
+  const { kind, filter, reason, actor, stepId } = StartBulkOperationRequest.decode(row.request);
   const { id, changed, unchanged, failed, lastFailure } = row;
   const times = { createdAt: toTimestamp(row.createdAtMs), endedAt: toTimestamp(row.endedAtMs) };
-  return { namespace, operationId: id, kind, filter, reason, actor, changed, unchanged, failed, lastFailure, ...times };
+  return {
+    namespace,
+    operationId: id,
+    kind,
+    filter,
+    reason,
+    actor,
+    changed,
+    unchanged,
+    failed,
+    lastFailure,
+    stepId,
+    ...times,
+  };
 }
 
 function checkStart(request: StartBulkOperationRequest): void {
@@ -83,7 +98,8 @@ function checkStart(request: StartBulkOperationRequest): void {
   const filter = request.filter ?? RunFilter.create();
   if (operationId !== "" && !uuids.test(operationId)) bad("operation_id", "is no UUID in lower case");
   if (kind === BulkKind.BULK_KIND_UNSPECIFIED || BulkKind[kind] === undefined || kind < 0)
-    bad("kind", "says nothing to do: PAUSE, RESUME, CANCEL, TERMINATE, RETRY or UPDATE");
+    bad("kind", "says nothing to do: PAUSE, RESUME, CANCEL, TERMINATE, RETRY, UPDATE, SKIP or RESTART");
+  checkMending(request, filter, bad);
   const said = Object.values(filter).some((value) =>
     typeof value === "object" ? Object.keys(value).length > 0 : value !== undefined && value !== "",
   );

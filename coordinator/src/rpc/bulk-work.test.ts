@@ -13,6 +13,7 @@ import { type BulkWorkDeps, createBulkWork } from "./bulk-work.js";
 afterAll(stopDatabases);
 
 const plan = planOf({ work: {} }, { method: "test.v1.Chains/Bulk" });
+const plans = { current: async () => plan, pinned: async () => plan };
 const runs = 230;
 const log = createLogger("test", { level: "silent" });
 
@@ -39,7 +40,8 @@ describe("a bulk operation", () => {
     await insertBulk(database.db, { id, namespaceId: 1, request, lastId: uuidv7(Date.now() + 1_000) });
     return id;
   };
-  const workWith = (intake: BulkWorkDeps["intake"]) => createBulkWork({ db: database.db, intake, log });
+  const workWith = (intake: BulkWorkDeps["intake"]) =>
+    createBulkWork({ db: database.db, intake, log, plans, contractOf: async () => undefined });
   const read = async (id: string) => (await readBulk(database.db, 1, id))!;
 
   it.each([
@@ -61,6 +63,7 @@ describe("a bulk operation", () => {
       const first = workWith({
         operate: async (...args) => dying(() => intake.operate(...args)),
         cancelRun: async (...args) => dying(() => intake.cancelRun(...args)),
+        startRun: async (...args) => dying(() => intake.startRun(...args)),
       });
       await first.start();
       first.kick();

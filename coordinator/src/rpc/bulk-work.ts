@@ -19,7 +19,8 @@ import {
   endBulk,
   releaseBulk,
 } from "../store/bulk-operations.js";
-import type { Db } from "../store/db.js";
+import type { Database } from "../store/db.js";
+import { brokenOf, type Mending, mendingOf, restartOne, takesEnded } from "./bulk-mending.js";
 
 /** Runs that are worked on between two notes. */
 const pageRuns = 100;
@@ -27,9 +28,9 @@ const pageRuns = 100;
 const holdMs = 10_000;
 const everyMs = 2_000;
 
-export interface BulkWorkDeps {
-  db: Db;
-  intake: Pick<Intake, "operate" | "cancelRun">;
+export interface BulkWorkDeps extends Mending {
+  db: Database;
+  intake: Pick<Intake, "operate" | "cancelRun" | "startRun">;
   log: Logger;
 }
 
@@ -51,7 +52,7 @@ async function workOn(deps: BulkWorkDeps, first: BulkRow, claim: string, signal:
   const filter = request.filter ?? RunFilter.create();
   const at = { id: first.id, claim, holdMs };
   for (let operation = first; !signal.aborted; ) {
-    const ids = await bulkRuns(deps.db, operation, filter, pageRuns);
+    const ids = await bulkRuns(deps.db, operation, brokenOf(request, filter), pageRuns, takesEnded(request));
     if (ids.length === 0) return endBulk(deps.db, at);
     const page = await workOnPage(deps, operation, request, ids);
     if (!(await advanceBulk(deps.db, at, page))) return;
@@ -69,7 +70,7 @@ async function workOnPage(
   const page: BulkPage = { cursor: runIds.at(-1)!, changed: 0, unchanged: 0, failed: 0, lastFailure: "" };
   const one = async (runId: string): Promise<void> => {
     try {
-      page[await operateOne(deps.intake, { namespaceId, runId, id }, request)] += 1;
+      page[await operateOne(deps, { namespaceId, runId, id }, request)] += 1;
     } catch (error) {
       if (!isStatusError(error) || passing.has(error.code)) throw error;
       if (pointless.has(error.reason)) page.unchanged += 1;
@@ -86,14 +87,19 @@ async function workOnPage(
 /** What another attempt may mend: the page is done again. */
 const passing = new Set([status.UNAVAILABLE, status.RESOURCE_EXHAUSTED, status.DEADLINE_EXCEEDED, status.INTERNAL]);
 /** What says that there is nothing to do any more. */
-const pointless = new Set(["RUN_ENDED", "RUN_NOT_FOUND", "RUN_NOT_BROKEN", "RUN_CANCELLING"]);
+const pointless = new Set(["RUN_ENDED", "RUN_NOT_FOUND", "RUN_NOT_BROKEN", "RUN_CANCELLING", "RUN_UNDER_WAY"]);
 
-function operateOne(
-  intake: BulkWorkDeps["intake"],
-  { namespaceId, runId, id }: { namespaceId: number; runId: string; id: string },
+async function operateOne(
+  deps: BulkWorkDeps,
+  at: { namespaceId: number; runId: string; id: string },
   request: StartBulkOperationRequest,
 ): Promise<Operated> {
+  const { intake } = deps;
+  const { namespaceId, runId, id } = at;
   const { kind, actor: by, reason } = request;
+  if (kind === BulkKind.BULK_KIND_RESTART) return restartOne(deps, at, request);
+  const mending = await mendingOf(deps, at, request);
+  if (mending) return intake.operate(namespaceId, runId, { kind: "operate", operation: mending, by, reason, id });
   if (kind === BulkKind.BULK_KIND_CANCEL) return intake.cancelRun(namespaceId, runId, reason, { by, id });
   return intake.operate(namespaceId, runId, { kind: "operate", operation: operationOf(request), by, reason, id });
 }

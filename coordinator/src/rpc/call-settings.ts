@@ -1,6 +1,6 @@
 /** What a caller of a registered contract can say about the run behind its call, in metadata: stock stubs have no other place for it. */
 import type { Metadata } from "@grpc/grpc-js";
-import type { Duration } from "@taskmesh/proto";
+import { type Duration, IdConflictPolicy, IdReusePolicy } from "@taskmesh/proto";
 import { shorten, statusError } from "@taskmesh/runtime";
 
 /** Metadata by which a repeated call finds the run of the first. */
@@ -9,6 +9,10 @@ export const idempotencyKey = "taskmesh-idempotency-key";
 export const labelKey = "taskmesh-label";
 /** Priority of the run, -100 to 100. */
 export const priorityKey = "taskmesh-priority";
+/** Id of the caller's choice for the run; `taskmesh-id-conflict` and `taskmesh-id-reuse` say what to do where another has it, or had it. */
+export const customIdKey = "taskmesh-custom-id";
+export const idConflictKey = "taskmesh-id-conflict";
+export const idReuseKey = "taskmesh-id-reuse";
 /** `true`: the call is answered as soon as the run is durable, with an empty message. */
 export const asyncKey = "taskmesh-async";
 
@@ -16,6 +20,9 @@ export interface CallSettings {
   idempotencyKey: string;
   labels: Record<string, string>;
   priority: number;
+  customId: string;
+  idConflict: IdConflictPolicy;
+  idReuse: IdReusePolicy;
   isAsync: boolean;
   /** Time until the run expires: the call's own, unless nobody waits for it. */
   timeout: Duration | undefined;
@@ -31,6 +38,9 @@ export function readCallSettings(metadata: Metadata, remainingMs: number): CallS
     idempotencyKey: text(metadata, idempotencyKey),
     labels: readLabels(metadata),
     priority: readPriority(metadata),
+    customId: text(metadata, customIdKey),
+    idConflict: readPolicy(metadata, idConflictKey, conflicts),
+    idReuse: readPolicy(metadata, idReuseKey, reuses),
     isAsync,
     timeout: isAsync || remainingMs > timeoutMsMax ? undefined : durationOf(Math.max(1, Math.ceil(remainingMs))),
   };
@@ -52,6 +62,26 @@ function readLabels(metadata: Metadata): Record<string, string> {
     throw refuse(labelKey, `expected key=value, found ${JSON.stringify(shorten(label))}`);
   });
   return Object.fromEntries(labels);
+}
+
+const conflicts = {
+  fail: IdConflictPolicy.ID_CONFLICT_POLICY_FAIL,
+  "use-existing": IdConflictPolicy.ID_CONFLICT_POLICY_USE_EXISTING,
+  "terminate-existing": IdConflictPolicy.ID_CONFLICT_POLICY_TERMINATE_EXISTING,
+} as const;
+const reuses = {
+  allow: IdReusePolicy.ID_REUSE_POLICY_ALLOW,
+  "allow-if-failed": IdReusePolicy.ID_REUSE_POLICY_ALLOW_IF_FAILED,
+  reject: IdReusePolicy.ID_REUSE_POLICY_REJECT,
+} as const;
+
+/** 0, which stands for nothing said, where it is not there. */
+function readPolicy<T>(metadata: Metadata, name: string, known: Readonly<Record<string, T>>): T | 0 {
+  const given = text(metadata, name);
+  if (given === "") return 0;
+  const policy = Object.hasOwn(known, given) ? known[given] : undefined;
+  if (policy !== undefined) return policy;
+  throw refuse(name, `expected ${Object.keys(known).join(", ")}, found ${JSON.stringify(shorten(given))}`);
 }
 
 function readPriority(metadata: Metadata): number {

@@ -38,6 +38,8 @@ export interface CallContext {
   readonly metadata: Metadata;
   /** Address of the caller. */
   readonly peer: string;
+  /** The common name in the caller's certificate, if it has shown one that was verified. Costs something where there is one. */
+  principal(): string | undefined;
   /** Milliseconds until the caller gives up, when asked; Infinity: never. A hint, since it comes from the calendar clock. */
   remainingMs(): number;
   /** Aborts when the caller cancels, leaves, or its deadline passes. */
@@ -61,6 +63,7 @@ interface AnyCall extends EventEmitter {
   readonly cancelled: boolean;
   getPath(): string;
   getPeer(): string;
+  getAuthContext(): { sslPeerCertificate?: { subject?: { CN?: string | string[] } } };
   getDeadline(): Date | number;
   sendMetadata(metadata: Metadata): void;
 }
@@ -181,6 +184,10 @@ function open(call: AnyCall): OpenCall {
     metadata: call.metadata,
     get peer() {
       return call.getPeer();
+    },
+    principal() {
+      const name = call.getAuthContext().sslPeerCertificate?.subject?.CN;
+      return Array.isArray(name) ? name[0] : name;
     },
     remainingMs() {
       const deadline = call.getDeadline();

@@ -124,8 +124,8 @@ export function updateOf({
 }
 
 /** The message that is given for a step, by the contract that the run is pinned to. */
-async function valueFor(
-  deps: RunOperationsDeps,
+export async function valueFor(
+  deps: Pick<RunOperationsDeps, "db" | "contractOf">,
   { run, plan }: Found,
   stepId: string,
   side: "input" | "output",

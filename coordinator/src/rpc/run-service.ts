@@ -26,6 +26,7 @@ import { runNotFound } from "../pipeline/intake.js";
 import type { Notices } from "../pipeline/notices.js";
 import type { Intake, Plans } from "../pipeline/ports.js";
 import type { Results, RunResult } from "../pipeline/results.js";
+import { readSuccessors } from "../store/custom-ids.js";
 import type { Database } from "../store/db.js";
 import { readProgress } from "../store/reports.js";
 import { listRuns, readEnd, readEvents, readLogs, readStatuses } from "../store/run-reads.js";
@@ -41,6 +42,8 @@ import { runOperations } from "./run-operations.js";
 import { currentReports } from "./run-progress.js";
 import { describeRun, summarizeRun, toRunEvent } from "./run-view.js";
 import { readSignal } from "./signals.js";
+import { readCustomId, readStarter } from "./start-ids.js";
+import { successorCalls } from "./successors.js";
 import { WatchProgress } from "./watch-progress.js";
 
 export interface RunServiceDeps {
@@ -61,6 +64,8 @@ export interface RunServiceDeps {
 const pageSizeDefault = 100;
 const pageSizeMax = 1_000;
 const waitMsMax = 60_000;
+/** Runs made from one that are shown with it. */
+const successorsMax = 100;
 /** Events read at once for one watcher. */
 const watchPageMax = 200;
 const bounds = { keyChars: 256, timeoutMs: 10 * 365 * 24 * 3600 * 1000 };
@@ -80,6 +85,7 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
       return { run: summarizeRun(stored.run, stored) };
     }),
     ...runOperations(deps),
+    ...successorCalls(deps),
     watchRun: serverStream((request, send, context) => watch(deps, request, send, context)),
     getLogs: unary(async ({ namespace, runId, stepId }) => {
       const { id } = await deps.namespaces.resolve(namespace);
@@ -112,7 +118,7 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
 /** Checks a request and starts its run; `runId`: one of `Intake.newRunId` that it is to have if it is new. */
 export async function startRun(deps: RunServiceDeps, request: StartRunRequest, context: CallContext, runId?: string) {
   const namespace = await deps.namespaces.resolve(request.namespace);
-  const { timeoutMs, startAtMs } = checkStart(request);
+  const { timeoutMs, startAtMs, customId, starter } = checkStart(request, context);
   const plan = await deps.plans.current(namespace.id, request.method);
   if (!plan) {
     const message = `no action or chain ${JSON.stringify(request.method.slice(0, 255))} is registered in namespace ${namespace.name}`;
@@ -135,13 +141,15 @@ export async function startRun(deps: RunServiceDeps, request: StartRunRequest, c
     ...(context.trace ? { trace: context.trace } : {}),
     ...(message ? { message } : {}),
     ...(runId === undefined ? {} : { runId }),
+    ...(customId ? { customId } : {}),
+    ...(starter === undefined ? {} : { starter }),
   });
   context.aboutRun(started.runId);
   return started;
 }
 
-/** Checks all but the input; answers the time-out. */
-function checkStart(request: StartRunRequest): { timeoutMs: number | undefined; startAtMs: number | undefined } {
+/** Checks all but the input. */
+function checkStart(request: StartRunRequest, context: CallContext) {
   const violations: Violation[] = [];
   const bad = (field: string, message: string): void => void violations.push({ field, message });
   if (request.idempotencyKey.length > bounds.keyChars)
@@ -156,8 +164,10 @@ function checkStart(request: StartRunRequest): { timeoutMs: number | undefined; 
   const { startAt } = request;
   const startAtMs = startAt ? Number(startAt.seconds) * 1000 + Math.ceil(startAt.nanos / 1e6) : undefined;
   if (startAtMs !== undefined && startAtMs > Date.now() + bounds.timeoutMs) bad("start_at", "is over ten years ahead");
+  const customId = readCustomId(request, bad);
+  const starter = readStarter(request.starter, context, bad);
   if (violations.length > 0) throw invalid("ARGUMENT_INVALID", violations);
-  return { timeoutMs, startAtMs };
+  return { timeoutMs, startAtMs, customId, starter };
 }
 
 async function getRun(deps: RunServiceDeps, request: GetRunRequest): Promise<GetRunResponse> {
@@ -170,8 +180,9 @@ async function getRun(deps: RunServiceDeps, request: GetRunRequest): Promise<Get
   const usual = await readUsual(deps.db, id, run.steps, plan, reports);
   const progress = withEstimates(run.steps, plan, reports, { usual, nowMs: deps.now() });
   const children = await readStatuses(deps.db, childrenOf(found));
+  const successors = await readSuccessors(deps.db, request.runId, successorsMax);
   const { omitPayloads } = request;
-  return describeRun(found, events, { output: end?.payload, payloads: !omitPayloads, progress, children });
+  return describeRun(found, events, { output: end?.payload, payloads: !omitPayloads, progress, children, successors });
 }
 
 /** Runs that its steps have under way. */
@@ -244,6 +255,8 @@ async function list(deps: RunServiceDeps, request: ListRunsRequest): Promise<Lis
     statuses: request.statuses,
     ...(request.method === "" ? {} : { method: request.method }),
     labels: request.labels,
+    ...(request.customId === "" ? {} : { customId: request.customId }),
+    ...(request.starter === "" ? {} : { starter: request.starter }),
     ...(acceptedAfter ? { acceptedAfterMs: Number(acceptedAfter.seconds) * 1000 + acceptedAfter.nanos / 1e6 } : {}),
     ...(acceptedBefore ? { acceptedBeforeMs: Number(acceptedBefore.seconds) * 1000 + acceptedBefore.nanos / 1e6 } : {}),
     limit: limit + 1,

@@ -8,6 +8,8 @@ import {
   type Progress,
   type Run,
   type RunEvent,
+  type RunOrigin,
+  RunOriginKind,
   RunStatus,
   type Step,
   StepStatus,
@@ -16,7 +18,7 @@ import {
 import { isIdleUndo, isUndoing } from "../engine/compensation.js";
 import { seenBy } from "../engine/joins.js";
 import type { ChainPlan, Scope, StepPlan, Value } from "../engine/plan.js";
-import { isFinal, type RunState, type StepState } from "../engine/run-state.js";
+import { isFinal, type Origin, type RunState, type StepState } from "../engine/run-state.js";
 import { aboutRun, errorOf } from "../engine/turn.js";
 import { toPayload } from "../pipeline/effects.js";
 import type { StoredEvent } from "../store/run-reads.js";
@@ -35,7 +37,12 @@ type Summary = Pick<
   RunState,
   "id" | "namespace" | "status" | "priority" | "labels" | "acceptedAtMs" | "endedAtMs" | "deadlineAtMs" | "lastSeq"
 > &
-  Partial<Pick<RunState, "failure" | "cancel" | "parent" | "broken" | "undo">>;
+  Partial<
+    Pick<
+      RunState,
+      "failure" | "cancel" | "parent" | "broken" | "undo" | "origin" | "successor" | "customId" | "starter"
+    >
+  >;
 
 /** The run without its steps. */
 export function summarizeRun(
@@ -63,6 +70,11 @@ export function summarizeRun(
     parentRunId: run.parent?.runId ?? "",
     parentStepId: run.parent?.stepId ?? "",
     depth: run.parent?.depth ?? 0,
+    origin: run.origin && toOrigin(run.origin),
+    replacedBy: run.successor?.runId ?? "",
+    successorRunIds: [],
+    customId: run.customId ?? "",
+    starter: run.starter ?? "",
     brokenSince: toTimestamp(run.broken?.sinceMs ?? 0),
     brokenUntil: toTimestamp(run.broken?.untilMs ?? 0),
     compensating: run.undo !== undefined && isUndoing({ undo: run.undo, endedAtMs: run.endedAtMs }),
@@ -70,6 +82,14 @@ export function summarizeRun(
     brokenSteps: (plan && run.broken?.steps.map((index) => plan.steps[index]!.id)) ?? [],
   };
 }
+
+const originKinds: Record<Origin["kind"], RunOriginKind> = {
+  restart: RunOriginKind.RUN_ORIGIN_KIND_RESTART,
+  clone: RunOriginKind.RUN_ORIGIN_KIND_CLONE,
+  "custom-id": RunOriginKind.RUN_ORIGIN_KIND_CUSTOM_ID,
+};
+
+const toOrigin = ({ runId, kind, stepId = "" }: Origin): RunOrigin => ({ runId, kind: originKinds[kind], stepId });
 
 const undoFailures = (plan: ChainPlan, failures: NonNullable<RunState["undo"]>["failures"]): CompensationFailure[] =>
   failures.map(({ step, failure }) => ({ stepId: plan.steps[plan.steps[step]!.undoes!]!.id, failure }));
@@ -85,6 +105,8 @@ export function describeRun(
     progress: ReadonlyMap<number, Progress>;
     /** How runs stand that its steps started. */
     children: ReadonlyMap<string, RunStatus>;
+    /** Runs that were made from it. */
+    successors: readonly string[];
   },
 ): GetRunResponse {
   const { run, plan } = found;
@@ -94,6 +116,7 @@ export function describeRun(
     run: {
       ...summarizeRun(run, found, plan),
       progress: { percent, message: "", estimated: isEstimated(show.progress) },
+      successorRunIds: [...show.successors],
     },
     input: show.payloads ? toPayload(run.input) : undefined,
     output: show.payloads && show.output ? toPayload(show.output) : undefined,
@@ -283,6 +306,7 @@ export function toRunEvent(event: StoredEvent, plan: ChainPlan): RunEvent {
     note: notedKinds.has(event.kind) ? body.note : "",
     actor: body.by,
     childRunId: event.kind === EventKind.EVENT_KIND_CHILD_STARTED ? body.note : "",
+    otherRunId: body.other,
   };
 }
 
@@ -301,4 +325,6 @@ const notedKinds = new Set([
   EventKind.EVENT_KIND_RUN_CHANGED,
   EventKind.EVENT_KIND_STEP_RETRIED,
   EventKind.EVENT_KIND_STEP_OVERRIDDEN,
+  EventKind.EVENT_KIND_RUN_ACCEPTED,
+  EventKind.EVENT_KIND_RUN_REPLACED,
 ]);

@@ -94,9 +94,15 @@ export async function releaseBulk(db: Db, at: { id: string; claim: string }): Pr
   ]);
 }
 
-/** The next runs of the operation, in the order of their ids. Runs that have ended are none. */
-export async function bulkRuns(db: Db, operation: BulkRow, filter: RunFilter, limit: number): Promise<string[]> {
-  const where = ["r.namespace_id = $1::int", "r.id <= $2::uuid", "r.ended_at is null"];
+/** The next runs of the operation, in the order of their ids. Runs that have ended are none, unless they are asked for. */
+export async function bulkRuns(
+  db: Db,
+  operation: Pick<BulkRow, "namespaceId" | "lastId" | "cursor">,
+  filter: RunFilter,
+  limit: number,
+  ended = false,
+): Promise<string[]> {
+  const where = ["r.namespace_id = $1::int", "r.id <= $2::uuid", ...(ended ? [] : ["r.ended_at is null"])];
   const params: unknown[] = [operation.namespaceId, operation.lastId];
   const add = (condition: (parameter: string) => string, value: unknown): void => {
     params.push(value);
@@ -107,6 +113,7 @@ export async function bulkRuns(db: Db, operation: BulkRow, filter: RunFilter, li
   if (filter.statuses.length > 0) add((p) => `r.status = any(${p}::smallint[])`, arrayOf(filter.statuses));
   if (filter.method !== "") add((p) => `r.method = ${p}::text`, filter.method);
   if (Object.keys(filter.labels).length > 0) add((p) => `r.labels @> ${p}::text::jsonb`, JSON.stringify(filter.labels));
+  if (filter.starter !== "") add((p) => `r.starter = ${p}::text`, filter.starter);
   if (filter.acceptedAfter)
     add((p) => `r.accepted_at > to_timestamp(${p}::float8 / 1000)`, instant(filter.acceptedAfter));
   if (filter.acceptedBefore)
@@ -125,14 +132,24 @@ export async function bulkRuns(db: Db, operation: BulkRow, filter: RunFilter, li
 /** Groups at most that are shown. */
 const groupsMax = 1_000;
 
-/** BROKEN runs by what broke them, the largest groups first. */
-export async function groupBroken(
-  db: Db,
-  namespaceId: number,
-): Promise<{ reason: string; action: string; method: string; count: number; oldestMs: number }[]> {
+/** A number of BROKEN runs. */
+export interface BrokenRuns {
+  reason: string;
+  action: string;
+  method: string;
+  /** "": unknown, or not asked for. */
+  starter: string;
+  count: number;
+  oldestMs: number;
+}
+
+/** BROKEN runs by what broke them, if asked for also by who started them, the largest groups first. */
+export async function groupBroken(db: Db, namespaceId: number, byStarter = false): Promise<BrokenRuns[]> {
+  const starter = byStarter ? "coalesce(starter, '')" : "''";
   return db.query(
-    `select reason, action, method, count(*)::float8 as count, (extract(epoch from min(broken_at)) * 1000)::float8 as "oldestMs"
-      from broken_runs where namespace_id = $1::int group by reason, action, method order by 4 desc, 1, 2, 3 limit ${groupsMax}`,
+    `select reason, action, method, ${starter} as starter, count(*)::float8 as count,
+        (extract(epoch from min(broken_at)) * 1000)::float8 as "oldestMs"
+      from broken_runs where namespace_id = $1::int group by 1, 2, 3, 4 order by 5 desc, 1, 2, 3, 4 limit ${groupsMax}`,
     [namespaceId],
   );
 }

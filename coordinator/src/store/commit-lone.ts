@@ -30,7 +30,7 @@ export function loneWrite({ writes }: Commit): RunWrite | undefined {
   const [write] = writes;
   if (!write || writes.length > 1 || write.records.length === 0 || write.records.length > eventsMax) return undefined;
   if (write.items || write.idempotency || write.logs.length > 0) return undefined;
-  if (write.expectedVersion === 0 && write.run.parent) return undefined;
+  if (write.expectedVersion === 0 && (write.run.parent || write.run.origin || write.customId)) return undefined;
   return write.effects.every(({ kind }) => rowless.has(kind)) ? write : undefined;
 }
 
@@ -81,9 +81,10 @@ const updated = ({ run, expectedVersion }: RunWrite): unknown[] => [
 
 const insert = `written as (
   insert into {runs} (id, namespace_id, method, chain_version, contract, status, version, last_seq, priority, labels, accepted_at,
-    deadline_at, ended_at, wakeup_at, state)
+    deadline_at, ended_at, wakeup_at, state, starter)
   values ($1::uuid, $2::int, $3::text, $4::int, $5::text, $6::smallint, 1, $7::int, $8::smallint, $9::text::jsonb, ${instant("$10::float8")},
-    ${instant("$11::float8")}, ${instant("$12::float8")}, ${instant("$13::float8")}, decode($14::text, 'base64')) returning id)`;
+    ${instant("$11::float8")}, ${instant("$12::float8")}, ${instant("$13::float8")}, decode($14::text, 'base64'), $15::text)
+  returning id)`;
 
 const inserted = ({ run, method, chainVersion, contract }: RunWrite): unknown[] => [
   run.id,
@@ -100,6 +101,7 @@ const inserted = ({ run, method, chainVersion, contract }: RunWrite): unknown[] 
   run.endedAtMs || null,
   run.wakeupAtMs || null,
   base64(encodeRunState(run)),
+  run.starter ?? null,
 ];
 
 const eventTypes = "int,float8,smallint,smallint,int,int,text,text".split(",");

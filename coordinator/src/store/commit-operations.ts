@@ -54,12 +54,13 @@ export function brokenRows(writes: readonly RunWrite[]): Section | undefined {
       textArray(rows.map(({ effect }) => effect.step.id)),
       textArray(rows.map(({ effect }) => effect.reason)),
       arrayOf(rows.map(({ write }) => write.run.nowMs)),
+      textArray(rows.map(({ write }) => write.run.starter ?? null)),
     ],
     sql: (n) => `broke as (
-  insert into broken_runs (run_id, namespace_id, method, action, step_id, reason, broken_at)
-  select b.run_id, b.namespace_id, b.method, b.action, b.step_id, b.reason, to_timestamp(b.at / 1000)
+  insert into broken_runs (run_id, namespace_id, method, action, step_id, reason, broken_at, starter)
+  select b.run_id, b.namespace_id, b.method, b.action, b.step_id, b.reason, to_timestamp(b.at / 1000), b.starter
   from unnest($${n}::uuid[], $${n + 1}::int[], $${n + 2}::text[], $${n + 3}::text[], $${n + 4}::text[], $${n + 5}::text[],
-    $${n + 6}::float8[]) as b(run_id, namespace_id, method, action, step_id, reason, at)
+    $${n + 6}::float8[], $${n + 7}::text[]) as b(run_id, namespace_id, method, action, step_id, reason, at, starter)
   where b.run_id in (select id from ok)
   on conflict (run_id) do update set action = excluded.action, step_id = excluded.step_id, reason = excluded.reason,
     broken_at = excluded.broken_at)`,

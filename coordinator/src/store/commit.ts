@@ -3,7 +3,8 @@
  *
  * - Run rows are locked in id order before they are written: batches of two coordinators that overlap would deadlock otherwise.
  * - A run is written only if its version is still the expected one; its history and other rows are inserted only if it was.
- * - A start with an idempotency key is inserted only if the key was free, that of a child only if its parent still waits for it.
+ * - A start with an idempotency key is inserted only if the key was free, that of a child only if its parent still waits for it; what other
+ *   starts have is in commit-starts.ts.
  *
  * All bytes travel in one blob (blob.ts) as base64, a third shorter than the hex that a bytea parameter would be; rows cut their part from it
  * in a scalar subquery, which is evaluated once (joined as a CTE it was copied for each row: 160 µs a row, measured). Scalars travel in
@@ -14,13 +15,13 @@ import { encodeRunState } from "../engine/run-codec.js";
 import type { Effect, ItemChange, RunRecord } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { Blob } from "./blob.js";
-import { wantedChildren } from "./children.js";
 import { assignmentSections } from "./commit-assignments.js";
 import { confirmedEffects, pendingEffects } from "./commit-effects.js";
 import { loneCommit, loneWrite } from "./commit-lone.js";
 import { brokenRows, changedColumns, mendedRows } from "./commit-operations.js";
 import { blobPayload, blobText, instant, type Section, slice } from "./commit-parts.js";
 import { binds, dequeues, enqueues, itemSections, unbinds } from "./commit-places.js";
+import { copiedItems, moreOfStarts, successorRows } from "./commit-starts.js";
 import { arrayOf, type Db, textArray } from "./db.js";
 import { encodeEventBody } from "./event-body.js";
 import { partitionedTables, type RunTables } from "./partitions.js";
@@ -37,6 +38,10 @@ export interface RunWrite {
   effects: Effect[];
   logs: { step: number; item: number; attempt: number; lines: Uint8Array }[];
   idempotency?: { key: string; requestHash: Uint8Array };
+  /** The run is inserted only if its custom id is nobody's, or this run's. */
+  customId?: { holder?: string; requestHash?: Uint8Array };
+  /** The run is inserted only if this one is updated in the same batch. */
+  after?: string;
   /** Items of fan-outs that changed, by step and item. */
   items?: Map<string, ItemChange>;
 }
@@ -99,6 +104,8 @@ function batchCommit(commit: Commit): { text: string; params: unknown[] } {
   add(logs(byId, blob));
   for (const section of assignmentSections(byId)) add(section);
   for (const section of itemSections(byId, blob)) add(section);
+  add(copiedItems(byId));
+  add(successorRows(byId));
   add(brokenRows(byId));
   add(mendedRows(byId));
   add(pendingEffects(commit));
@@ -175,9 +182,9 @@ function inserts(writes: RunWrite[], blob: Blob): Section | undefined {
   const states = writes.map(({ run }) => blobText(blob, encodeRunState(run)));
   const hashes = writes.map((w) => (w.idempotency ? blob.bytes(w.idempotency.requestHash) : 0));
   const labels = writes.map(({ run }) => (Object.keys(run.labels).length > 0 ? JSON.stringify(run.labels) : null));
-  const parents = writes.some(({ run }) => run.parent) ? writes.map(({ run }) => run.parent?.runId ?? null) : undefined;
+  const more = moreOfStarts(writes, blob);
   return {
-    name: parents ? "inserts of children" : "inserts",
+    name: more.name,
     params: [
       arrayOf(writes.map((w) => w.run.id)),
       arrayOf(writes.map((w) => w.run.namespaceId)),
@@ -196,14 +203,14 @@ function inserts(writes: RunWrite[], blob: Blob): Section | undefined {
       arrayOf(states.map((s) => s.length)),
       textArray(writes.map((w) => w.idempotency?.key ?? null)),
       arrayOf(hashes),
-      ...(parents ? [arrayOf(parents)] : []),
+      ...more.params,
     ],
     sql: (n) => `n as materialized (
   select * from unnest($${n}::uuid[], $${n + 1}::int[], $${n + 2}::text[], $${n + 3}::int[], $${n + 4}::text[], $${n + 5}::smallint[],
     $${n + 6}::int[], $${n + 7}::smallint[], $${n + 8}::text[], $${n + 9}::float8[], $${n + 10}::float8[], $${n + 11}::float8[],
-    $${n + 12}::float8[], $${n + 13}::int[], $${n + 14}::int[], $${n + 15}::text[], $${n + 16}::int[]${parents ? `, $${n + 17}::uuid[]` : ""})
+    $${n + 12}::float8[], $${n + 13}::int[], $${n + 14}::int[], $${n + 15}::text[], $${n + 16}::int[]${more.types(n + 17)})
   as t(id, namespace_id, method, chain_version, contract, status, last_seq, priority, labels, accepted, deadline, ended, wakeup,
-    off, len, key, hash${parents ? ", parent" : ""})),${parents ? wantedChildren : ""}
+    off, len, key, hash${more.names})),${more.before}
 keyed as (
   insert into idempotency_keys as i (namespace_id, key, request_hash, run_id, expires_at)
   select n.namespace_id, n.key, ${slice("n.hash", "32")}, n.id, ${instant(`(n.accepted + ${idempotencyMs})`)} from n where n.key is not null
@@ -212,11 +219,11 @@ keyed as (
   returning run_id),
 inserted as (
   insert into {runs} (id, namespace_id, method, chain_version, contract, status, version, last_seq, priority, labels, accepted_at,
-    deadline_at, ended_at, wakeup_at, state)
+    deadline_at, ended_at, wakeup_at, state${more.columns})
   select n.id, n.namespace_id, n.method, n.chain_version, n.contract, n.status, 1, n.last_seq, n.priority, n.labels::jsonb,
-    ${instant("n.accepted")}, ${instant("n.deadline")}, ${instant("n.ended")}, ${instant("n.wakeup")}, ${slice("n.off", "n.len")}
-  from n where (n.key is null or n.id in (select run_id from keyed))
-    ${parents ? "and (n.parent is null or n.id in (select id from wanted))" : ""} returning id)`,
+    ${instant("n.accepted")}, ${instant("n.deadline")}, ${instant("n.ended")}, ${instant("n.wakeup")}, ${slice("n.off", "n.len")}${more.values}
+  from n where (n.key is null or n.id in (select run_id from keyed))${more.conditions}
+  returning id)`,
   };
 }
 

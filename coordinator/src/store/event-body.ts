@@ -11,6 +11,7 @@ interface Stored {
   r?: number;
   n?: string;
   b?: string;
+  o?: string;
 }
 
 /** The row's body, "" if it has nothing to say. */
@@ -27,6 +28,7 @@ export function encodeEventBody(record: RunRecord): string {
   if (record.runStatus) body.r = record.runStatus;
   if (record.note) body.n = record.note;
   if (record.by) body.b = record.by;
+  if (record.other) body.o = record.other;
   const text = JSON.stringify(body);
   return text === "{}" ? "" : text;
 }
@@ -40,6 +42,8 @@ export interface EventBody {
   note: string;
   /** Who asked for it. */
   by: string;
+  /** Another run that it is about. */
+  other: string;
 }
 
 export function decodeEventBody(bytes: Uint8Array | null): EventBody {
@@ -57,5 +61,6 @@ export function decodeEventBody(bytes: Uint8Array | null): EventBody {
     runStatus: (body.r ?? 0) as RunStatus,
     note: body.n ?? "",
     by: body.b ?? "",
+    other: body.o ?? "",
   };
 }

@@ -7,6 +7,7 @@
  *
  * Values that are not large cost nothing here.
  */
+import { EventKind, Payload } from "@taskmesh/proto";
 import type { Commit } from "./commit.js";
 import { arrayOf, type Db, textArray } from "./db.js";
 
@@ -61,6 +62,31 @@ async function writeUses(db: Db, uses: readonly [namespaceId: number, reference:
      update payloads p set used_at = now() from old where p.id = old.id`,
     [arrayOf(uses.map(([id]) => id)), textArray(uses.map(([, reference]) => reference)), writtenEveryMs],
   );
+}
+
+/** Rows that are read at once. */
+const itemRowsMax = 5_000;
+
+/** The payloads that results of a run's items name count as used now. */
+export async function useItemPayloads(db: Db, namespaceId: number, runId: string): Promise<void> {
+  for (let after: number | undefined = 0; after !== undefined; ) {
+    // An envelope with a reference is short.
+    const rows: { seq: number; payload: Uint8Array }[] = await db.query(
+      `select seq, payload from events where run_id = $1::uuid and seq > $2::int and kind = ${EventKind.EVENT_KIND_ITEM_SUCCEEDED}
+        and octet_length(payload) < 1024 order by seq limit ${itemRowsMax}`,
+      [runId, after],
+    );
+    const references = rows.flatMap(({ payload }) => {
+      const { data } = Payload.decode(payload);
+      return data?.$case === "reference" ? [data.value] : [];
+    });
+    if (references.length > 0)
+      await writeUses(
+        db,
+        references.map((reference) => [namespaceId, reference] as const),
+      );
+    after = rows.length === itemRowsMax ? rows.at(-1)?.seq : undefined;
+  }
 }
 
 /** Whether a complete payload is there; if so it is kept as one that is used now. */

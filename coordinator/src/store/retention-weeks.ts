@@ -124,6 +124,8 @@ export const sideTables = [
   "bindings",
   "assignments",
   "assignment_claims",
+  "run_successors",
+  "custom_ids",
 ] as const;
 
 /**

@@ -90,6 +90,7 @@ export interface RunSummary {
   endedAtMs: number;
   deadlineAtMs: number;
   lastSeq: number;
+  starter?: string;
 }
 
 export interface RunFilter {
@@ -99,6 +100,8 @@ export interface RunFilter {
   statuses: readonly RunStatus[];
   method?: string;
   labels: Readonly<Record<string, string>>;
+  customId?: string;
+  starter?: string;
   acceptedAfterMs?: number;
   acceptedBeforeMs?: number;
   limit: number;
@@ -116,6 +119,12 @@ export async function listRuns(db: Db, filter: RunFilter): Promise<RunSummary[]>
   if (filter.statuses.length > 0) add((p) => `status = any(${p}::smallint[])`, arrayOf(filter.statuses));
   if (filter.method !== undefined) add((p) => `method = ${p}::text`, filter.method);
   if (Object.keys(filter.labels).length > 0) add((p) => `labels @> ${p}::text::jsonb`, JSON.stringify(filter.labels));
+  if (filter.starter !== undefined) add((p) => `starter = ${p}::text`, filter.starter);
+  if (filter.customId !== undefined)
+    add(
+      (p) => `id = (select c.run_id from custom_ids c where c.namespace_id = $1::int and c.name = ${p}::text)`,
+      filter.customId,
+    );
   if (filter.acceptedAfterMs !== undefined)
     add((p) => `accepted_at > to_timestamp(${p}::float8 / 1000)`, filter.acceptedAfterMs);
   if (filter.acceptedBeforeMs !== undefined)
@@ -123,14 +132,23 @@ export async function listRuns(db: Db, filter: RunFilter): Promise<RunSummary[]>
   params.push(filter.limit);
   const ms = (column: string): string => `(extract(epoch from ${column}) * 1000)::float8`;
   const rows = await db.query<
-    Omit<RunSummary, "labels" | "endedAtMs"> & { labels: RunSummary["labels"] | null; endedAtMs: number | null }
+    Omit<RunSummary, "labels" | "endedAtMs" | "starter"> & {
+      labels: RunSummary["labels"] | null;
+      endedAtMs: number | null;
+      starter: string | null;
+    }
   >(
     `select id::text as id, method, chain_version as "chainVersion", contract, status, priority, labels, ${ms("accepted_at")} as "acceptedAtMs",
-      ${ms("ended_at")} as "endedAtMs", ${ms("deadline_at")} as "deadlineAtMs", last_seq as "lastSeq"
+      ${ms("ended_at")} as "endedAtMs", ${ms("deadline_at")} as "deadlineAtMs", last_seq as "lastSeq", starter
     from runs where ${where.join(" and ")} order by id desc limit $${params.length}::int`,
     params,
   );
-  return rows.map((row) => ({ ...row, labels: row.labels ?? {}, endedAtMs: row.endedAtMs ?? 0 }));
+  return rows.map(({ starter, ...row }) => ({
+    ...row,
+    labels: row.labels ?? {},
+    endedAtMs: row.endedAtMs ?? 0,
+    ...(starter === null ? {} : { starter }),
+  }));
 }
 
 /** The logs of a run's attempts, by step index (undefined: all), oldest first. */

@@ -5,6 +5,7 @@
 import type { Value } from "../engine/plan.js";
 import { type ChildRow, readChildren, runExists } from "./children.js";
 import { type Commit, type CommitResult, commitBatch } from "./commit.js";
+import { type CustomIdHolder, findCustomId } from "./custom-ids.js";
 import type { Db } from "./db.js";
 import { deleteEffectBatch, type EffectBatch, effectBatchesOf } from "./effect-batches.js";
 import { type ItemOutput, readItemOutputs } from "./item-reads.js";
@@ -22,6 +23,7 @@ export interface RunStore {
   loadRuns(ids: readonly string[]): Promise<Map<string, StoredRun>>;
   storedStates(ids: readonly string[]): Promise<Map<string, { version: number; state: string }>>;
   findByKey(namespaceId: number, key: string): Promise<{ runId: string; requestHash: Uint8Array } | undefined>;
+  findCustomId(namespaceId: number, name: string): Promise<CustomIdHolder | undefined>;
   claimDue(limit: number, holdMs: number): Promise<string[]>;
   liveRunIds(afterId: string, limit: number): Promise<string[]>;
   effectBatchesOf(coordinatorId: string): Promise<EffectBatch[]>;
@@ -50,6 +52,7 @@ export function createRunStore(db: Db): RunStore {
     loadRuns: (ids) => loadRuns(db, ids),
     storedStates: (ids) => storedStates(db, ids),
     findByKey: (namespaceId, key) => findByKey(db, namespaceId, key),
+    findCustomId: (namespaceId, name) => findCustomId(db, namespaceId, name),
     claimDue: (limit, holdMs) => claimDue(db, limit, holdMs),
     liveRunIds: (afterId, limit) => liveRunIds(db, afterId, limit),
     effectBatchesOf: (coordinatorId) => effectBatchesOf(db, coordinatorId),

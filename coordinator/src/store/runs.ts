@@ -34,6 +34,7 @@ export interface RunRow {
   ended: number | null;
   wakeup: number | null;
   state: Uint8Array;
+  starter?: string | null;
   /** Open items of fan-outs: a JSON list of [step, item, state, input in base64 or null]; null: there are none. */
   items: string | null;
 }
@@ -42,7 +43,7 @@ const ms = (column: string): string => `(extract(epoch from ${column}) * 1000)::
 
 const columns = `r.id::text as id, r.namespace_id, ns.name as namespace, r.method, r.chain_version, r.contract, r.status, r.version,
   r.last_seq, r.priority, r.labels, ${ms("r.accepted_at")} as accepted, ${ms("r.deadline_at")} as deadline,
-  ${ms("r.ended_at")} as ended, ${ms("r.wakeup_at")} as wakeup, r.state,
+  ${ms("r.ended_at")} as ended, ${ms("r.wakeup_at")} as wakeup, r.state, r.starter,
   (select jsonb_agg(jsonb_build_array(i.step, i.item, i.state, encode(i.input, 'base64')) order by i.step, i.item)
     from step_items i where i.run_id = r.id)::text as items`;
 
@@ -139,6 +140,7 @@ export function toStoredRun(row: RunRow): StoredRun {
     outputs: state.steps.map(outputOfItems),
     input: { contract: "", sizeBytes: 0, sha256: new Uint8Array(0), bytes: new Uint8Array(0) },
     ...state,
+    ...(row.starter ? { starter: row.starter } : {}),
     ...(row.items ? { items: readOpenItems(row.items, row.accepted) } : {}),
   };
   run.deadlineAtMs = deadlineOf(row.deadline, run.timed) + (run.extraMs ?? 0);

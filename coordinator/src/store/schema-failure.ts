@@ -19,6 +19,8 @@ export const brokenRuns = pgTable(
     /** Of the failure. */
     reason: text("reason").notNull(),
     brokenAt: instant("broken_at").notNull(),
+    /** Who started the run, or the one above it. */
+    starter: text("starter"),
   },
   // Groups are counted, and their runs paged through, in this order.
   (t) => [index("broken_runs_by_group").on(t.namespaceId, t.reason, t.action, t.method, t.runId)],

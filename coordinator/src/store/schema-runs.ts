@@ -48,6 +48,8 @@ export const runs = pgTable(
     wakeupAt: instant("wakeup_at"),
     /** The engine's state of the steps (engine/run-state.ts), as JSON in UTF-8. */
     state: bytea("state").notNull(),
+    /** Who started the run, or the one above it; null: unknown. */
+    starter: text("starter"),
   },
   (t) => [
     // Listing pages by id within a namespace, optionally by status.

@@ -72,6 +72,8 @@ const runs: ControlOperation[] = [
       { ...text("label", "`key=value` or `key:value`; all must match."), repeated: true },
       instant("acceptedAfter", "Accepted at or after."),
       instant("acceptedBefore", "Accepted before."),
+      text("customId", "The run that has this custom id, or had it last."),
+      text("starter", "Started by."),
       ...page,
     ],
     answers: { 200: refTo("RunPage") },
@@ -141,6 +143,11 @@ const operate = (path: string, id: string, summary: string, body: string): Contr
   answers: { 200: refTo("RunHeader") },
 });
 
+const successor = (path: string, id: string, summary: string, body: string): ControlOperation => ({
+  ...operate(path, id, summary, body),
+  answers: { 200: refTo("SuccessorStarted"), 201: refTo("SuccessorStarted") },
+});
+
 const runOperations: ControlOperation[] = [
   operate("pause", "pauseRun", "Start no further step of a run", "Reason"),
   operate("resume", "resumeRun", "Let a paused run go on", "Reason"),
@@ -154,11 +161,15 @@ const runOperations: ControlOperation[] = [
     "Go on without a step, with an output in its place if need be",
     "StepSkip",
   ),
+  successor("restart", "restartRun", "Do all of a run anew, in a new run", "Restart"),
+  successor("steps/{stepId}/restart", "restartFromStep", "Go on from a step of a run, in a new run", "Restart"),
+  successor("clone", "cloneRun", "Start a copy of a run, and cancel the run", "Clone"),
 ];
 
 const bulkOperations: ControlOperation[] = [
   {
     ...{ route: "get /api/v1/broken", id: "groupBrokenRuns", tag: "Runs", summary: "What broke how many runs" },
+    query: [flag("byStarter", "Also by who started them.")],
     answers: { 200: refTo("BrokenGroups") },
   },
   {

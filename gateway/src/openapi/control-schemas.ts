@@ -70,7 +70,7 @@ function propertiesOf(book: SchemaBook, name: string): Record<string, Schema> {
 
 /** Details of the mesh's own that problem documents may hold. */
 function rpcErrors(): DescMessage[] {
-  return ["RunEnded", "IdempotencyKeyReused", "ChainInvalid"].map(meshType);
+  return ["RunEnded", "IdempotencyKeyReused", "ChainInvalid", "RestartUnfit", "CustomIdTaken"].map(meshType);
 }
 
 /** Routes show the value of a payload, not its envelope. */
@@ -139,14 +139,21 @@ function addViews(book: SchemaBook): void {
     RunUpdate: object({ ...why, ...picked("UpdateRunRequest", ["priority", "setLabels", "removeLabels"]) }, []),
     BrokenGroups: object({ groups: list(meshRef("BrokenGroup")) }),
     BulkStart: object(
-      picked("StartBulkOperationRequest", [
-        ...["operationId", "filter", "kind", "priority", "setLabels", "removeLabels", "reason", "actor"],
-      ]),
+      {
+        ...picked("StartBulkOperationRequest", [
+          ...["operationId", "filter", "kind", "priority", "setLabels", "removeLabels", "reason", "actor"],
+          ...["stepId", "version"],
+        ]),
+        value: { ...anyJson, description: "Of a RETRY: the input of the step; of a SKIP: its output." },
+      },
       ["filter", "kind"],
     ),
     BulkState: object({ operation: meshRef("BulkOperation") }),
     StepRetry: object({ ...why, input: anyJson }, []),
     StepSkip: object({ ...why, output: anyJson }, []),
+    Restart: object({ ...why, ...picked("RestartRunRequest", ["version"]) }, []),
+    Clone: object({ ...why, ...picked("CloneRunRequest", ["version", "terminate"]), input: anyJson }, []),
+    SuccessorStarted: object({ runId: text, existing: flag }),
     RunHeader: object({ run: { anyOf: [meshRef("Run"), object({ runId: text })] } }),
     RunPage: object({ runs: list(meshRef("Run")), nextPageToken: text }),
     EventPage: object({ events: list(meshRef("RunEvent")), nextAfterSeq: text, ended: flag }),

@@ -6,8 +6,8 @@
  */
 import { randomUUID } from "node:crypto";
 import { METHODS } from "node:http";
-import { type GetResultResponse, RunStatus } from "@taskmesh/proto";
-import { isJsonObject, isStatusError, type Reason, statusError } from "@taskmesh/runtime";
+import { type GetResultResponse, IdConflictPolicy, IdReusePolicy, RunStatus, StartRunRequest } from "@taskmesh/proto";
+import { isJsonObject, isStatusError, type Reason, shorten, statusError } from "@taskmesh/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { GatewayContext } from "../context.js";
 import type { Contract } from "../contracts.js";
@@ -155,12 +155,41 @@ async function perform(
       answerField,
     });
   }
-  const settings = { namespace, method, idempotencyKey, labels: {}, priority: 0, timeout: undefined };
+  const settings = StartRunRequest.fromPartial({ ...startHeaders(request), namespace, method, idempotencyKey });
   const run = await startRun(context, settings, input, "", options, contract);
   reply.header("taskmesh-run-id", run.runId);
   if (waitMs === 0) return accepted(reply, namespace, run);
   const result = await waitForResult(context, namespace, run.runId, waitMs, options);
   return answer(context, request, reply, { namespace, run, result, answerField });
+}
+
+/** What headers say of the run, in the words of gRPC's metadata: a plain call has no other place for it. */
+function startHeaders(request: FastifyRequest): { starter: string; customId: string } & Partial<StartRunRequest> {
+  const conflict = header(request, "taskmesh-id-conflict");
+  const reuse = header(request, "taskmesh-id-reuse");
+  return {
+    starter: header(request, "taskmesh-starter") ?? "",
+    customId: header(request, "taskmesh-custom-id") ?? "",
+    ...(conflict === undefined ? {} : { idConflict: policyOf("taskmesh-id-conflict", conflict, idConflictPolicies) }),
+    ...(reuse === undefined ? {} : { idReuse: policyOf("taskmesh-id-reuse", reuse, idReusePolicies) }),
+  };
+}
+
+const idConflictPolicies = {
+  fail: IdConflictPolicy.ID_CONFLICT_POLICY_FAIL,
+  "use-existing": IdConflictPolicy.ID_CONFLICT_POLICY_USE_EXISTING,
+  "terminate-existing": IdConflictPolicy.ID_CONFLICT_POLICY_TERMINATE_EXISTING,
+};
+const idReusePolicies = {
+  allow: IdReusePolicy.ID_REUSE_POLICY_ALLOW,
+  "allow-if-failed": IdReusePolicy.ID_REUSE_POLICY_ALLOW_IF_FAILED,
+  reject: IdReusePolicy.ID_REUSE_POLICY_REJECT,
+};
+
+function policyOf<T>(name: string, given: string, known: Readonly<Record<string, T>>): T {
+  const policy = Object.hasOwn(known, given) ? known[given] : undefined;
+  if (policy !== undefined) return policy;
+  throw invalid(name, `expected ${Object.keys(known).join(", ")}, found ${JSON.stringify(shorten(given))}`);
 }
 
 interface Ended {

@@ -100,6 +100,17 @@ function answerOf({ contract, answerField }: StreamedCall, output: Uint8Array) {
 
 const same = (bytes: Buffer): Buffer => bytes;
 
+/** What headers say of the run, for the metadata of the call. */
+function saidOfRun(request: FastifyRequest): Record<string, string> {
+  const names = ["taskmesh-starter", "taskmesh-custom-id", "taskmesh-id-conflict", "taskmesh-id-reuse"];
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const said = header(request, name);
+      return said === undefined ? [] : [[name, said]];
+    }),
+  );
+}
+
 /** The outputs of one call, from whichever coordinator serves it. */
 class Outputs {
   /** Outputs that the coordinator knows to be lost. */
@@ -124,6 +135,7 @@ class Outputs {
       ...request.traceHeaders,
       "taskmesh-namespace": namespace,
       "taskmesh-idempotency-key": idempotencyKey,
+      ...saidOfRun(request),
     };
     request.clientGone.addEventListener("abort", () => this.cancel(), { once: true });
   }

@@ -1,7 +1,10 @@
 /** What people do to runs: pause, resume, terminate, change, and mend what broke. */
+import { randomUUID } from "node:crypto";
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import {
+  CloneRunRequest,
   PauseRunRequest,
+  RestartRunRequest,
   RetryStepRequest,
   type Run,
   RunServiceService,
@@ -9,11 +12,11 @@ import {
   UpdateRunRequest,
 } from "@taskmesh/proto";
 import { shorten } from "@taskmesh/runtime";
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { decodeBody } from "../body.js";
 import type { GatewayContext } from "../context.js";
 import { PAYLOAD_BYTES_MAX } from "../payloads.js";
-import { invalid, refuseQuery, runIdOfPath } from "../query.js";
+import { header, invalid, refuseQuery, runIdOfPath } from "../query.js";
 import { type JsonInput, readJsonBody } from "../start.js";
 
 /** Registers the routes. */
@@ -37,6 +40,48 @@ export function runOperationRoutes(app: FastifyInstance, context: GatewayContext
   app.post(`${run}/retry`, large, (request) => retry(context, request, []));
   app.post(`${run}/steps/:stepId/retry`, large, (request) => retry(context, request, [stepOf(request)]));
   app.post(`${run}/steps/:stepId/skip`, large, (request) => skip(context, request));
+  app.post(`${run}/restart`, (request, reply) => restart(context, request, reply, ""));
+  app.post(`${run}/steps/:stepId/restart`, (request, reply) => restart(context, request, reply, stepOf(request)));
+  app.post(`${run}/clone`, large, (request, reply) => clone(context, request, reply));
+}
+
+async function restart(
+  context: GatewayContext,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  stepId: string,
+): Promise<FastifyReply> {
+  const { fields } = readBody(request, ["reason", "actor", "version"]);
+  const asked = decodeBody("RestartRunRequest", RestartRunRequest, fields);
+  // With a key of its own, a restart whose answer was lost can be repeated at another coordinator without a second run.
+  const given = header(request, "idempotency-key") ?? "";
+  const idempotencyKey = given === "" ? `gateway-${randomUUID()}` : given;
+  const about = { ...asked, ...runOf(context, request), stepId, idempotencyKey };
+  const made = await context.upstream.call(RunServiceService.restartRun, about, context.callOptions(request));
+  return successor(context, request, reply, made);
+}
+
+async function clone(context: GatewayContext, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const { fields, value } = readBody(request, ["reason", "actor", "version", "terminate", "input"], "input");
+  const asked = decodeBody("CloneRunRequest", CloneRunRequest, fields);
+  const input = value === undefined ? undefined : ({ $case: "json", value: JSON.stringify(value) } as const);
+  const about = { ...asked, ...runOf(context, request), input };
+  const made = await context.upstream.call(RunServiceService.cloneRun, about, context.callOptions(request));
+  return successor(context, request, reply, made);
+}
+
+function successor(
+  context: GatewayContext,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { runId, existing }: { runId: string; existing: boolean },
+): FastifyReply {
+  const location = `/api/v1/runs/${runId}?namespace=${encodeURIComponent(context.namespaceOf(request))}`;
+  return reply
+    .code(existing ? 200 : 201)
+    .header("location", location)
+    .header("taskmesh-run-id", runId)
+    .send({ runId, existing });
 }
 
 async function retry(context: GatewayContext, request: FastifyRequest, stepIds: string[]): Promise<JsonObject> {

@@ -17,7 +17,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { decodeBody } from "../body.js";
 import type { GatewayContext } from "../context.js";
 import { PAYLOAD_BYTES_MAX, payloadToJson, readPayload } from "../payloads.js";
-import { checkMethod, invalid, parseDurationMs, Query, refuseQuery, runIdOfPath } from "../query.js";
+import { checkMethod, header, invalid, parseDurationMs, Query, refuseQuery, runIdOfPath } from "../query.js";
 import { failureToJson, render } from "../render.js";
 import { type JsonInput, readJsonBody, startRun, WAIT_MS_MAX, waitForResult } from "../start.js";
 
@@ -43,7 +43,8 @@ async function start(context: GatewayContext, request: FastifyRequest, reply: Fa
   const namespace =
     settings.namespace === "" ? context.namespaceOf(request) : context.checkNamespace(settings.namespace);
   const options = context.callOptions(request);
-  const run = await startRun(context, { ...settings, namespace }, input, "input", options);
+  const starter = settings.starter === "" ? (header(request, "taskmesh-starter") ?? "") : settings.starter;
+  const run = await startRun(context, { ...settings, namespace, starter }, input, "input", options);
   const location = `/api/v1/runs/${run.runId}?namespace=${encodeURIComponent(namespace)}`;
   reply
     .code(run.existing ? 200 : 201)
@@ -115,7 +116,7 @@ function readSignal({ value: body, lossyIntegers }: JsonInput, field: string): S
 
 async function list(context: GatewayContext, request: FastifyRequest): Promise<JsonObject> {
   const query = new Query(request, [
-    ...["status", "method", "label", "acceptedAfter", "acceptedBefore"],
+    ...["status", "method", "label", "acceptedAfter", "acceptedBefore", "customId", "starter"],
     ...["pageSize", "pageToken"],
   ]);
   const method = query.text("method");
@@ -128,6 +129,8 @@ async function list(context: GatewayContext, request: FastifyRequest): Promise<J
     labels: Object.fromEntries(query.all("label").map(parseLabel)),
     acceptedAfter: query.instant("acceptedAfter"),
     acceptedBefore: query.instant("acceptedBefore"),
+    customId: query.text("customId") ?? "",
+    starter: query.text("starter") ?? "",
   };
   const answer = await context.upstream.call(RunServiceService.listRuns, filter, context.callOptions(request));
   const view = context.view(request);

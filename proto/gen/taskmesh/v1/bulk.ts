@@ -19,7 +19,15 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
-import { RunStatus, runStatusFromJSON, runStatusToJSON } from "./run.js";
+import { Payload } from "./payload.js";
+import {
+  RunStatus,
+  runStatusFromJSON,
+  runStatusToJSON,
+  RunVersion,
+  runVersionFromJSON,
+  runVersionToJSON,
+} from "./run.js";
 
 export const protobufPackage = "taskmesh.v1";
 
@@ -35,6 +43,10 @@ export enum BulkKind {
   BULK_KIND_RETRY = 5,
   /** BULK_KIND_UPDATE - Priority and labels. */
   BULK_KIND_UPDATE = 6,
+  /** BULK_KIND_SKIP - Of BROKEN runs: the broken step counts as done, with `value` as its output or without one. */
+  BULK_KIND_SKIP = 7,
+  /** BULK_KIND_RESTART - A new run goes on from `step_id` of each: of BROKEN runs, and of runs that have ended where the filter names their status. */
+  BULK_KIND_RESTART = 8,
 }
 
 export function bulkKindFromJSON(object: any): BulkKind {
@@ -60,6 +72,12 @@ export function bulkKindFromJSON(object: any): BulkKind {
     case 6:
     case "BULK_KIND_UPDATE":
       return BulkKind.BULK_KIND_UPDATE;
+    case 7:
+    case "BULK_KIND_SKIP":
+      return BulkKind.BULK_KIND_SKIP;
+    case 8:
+    case "BULK_KIND_RESTART":
+      return BulkKind.BULK_KIND_RESTART;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum BulkKind");
   }
@@ -81,6 +99,10 @@ export function bulkKindToJSON(object: BulkKind): string {
       return "BULK_KIND_RETRY";
     case BulkKind.BULK_KIND_UPDATE:
       return "BULK_KIND_UPDATE";
+    case BulkKind.BULK_KIND_SKIP:
+      return "BULK_KIND_SKIP";
+    case BulkKind.BULK_KIND_RESTART:
+      return "BULK_KIND_RESTART";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum BulkKind");
   }
@@ -88,6 +110,8 @@ export function bulkKindToJSON(object: BulkKind): string {
 
 export interface GroupBrokenRunsRequest {
   namespace: string;
+  /** Also by who started them. */
+  byStarter: boolean;
 }
 
 export interface GroupBrokenRunsResponse {
@@ -104,7 +128,11 @@ export interface BrokenGroup {
   method: string;
   count: bigint;
   /** When the first of them broke. */
-  oldest?: Timestamp | undefined;
+  oldest?:
+    | Timestamp
+    | undefined;
+  /** Who started them; empty: unknown, or the groups are not by starter. */
+  starter: string;
 }
 
 /** RunFilter chooses runs: those for which all that it says is true. It must say something. */
@@ -119,6 +147,8 @@ export interface RunFilter {
   /** BROKEN runs by what broke them first. */
   brokenReason: string;
   brokenAction: string;
+  /** Runs that this one has started; of BROKEN runs also those that their steps started. */
+  starter: string;
 }
 
 export interface RunFilter_LabelsEntry {
@@ -139,6 +169,23 @@ export interface StartBulkOperationRequest {
   /** Why, and who asks, for the runs' histories. */
   reason: string;
   actor: string;
+  /**
+   * Of a RETRY or SKIP: this broken step of each run; empty: the one that broke it first, of a RETRY without a value all of them. Of a
+   * RESTART: the first step that is done anew; empty: all are.
+   */
+  stepId: string;
+  /**
+   * Of a RETRY: the input of the step; of a SKIP: its output. It is checked by the contract that each run is pinned to, and beforehand by
+   * that of the first run.
+   */
+  value?:
+    | { $case: "payload"; value: Payload }
+    | //
+    /** As canonical protobuf JSON. */
+    { $case: "json"; value: string }
+    | undefined;
+  /** Of a RESTART. */
+  version: RunVersion;
 }
 
 export interface StartBulkOperationRequest_SetLabelsEntry {
@@ -177,16 +224,21 @@ export interface BulkOperation {
   failed: number;
   /** Why the last of those that failed did. */
   lastFailure: string;
+  /** Of a RETRY, SKIP or RESTART. */
+  stepId: string;
 }
 
 function createBaseGroupBrokenRunsRequest(): GroupBrokenRunsRequest {
-  return { namespace: "" };
+  return { namespace: "", byStarter: false };
 }
 
 export const GroupBrokenRunsRequest: MessageFns<GroupBrokenRunsRequest> = {
   encode(message: GroupBrokenRunsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.namespace !== "") {
       writer.uint32(10).string(message.namespace);
+    }
+    if (message.byStarter !== false) {
+      writer.uint32(16).bool(message.byStarter);
     }
     return writer;
   },
@@ -212,6 +264,14 @@ export const GroupBrokenRunsRequest: MessageFns<GroupBrokenRunsRequest> = {
             message.namespace = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.byStarter = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -225,13 +285,23 @@ export const GroupBrokenRunsRequest: MessageFns<GroupBrokenRunsRequest> = {
   },
 
   fromJSON(object: any): GroupBrokenRunsRequest {
-    return { namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "" };
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      byStarter: isSet(object.byStarter)
+        ? globalThis.Boolean(object.byStarter)
+        : isSet(object.by_starter)
+        ? globalThis.Boolean(object.by_starter)
+        : false,
+    };
   },
 
   toJSON(message: GroupBrokenRunsRequest): unknown {
     const obj: any = {};
     if (message.namespace !== "") {
       obj.namespace = message.namespace;
+    }
+    if (message.byStarter !== false) {
+      obj.byStarter = message.byStarter;
     }
     return obj;
   },
@@ -242,6 +312,7 @@ export const GroupBrokenRunsRequest: MessageFns<GroupBrokenRunsRequest> = {
   fromPartial<I extends Exact<DeepPartial<GroupBrokenRunsRequest>, I>>(object: I): GroupBrokenRunsRequest {
     const message = createBaseGroupBrokenRunsRequest();
     message.namespace = object.namespace ?? "";
+    message.byStarter = object.byStarter ?? false;
     return message;
   },
 };
@@ -316,7 +387,7 @@ export const GroupBrokenRunsResponse: MessageFns<GroupBrokenRunsResponse> = {
 };
 
 function createBaseBrokenGroup(): BrokenGroup {
-  return { reason: "", action: "", method: "", count: 0n, oldest: undefined };
+  return { reason: "", action: "", method: "", count: 0n, oldest: undefined, starter: "" };
 }
 
 export const BrokenGroup: MessageFns<BrokenGroup> = {
@@ -338,6 +409,9 @@ export const BrokenGroup: MessageFns<BrokenGroup> = {
     }
     if (message.oldest !== undefined) {
       Timestamp.encode(message.oldest, writer.uint32(42).fork()).join();
+    }
+    if (message.starter !== "") {
+      writer.uint32(50).string(message.starter);
     }
     return writer;
   },
@@ -395,6 +469,14 @@ export const BrokenGroup: MessageFns<BrokenGroup> = {
             message.oldest = Timestamp.decode(reader, reader.uint32());
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.starter = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -414,6 +496,7 @@ export const BrokenGroup: MessageFns<BrokenGroup> = {
       method: isSet(object.method) ? globalThis.String(object.method) : "",
       count: isSet(object.count) ? BigInt(object.count) : 0n,
       oldest: isSet(object.oldest) ? fromJsonTimestamp(object.oldest) : undefined,
+      starter: isSet(object.starter) ? globalThis.String(object.starter) : "",
     };
   },
 
@@ -434,6 +517,9 @@ export const BrokenGroup: MessageFns<BrokenGroup> = {
     if (message.oldest !== undefined) {
       obj.oldest = fromTimestamp(message.oldest).toISOString();
     }
+    if (message.starter !== "") {
+      obj.starter = message.starter;
+    }
     return obj;
   },
 
@@ -449,6 +535,7 @@ export const BrokenGroup: MessageFns<BrokenGroup> = {
     message.oldest = (object.oldest !== undefined && object.oldest !== null)
       ? Timestamp.fromPartial(object.oldest)
       : undefined;
+    message.starter = object.starter ?? "";
     return message;
   },
 };
@@ -462,6 +549,7 @@ function createBaseRunFilter(): RunFilter {
     acceptedBefore: undefined,
     brokenReason: "",
     brokenAction: "",
+    starter: "",
   };
 }
 
@@ -491,6 +579,9 @@ export const RunFilter: MessageFns<RunFilter> = {
     }
     if (message.brokenAction !== "") {
       writer.uint32(58).string(message.brokenAction);
+    }
+    if (message.starter !== "") {
+      writer.uint32(66).string(message.starter);
     }
     return writer;
   },
@@ -577,6 +668,14 @@ export const RunFilter: MessageFns<RunFilter> = {
             message.brokenAction = reader.string();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.starter = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -627,6 +726,7 @@ export const RunFilter: MessageFns<RunFilter> = {
         : isSet(object.broken_action)
         ? globalThis.String(object.broken_action)
         : "",
+      starter: isSet(object.starter) ? globalThis.String(object.starter) : "",
     };
   },
 
@@ -659,6 +759,9 @@ export const RunFilter: MessageFns<RunFilter> = {
     if (message.brokenAction !== "") {
       obj.brokenAction = message.brokenAction;
     }
+    if (message.starter !== "") {
+      obj.starter = message.starter;
+    }
     return obj;
   },
 
@@ -686,6 +789,7 @@ export const RunFilter: MessageFns<RunFilter> = {
       : undefined;
     message.brokenReason = object.brokenReason ?? "";
     message.brokenAction = object.brokenAction ?? "";
+    message.starter = object.starter ?? "";
     return message;
   },
 };
@@ -786,6 +890,9 @@ function createBaseStartBulkOperationRequest(): StartBulkOperationRequest {
     removeLabels: [],
     reason: "",
     actor: "",
+    stepId: "",
+    value: undefined,
+    version: 0,
   };
 }
 
@@ -817,6 +924,20 @@ export const StartBulkOperationRequest: MessageFns<StartBulkOperationRequest> = 
     }
     if (message.actor !== "") {
       writer.uint32(74).string(message.actor);
+    }
+    if (message.stepId !== "") {
+      writer.uint32(82).string(message.stepId);
+    }
+    switch (message.value?.$case) {
+      case "payload":
+        Payload.encode(message.value.value, writer.uint32(90).fork()).join();
+        break;
+      case "json":
+        writer.uint32(98).string(message.value.value);
+        break;
+    }
+    if (message.version !== 0) {
+      writer.uint32(104).int32(message.version);
     }
     return writer;
   },
@@ -909,6 +1030,38 @@ export const StartBulkOperationRequest: MessageFns<StartBulkOperationRequest> = 
             message.actor = reader.string();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.stepId = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.value = { $case: "payload", value: Payload.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.value = { $case: "json", value: reader.string() };
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.version = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -966,6 +1119,17 @@ export const StartBulkOperationRequest: MessageFns<StartBulkOperationRequest> = 
         : [],
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
       actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      stepId: isSet(object.stepId)
+        ? globalThis.String(object.stepId)
+        : isSet(object.step_id)
+        ? globalThis.String(object.step_id)
+        : "",
+      value: isSet(object.payload)
+        ? { $case: "payload", value: Payload.fromJSON(object.payload) }
+        : isSet(object.json)
+        ? { $case: "json", value: globalThis.String(object.json) }
+        : undefined,
+      version: isSet(object.version) ? runVersionFromJSON(object.version) : 0,
     };
   },
 
@@ -1004,6 +1168,17 @@ export const StartBulkOperationRequest: MessageFns<StartBulkOperationRequest> = 
     if (message.actor !== "") {
       obj.actor = message.actor;
     }
+    if (message.stepId !== "") {
+      obj.stepId = message.stepId;
+    }
+    if (message.value?.$case === "payload") {
+      obj.payload = Payload.toJSON(message.value.value);
+    } else if (message.value?.$case === "json") {
+      obj.json = message.value.value;
+    }
+    if (message.version !== 0) {
+      obj.version = runVersionToJSON(message.version);
+    }
     return obj;
   },
 
@@ -1031,6 +1206,22 @@ export const StartBulkOperationRequest: MessageFns<StartBulkOperationRequest> = 
     message.removeLabels = object.removeLabels?.map((e) => e) || [];
     message.reason = object.reason ?? "";
     message.actor = object.actor ?? "";
+    message.stepId = object.stepId ?? "";
+    switch (object.value?.$case) {
+      case "payload": {
+        if (object.value?.value !== undefined && object.value?.value !== null) {
+          message.value = { $case: "payload", value: Payload.fromPartial(object.value.value) };
+        }
+        break;
+      }
+      case "json": {
+        if (object.value?.value !== undefined && object.value?.value !== null) {
+          message.value = { $case: "json", value: object.value.value };
+        }
+        break;
+      }
+    }
+    message.version = object.version ?? 0;
     return message;
   },
 };
@@ -1365,6 +1556,7 @@ function createBaseBulkOperation(): BulkOperation {
     unchanged: 0,
     failed: 0,
     lastFailure: "",
+    stepId: "",
   };
 }
 
@@ -1405,6 +1597,9 @@ export const BulkOperation: MessageFns<BulkOperation> = {
     }
     if (message.lastFailure !== "") {
       writer.uint32(98).string(message.lastFailure);
+    }
+    if (message.stepId !== "") {
+      writer.uint32(106).string(message.stepId);
     }
     return writer;
   },
@@ -1518,6 +1713,14 @@ export const BulkOperation: MessageFns<BulkOperation> = {
             message.lastFailure = reader.string();
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.stepId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1560,6 +1763,11 @@ export const BulkOperation: MessageFns<BulkOperation> = {
         : isSet(object.last_failure)
         ? globalThis.String(object.last_failure)
         : "",
+      stepId: isSet(object.stepId)
+        ? globalThis.String(object.stepId)
+        : isSet(object.step_id)
+        ? globalThis.String(object.step_id)
+        : "",
     };
   },
 
@@ -1601,6 +1809,9 @@ export const BulkOperation: MessageFns<BulkOperation> = {
     if (message.lastFailure !== "") {
       obj.lastFailure = message.lastFailure;
     }
+    if (message.stepId !== "") {
+      obj.stepId = message.stepId;
+    }
     return obj;
   },
 
@@ -1627,6 +1838,7 @@ export const BulkOperation: MessageFns<BulkOperation> = {
     message.unchanged = object.unchanged ?? 0;
     message.failed = object.failed ?? 0;
     message.lastFailure = object.lastFailure ?? "";
+    message.stepId = object.stepId ?? "";
     return message;
   },
 };
@@ -1657,7 +1869,8 @@ export const BulkServiceService = {
    * StartBulkOperation begins to do one thing to every run that the filter is for and that had been accepted before. Runs that have ended are none of them.
    * The same operation_id again answers the operation that has it.
    *
-   * INVALID_ARGUMENT: no filter, nothing to do, an id that is no UUID, a value out of bounds. NOT_FOUND: no such namespace.
+   * INVALID_ARGUMENT: no filter, nothing to do, an id that is no UUID, a value out of bounds or that breaks the contract of the step, reasons
+   * INPUT_INVALID and OUTPUT_INVALID. NOT_FOUND: no such namespace.
    */
   startBulkOperation: {
     path: "/taskmesh.v1.BulkService/StartBulkOperation" as const,
@@ -1699,7 +1912,8 @@ export interface BulkServiceServer extends UntypedServiceImplementation {
    * StartBulkOperation begins to do one thing to every run that the filter is for and that had been accepted before. Runs that have ended are none of them.
    * The same operation_id again answers the operation that has it.
    *
-   * INVALID_ARGUMENT: no filter, nothing to do, an id that is no UUID, a value out of bounds. NOT_FOUND: no such namespace.
+   * INVALID_ARGUMENT: no filter, nothing to do, an id that is no UUID, a value out of bounds or that breaks the contract of the step, reasons
+   * INPUT_INVALID and OUTPUT_INVALID. NOT_FOUND: no such namespace.
    */
   startBulkOperation: handleUnaryCall<StartBulkOperationRequest, StartBulkOperationResponse>;
   /**
@@ -1735,7 +1949,8 @@ export interface BulkServiceClient extends Client {
    * StartBulkOperation begins to do one thing to every run that the filter is for and that had been accepted before. Runs that have ended are none of them.
    * The same operation_id again answers the operation that has it.
    *
-   * INVALID_ARGUMENT: no filter, nothing to do, an id that is no UUID, a value out of bounds. NOT_FOUND: no such namespace.
+   * INVALID_ARGUMENT: no filter, nothing to do, an id that is no UUID, a value out of bounds or that breaks the contract of the step, reasons
+   * INPUT_INVALID and OUTPUT_INVALID. NOT_FOUND: no such namespace.
    */
   startBulkOperation(
     request: StartBulkOperationRequest,

@@ -30,10 +30,32 @@ export interface RunEnded {
   status: string;
 }
 
+/** With FAILED_PRECONDITION, reason RESTART_UNFIT: why a run can't go on from a step of another one. */
+export interface RestartUnfit {
+  runId: string;
+  /** Of the chain that the new run would be of. */
+  chainVersion: number;
+  steps: UnfitStep[];
+}
+
+/** UnfitStep is a step whose result can't be taken over; without an id: the input of the run. */
+export interface UnfitStep {
+  stepId: string;
+  problem: string;
+}
+
 /** With ABORTED or another status that stands for a failed run: what the action or chain said. */
 export interface RunFailed {
   runId: string;
   failure?: Failure | undefined;
+}
+
+/** With ALREADY_EXISTS, reasons CUSTOM_ID_TAKEN and CUSTOM_ID_USED: the run that has the id, or had it last. */
+export interface CustomIdTaken {
+  runId: string;
+  customId: string;
+  /** Name of its status, such as RUNNING. */
+  status: string;
 }
 
 function createBaseChainInvalid(): ChainInvalid {
@@ -269,6 +291,204 @@ export const RunEnded: MessageFns<RunEnded> = {
   },
 };
 
+function createBaseRestartUnfit(): RestartUnfit {
+  return { runId: "", chainVersion: 0, steps: [] };
+}
+
+export const RestartUnfit: MessageFns<RestartUnfit> = {
+  encode(message: RestartUnfit, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.runId !== "") {
+      writer.uint32(10).string(message.runId);
+    }
+    if (message.chainVersion !== 0) {
+      writer.uint32(16).uint32(message.chainVersion);
+    }
+    for (const v of message.steps) {
+      UnfitStep.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RestartUnfit {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRestartUnfit();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.chainVersion = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.steps.push(UnfitStep.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RestartUnfit {
+    return {
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      chainVersion: isSet(object.chainVersion)
+        ? globalThis.Number(object.chainVersion)
+        : isSet(object.chain_version)
+        ? globalThis.Number(object.chain_version)
+        : 0,
+      steps: globalThis.Array.isArray(object?.steps) ? object.steps.map((e: any) => UnfitStep.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: RestartUnfit): unknown {
+    const obj: any = {};
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.chainVersion !== 0) {
+      obj.chainVersion = Math.round(message.chainVersion);
+    }
+    if (message.steps?.length) {
+      obj.steps = message.steps.map((e) => UnfitStep.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RestartUnfit>, I>>(base?: I): RestartUnfit {
+    return RestartUnfit.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RestartUnfit>, I>>(object: I): RestartUnfit {
+    const message = createBaseRestartUnfit();
+    message.runId = object.runId ?? "";
+    message.chainVersion = object.chainVersion ?? 0;
+    message.steps = object.steps?.map((e) => UnfitStep.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseUnfitStep(): UnfitStep {
+  return { stepId: "", problem: "" };
+}
+
+export const UnfitStep: MessageFns<UnfitStep> = {
+  encode(message: UnfitStep, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.stepId !== "") {
+      writer.uint32(10).string(message.stepId);
+    }
+    if (message.problem !== "") {
+      writer.uint32(18).string(message.problem);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnfitStep {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnfitStep();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.stepId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UnfitStep {
+    return {
+      stepId: isSet(object.stepId)
+        ? globalThis.String(object.stepId)
+        : isSet(object.step_id)
+        ? globalThis.String(object.step_id)
+        : "",
+      problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+    };
+  },
+
+  toJSON(message: UnfitStep): unknown {
+    const obj: any = {};
+    if (message.stepId !== "") {
+      obj.stepId = message.stepId;
+    }
+    if (message.problem !== "") {
+      obj.problem = message.problem;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UnfitStep>, I>>(base?: I): UnfitStep {
+    return UnfitStep.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UnfitStep>, I>>(object: I): UnfitStep {
+    const message = createBaseUnfitStep();
+    message.stepId = object.stepId ?? "";
+    message.problem = object.problem ?? "";
+    return message;
+  },
+};
+
 function createBaseRunFailed(): RunFailed {
   return { runId: "", failure: undefined };
 }
@@ -356,6 +576,115 @@ export const RunFailed: MessageFns<RunFailed> = {
     message.failure = (object.failure !== undefined && object.failure !== null)
       ? Failure.fromPartial(object.failure)
       : undefined;
+    return message;
+  },
+};
+
+function createBaseCustomIdTaken(): CustomIdTaken {
+  return { runId: "", customId: "", status: "" };
+}
+
+export const CustomIdTaken: MessageFns<CustomIdTaken> = {
+  encode(message: CustomIdTaken, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.runId !== "") {
+      writer.uint32(10).string(message.runId);
+    }
+    if (message.customId !== "") {
+      writer.uint32(18).string(message.customId);
+    }
+    if (message.status !== "") {
+      writer.uint32(26).string(message.status);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CustomIdTaken {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCustomIdTaken();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.customId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.status = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CustomIdTaken {
+    return {
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      customId: isSet(object.customId)
+        ? globalThis.String(object.customId)
+        : isSet(object.custom_id)
+        ? globalThis.String(object.custom_id)
+        : "",
+      status: isSet(object.status) ? globalThis.String(object.status) : "",
+    };
+  },
+
+  toJSON(message: CustomIdTaken): unknown {
+    const obj: any = {};
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.customId !== "") {
+      obj.customId = message.customId;
+    }
+    if (message.status !== "") {
+      obj.status = message.status;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CustomIdTaken>, I>>(base?: I): CustomIdTaken {
+    return CustomIdTaken.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CustomIdTaken>, I>>(object: I): CustomIdTaken {
+    const message = createBaseCustomIdTaken();
+    message.runId = object.runId ?? "";
+    message.customId = object.customId ?? "";
+    message.status = object.status ?? "";
     return message;
   },
 };

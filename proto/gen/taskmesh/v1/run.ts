@@ -238,6 +238,13 @@ export enum EventKind {
   EVENT_KIND_ITEMS_OPENED = 70,
   EVENT_KIND_ITEM_SUCCEEDED = 71,
   EVENT_KIND_ITEM_FAILED = 72,
+  /**
+   * EVENT_KIND_STEP_REUSED - The result of the step was taken over from the run that this one goes on from (`other_run_id`); `payload` is its output. Those of a
+   * fan-out's items follow.
+   */
+  EVENT_KIND_STEP_REUSED = 80,
+  /** EVENT_KIND_RUN_REPLACED - Another run goes on in this one's place (`other_run_id`). */
+  EVENT_KIND_RUN_REPLACED = 81,
 }
 
 export function eventKindFromJSON(object: any): EventKind {
@@ -359,6 +366,12 @@ export function eventKindFromJSON(object: any): EventKind {
     case 72:
     case "EVENT_KIND_ITEM_FAILED":
       return EventKind.EVENT_KIND_ITEM_FAILED;
+    case 80:
+    case "EVENT_KIND_STEP_REUSED":
+      return EventKind.EVENT_KIND_STEP_REUSED;
+    case 81:
+    case "EVENT_KIND_RUN_REPLACED":
+      return EventKind.EVENT_KIND_RUN_REPLACED;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum EventKind");
   }
@@ -444,8 +457,184 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_ITEM_SUCCEEDED";
     case EventKind.EVENT_KIND_ITEM_FAILED:
       return "EVENT_KIND_ITEM_FAILED";
+    case EventKind.EVENT_KIND_STEP_REUSED:
+      return "EVENT_KIND_STEP_REUSED";
+    case EventKind.EVENT_KIND_RUN_REPLACED:
+      return "EVENT_KIND_RUN_REPLACED";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum EventKind");
+  }
+}
+
+export enum RunOriginKind {
+  RUN_ORIGIN_KIND_UNSPECIFIED = 0,
+  /** RUN_ORIGIN_KIND_RESTART - It took over results of the run, from before `step_id`. */
+  RUN_ORIGIN_KIND_RESTART = 1,
+  /** RUN_ORIGIN_KIND_CLONE - It is a copy of the run. */
+  RUN_ORIGIN_KIND_CLONE = 2,
+  /** RUN_ORIGIN_KIND_CUSTOM_ID - It took the custom id from the run, and ended it. */
+  RUN_ORIGIN_KIND_CUSTOM_ID = 3,
+}
+
+export function runOriginKindFromJSON(object: any): RunOriginKind {
+  switch (object) {
+    case 0:
+    case "RUN_ORIGIN_KIND_UNSPECIFIED":
+      return RunOriginKind.RUN_ORIGIN_KIND_UNSPECIFIED;
+    case 1:
+    case "RUN_ORIGIN_KIND_RESTART":
+      return RunOriginKind.RUN_ORIGIN_KIND_RESTART;
+    case 2:
+    case "RUN_ORIGIN_KIND_CLONE":
+      return RunOriginKind.RUN_ORIGIN_KIND_CLONE;
+    case 3:
+    case "RUN_ORIGIN_KIND_CUSTOM_ID":
+      return RunOriginKind.RUN_ORIGIN_KIND_CUSTOM_ID;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum RunOriginKind");
+  }
+}
+
+export function runOriginKindToJSON(object: RunOriginKind): string {
+  switch (object) {
+    case RunOriginKind.RUN_ORIGIN_KIND_UNSPECIFIED:
+      return "RUN_ORIGIN_KIND_UNSPECIFIED";
+    case RunOriginKind.RUN_ORIGIN_KIND_RESTART:
+      return "RUN_ORIGIN_KIND_RESTART";
+    case RunOriginKind.RUN_ORIGIN_KIND_CLONE:
+      return "RUN_ORIGIN_KIND_CLONE";
+    case RunOriginKind.RUN_ORIGIN_KIND_CUSTOM_ID:
+      return "RUN_ORIGIN_KIND_CUSTOM_ID";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum RunOriginKind");
+  }
+}
+
+export enum IdConflictPolicy {
+  /** ID_CONFLICT_POLICY_UNSPECIFIED - As FAIL. */
+  ID_CONFLICT_POLICY_UNSPECIFIED = 0,
+  /** ID_CONFLICT_POLICY_FAIL - ALREADY_EXISTS, reason CUSTOM_ID_TAKEN. */
+  ID_CONFLICT_POLICY_FAIL = 1,
+  /** ID_CONFLICT_POLICY_USE_EXISTING - The answer is the run that has the id. */
+  ID_CONFLICT_POLICY_USE_EXISTING = 2,
+  /** ID_CONFLICT_POLICY_TERMINATE_EXISTING - The run that has the id is terminated, in the same commit in which the new one is accepted. */
+  ID_CONFLICT_POLICY_TERMINATE_EXISTING = 3,
+}
+
+export function idConflictPolicyFromJSON(object: any): IdConflictPolicy {
+  switch (object) {
+    case 0:
+    case "ID_CONFLICT_POLICY_UNSPECIFIED":
+      return IdConflictPolicy.ID_CONFLICT_POLICY_UNSPECIFIED;
+    case 1:
+    case "ID_CONFLICT_POLICY_FAIL":
+      return IdConflictPolicy.ID_CONFLICT_POLICY_FAIL;
+    case 2:
+    case "ID_CONFLICT_POLICY_USE_EXISTING":
+      return IdConflictPolicy.ID_CONFLICT_POLICY_USE_EXISTING;
+    case 3:
+    case "ID_CONFLICT_POLICY_TERMINATE_EXISTING":
+      return IdConflictPolicy.ID_CONFLICT_POLICY_TERMINATE_EXISTING;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum IdConflictPolicy");
+  }
+}
+
+export function idConflictPolicyToJSON(object: IdConflictPolicy): string {
+  switch (object) {
+    case IdConflictPolicy.ID_CONFLICT_POLICY_UNSPECIFIED:
+      return "ID_CONFLICT_POLICY_UNSPECIFIED";
+    case IdConflictPolicy.ID_CONFLICT_POLICY_FAIL:
+      return "ID_CONFLICT_POLICY_FAIL";
+    case IdConflictPolicy.ID_CONFLICT_POLICY_USE_EXISTING:
+      return "ID_CONFLICT_POLICY_USE_EXISTING";
+    case IdConflictPolicy.ID_CONFLICT_POLICY_TERMINATE_EXISTING:
+      return "ID_CONFLICT_POLICY_TERMINATE_EXISTING";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum IdConflictPolicy");
+  }
+}
+
+export enum IdReusePolicy {
+  /** ID_REUSE_POLICY_UNSPECIFIED - As ALLOW. */
+  ID_REUSE_POLICY_UNSPECIFIED = 0,
+  ID_REUSE_POLICY_ALLOW = 1,
+  /** ID_REUSE_POLICY_ALLOW_IF_FAILED - Only if it FAILED, EXPIRED or was CANCELLED; else ALREADY_EXISTS, reason CUSTOM_ID_USED. */
+  ID_REUSE_POLICY_ALLOW_IF_FAILED = 2,
+  /** ID_REUSE_POLICY_REJECT - ALREADY_EXISTS, reason CUSTOM_ID_USED, for as long as that run is kept. */
+  ID_REUSE_POLICY_REJECT = 3,
+}
+
+export function idReusePolicyFromJSON(object: any): IdReusePolicy {
+  switch (object) {
+    case 0:
+    case "ID_REUSE_POLICY_UNSPECIFIED":
+      return IdReusePolicy.ID_REUSE_POLICY_UNSPECIFIED;
+    case 1:
+    case "ID_REUSE_POLICY_ALLOW":
+      return IdReusePolicy.ID_REUSE_POLICY_ALLOW;
+    case 2:
+    case "ID_REUSE_POLICY_ALLOW_IF_FAILED":
+      return IdReusePolicy.ID_REUSE_POLICY_ALLOW_IF_FAILED;
+    case 3:
+    case "ID_REUSE_POLICY_REJECT":
+      return IdReusePolicy.ID_REUSE_POLICY_REJECT;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum IdReusePolicy");
+  }
+}
+
+export function idReusePolicyToJSON(object: IdReusePolicy): string {
+  switch (object) {
+    case IdReusePolicy.ID_REUSE_POLICY_UNSPECIFIED:
+      return "ID_REUSE_POLICY_UNSPECIFIED";
+    case IdReusePolicy.ID_REUSE_POLICY_ALLOW:
+      return "ID_REUSE_POLICY_ALLOW";
+    case IdReusePolicy.ID_REUSE_POLICY_ALLOW_IF_FAILED:
+      return "ID_REUSE_POLICY_ALLOW_IF_FAILED";
+    case IdReusePolicy.ID_REUSE_POLICY_REJECT:
+      return "ID_REUSE_POLICY_REJECT";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum IdReusePolicy");
+  }
+}
+
+/** Which version of its chain a run is started with that is made from another one. */
+export enum RunVersion {
+  /** RUN_VERSION_UNSPECIFIED - As PINNED. */
+  RUN_VERSION_UNSPECIFIED = 0,
+  /** RUN_VERSION_PINNED - The one that the other run is pinned to. */
+  RUN_VERSION_PINNED = 1,
+  /** RUN_VERSION_NEWEST - The one that new runs have now. */
+  RUN_VERSION_NEWEST = 2,
+}
+
+export function runVersionFromJSON(object: any): RunVersion {
+  switch (object) {
+    case 0:
+    case "RUN_VERSION_UNSPECIFIED":
+      return RunVersion.RUN_VERSION_UNSPECIFIED;
+    case 1:
+    case "RUN_VERSION_PINNED":
+      return RunVersion.RUN_VERSION_PINNED;
+    case 2:
+    case "RUN_VERSION_NEWEST":
+      return RunVersion.RUN_VERSION_NEWEST;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum RunVersion");
+  }
+}
+
+export function runVersionToJSON(object: RunVersion): string {
+  switch (object) {
+    case RunVersion.RUN_VERSION_UNSPECIFIED:
+      return "RUN_VERSION_UNSPECIFIED";
+    case RunVersion.RUN_VERSION_PINNED:
+      return "RUN_VERSION_PINNED";
+    case RunVersion.RUN_VERSION_NEWEST:
+      return "RUN_VERSION_NEWEST";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum RunVersion");
   }
 }
 
@@ -493,11 +682,31 @@ export interface Run {
   parentStepId: string;
   /** Number of runs above this one, 0 if nobody's step started it. Not in lists. */
   depth: number;
+  /** The run that this one was made from; absent: none. Not in lists. */
+  origin?:
+    | RunOrigin
+    | undefined;
+  /** The run that goes on in this one's place and ended it, empty if none did. Not in lists. */
+  replacedBy: string;
+  /** Runs that were made from this one, oldest first, at most 100. Set by GetRun only. */
+  successorRunIds: string[];
+  /** The id that whoever started the run chose for it; empty: none. Not in lists. */
+  customId: string;
+  /** Who started the run, as far as the mesh knows; of a run that a step started: who started the run above. */
+  starter: string;
 }
 
 export interface Run_LabelsEntry {
   key: string;
   value: string;
+}
+
+/** RunOrigin says which run another one was made from. */
+export interface RunOrigin {
+  runId: string;
+  kind: RunOriginKind;
+  /** Of a RESTART: the first step that was done anew; empty: all were. */
+  stepId: string;
 }
 
 /** CompensationFailure says that what a step has done is not undone. */
@@ -644,7 +853,20 @@ export interface StartRunRequest {
     | Signal
     | undefined;
   /** Nothing of the run starts before; its time counts from then. Absent or in the past: at once. */
-  startAt?: Timestamp | undefined;
+  startAt?:
+    | Timestamp
+    | undefined;
+  /**
+   * An id of the caller's choice, 1 to 256 printable characters: at most one run that has not ended has it. Empty: none. An idempotency key
+   * is remembered with it, for as long as the run has the id.
+   */
+  customId: string;
+  /** What to do while a run that has not ended has the custom id; default: fail. */
+  idConflict: IdConflictPolicy;
+  /** What to do when the run that had the custom id last has ended; default: allow. */
+  idReuse: IdReusePolicy;
+  /** Who starts the run, at most 128 printable characters. A client certificate's name comes before it. */
+  starter: string;
 }
 
 export interface StartRunRequest_LabelsEntry {
@@ -729,7 +951,12 @@ export interface ListRunsRequest {
   /** All of these labels. */
   labels: { [key: string]: string };
   acceptedAfter?: Timestamp | undefined;
-  acceptedBefore?: Timestamp | undefined;
+  acceptedBefore?:
+    | Timestamp
+    | undefined;
+  /** The run that has this custom id, or had it last. */
+  customId: string;
+  starter: string;
 }
 
 export interface ListRunsRequest_LabelsEntry {
@@ -814,6 +1041,8 @@ export interface RunEvent {
   actor: string;
   /** CHILD_STARTED: the run. */
   childRunId: string;
+  /** STEP_REUSED, RUN_REPLACED: the run that this one goes on from, or that goes on in its place. */
+  otherRunId: string;
 }
 
 /** StepMove is a change of a step that an event caused. */
@@ -960,6 +1189,48 @@ export interface SkipStepResponse {
   run?: Run | undefined;
 }
 
+export interface RestartRunRequest {
+  namespace: string;
+  runId: string;
+  /** Why, for the runs' histories; at most 1,024 characters. */
+  reason: string;
+  /** Who asks, for the runs' histories; at most 128 characters. */
+  actor: string;
+  /** This step and all that come behind it are done anew; empty: all steps are. */
+  stepId: string;
+  version: RunVersion;
+  /** At most 256 characters. Kept for 7 days. */
+  idempotencyKey: string;
+}
+
+export interface RestartRunResponse {
+  runId: string;
+  /** The run had been made by the same request before. */
+  existing: boolean;
+}
+
+export interface CloneRunRequest {
+  namespace: string;
+  runId: string;
+  /** Why, for the runs' histories; at most 1,024 characters. */
+  reason: string;
+  /** Who asks, for the runs' histories; at most 128 characters. */
+  actor: string;
+  /** Unset: that of the original. */
+  input?: { $case: "payload"; value: Payload } | //
+  /** As canonical protobuf JSON. */
+  { $case: "json"; value: string } | undefined;
+  version: RunVersion;
+  /** The original ends at once, and nothing of it is compensated; otherwise it is cancelled, as by CancelRun. */
+  terminate: boolean;
+}
+
+export interface CloneRunResponse {
+  runId: string;
+  /** The run had been made by the same request before. */
+  existing: boolean;
+}
+
 function createBaseRun(): Run {
   return {
     namespace: "",
@@ -985,6 +1256,11 @@ function createBaseRun(): Run {
     parentRunId: "",
     parentStepId: "",
     depth: 0,
+    origin: undefined,
+    replacedBy: "",
+    successorRunIds: [],
+    customId: "",
+    starter: "",
   };
 }
 
@@ -1061,6 +1337,21 @@ export const Run: MessageFns<Run> = {
     }
     if (message.depth !== 0) {
       writer.uint32(336).uint32(message.depth);
+    }
+    if (message.origin !== undefined) {
+      RunOrigin.encode(message.origin, writer.uint32(482).fork()).join();
+    }
+    if (message.replacedBy !== "") {
+      writer.uint32(490).string(message.replacedBy);
+    }
+    for (const v of message.successorRunIds) {
+      writer.uint32(498).string(v!);
+    }
+    if (message.customId !== "") {
+      writer.uint32(506).string(message.customId);
+    }
+    if (message.starter !== "") {
+      writer.uint32(514).string(message.starter);
     }
     return writer;
   },
@@ -1265,6 +1556,46 @@ export const Run: MessageFns<Run> = {
             message.depth = reader.uint32();
             continue;
           }
+          case 60: {
+            if (tag !== 482) {
+              break;
+            }
+
+            message.origin = RunOrigin.decode(reader, reader.uint32());
+            continue;
+          }
+          case 61: {
+            if (tag !== 490) {
+              break;
+            }
+
+            message.replacedBy = reader.string();
+            continue;
+          }
+          case 62: {
+            if (tag !== 498) {
+              break;
+            }
+
+            message.successorRunIds.push(reader.string());
+            continue;
+          }
+          case 63: {
+            if (tag !== 506) {
+              break;
+            }
+
+            message.customId = reader.string();
+            continue;
+          }
+          case 64: {
+            if (tag !== 514) {
+              break;
+            }
+
+            message.starter = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1363,6 +1694,23 @@ export const Run: MessageFns<Run> = {
         ? globalThis.String(object.parent_step_id)
         : "",
       depth: isSet(object.depth) ? globalThis.Number(object.depth) : 0,
+      origin: isSet(object.origin) ? RunOrigin.fromJSON(object.origin) : undefined,
+      replacedBy: isSet(object.replacedBy)
+        ? globalThis.String(object.replacedBy)
+        : isSet(object.replaced_by)
+        ? globalThis.String(object.replaced_by)
+        : "",
+      successorRunIds: globalThis.Array.isArray(object?.successorRunIds)
+        ? object.successorRunIds.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.successor_run_ids)
+        ? object.successor_run_ids.map((e: any) => globalThis.String(e))
+        : [],
+      customId: isSet(object.customId)
+        ? globalThis.String(object.customId)
+        : isSet(object.custom_id)
+        ? globalThis.String(object.custom_id)
+        : "",
+      starter: isSet(object.starter) ? globalThis.String(object.starter) : "",
     };
   },
 
@@ -1443,6 +1791,21 @@ export const Run: MessageFns<Run> = {
     if (message.depth !== 0) {
       obj.depth = Math.round(message.depth);
     }
+    if (message.origin !== undefined) {
+      obj.origin = RunOrigin.toJSON(message.origin);
+    }
+    if (message.replacedBy !== "") {
+      obj.replacedBy = message.replacedBy;
+    }
+    if (message.successorRunIds?.length) {
+      obj.successorRunIds = message.successorRunIds;
+    }
+    if (message.customId !== "") {
+      obj.customId = message.customId;
+    }
+    if (message.starter !== "") {
+      obj.starter = message.starter;
+    }
     return obj;
   },
 
@@ -1496,6 +1859,13 @@ export const Run: MessageFns<Run> = {
     message.parentRunId = object.parentRunId ?? "";
     message.parentStepId = object.parentStepId ?? "";
     message.depth = object.depth ?? 0;
+    message.origin = (object.origin !== undefined && object.origin !== null)
+      ? RunOrigin.fromPartial(object.origin)
+      : undefined;
+    message.replacedBy = object.replacedBy ?? "";
+    message.successorRunIds = object.successorRunIds?.map((e) => e) || [];
+    message.customId = object.customId ?? "";
+    message.starter = object.starter ?? "";
     return message;
   },
 };
@@ -1581,6 +1951,115 @@ export const Run_LabelsEntry: MessageFns<Run_LabelsEntry> = {
     const message = createBaseRun_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseRunOrigin(): RunOrigin {
+  return { runId: "", kind: 0, stepId: "" };
+}
+
+export const RunOrigin: MessageFns<RunOrigin> = {
+  encode(message: RunOrigin, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.runId !== "") {
+      writer.uint32(10).string(message.runId);
+    }
+    if (message.kind !== 0) {
+      writer.uint32(16).int32(message.kind);
+    }
+    if (message.stepId !== "") {
+      writer.uint32(26).string(message.stepId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RunOrigin {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRunOrigin();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.kind = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.stepId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RunOrigin {
+    return {
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      kind: isSet(object.kind) ? runOriginKindFromJSON(object.kind) : 0,
+      stepId: isSet(object.stepId)
+        ? globalThis.String(object.stepId)
+        : isSet(object.step_id)
+        ? globalThis.String(object.step_id)
+        : "",
+    };
+  },
+
+  toJSON(message: RunOrigin): unknown {
+    const obj: any = {};
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.kind !== 0) {
+      obj.kind = runOriginKindToJSON(message.kind);
+    }
+    if (message.stepId !== "") {
+      obj.stepId = message.stepId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RunOrigin>, I>>(base?: I): RunOrigin {
+    return RunOrigin.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RunOrigin>, I>>(object: I): RunOrigin {
+    const message = createBaseRunOrigin();
+    message.runId = object.runId ?? "";
+    message.kind = object.kind ?? 0;
+    message.stepId = object.stepId ?? "";
     return message;
   },
 };
@@ -3111,6 +3590,10 @@ function createBaseStartRunRequest(): StartRunRequest {
     timeout: undefined,
     signal: undefined,
     startAt: undefined,
+    customId: "",
+    idConflict: 0,
+    idReuse: 0,
+    starter: "",
   };
 }
 
@@ -3147,6 +3630,18 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
     }
     if (message.startAt !== undefined) {
       Timestamp.encode(message.startAt, writer.uint32(170).fork()).join();
+    }
+    if (message.customId !== "") {
+      writer.uint32(178).string(message.customId);
+    }
+    if (message.idConflict !== 0) {
+      writer.uint32(184).int32(message.idConflict);
+    }
+    if (message.idReuse !== 0) {
+      writer.uint32(192).int32(message.idReuse);
+    }
+    if (message.starter !== "") {
+      writer.uint32(202).string(message.starter);
     }
     return writer;
   },
@@ -3247,6 +3742,38 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
             message.startAt = Timestamp.decode(reader, reader.uint32());
             continue;
           }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.customId = reader.string();
+            continue;
+          }
+          case 23: {
+            if (tag !== 184) {
+              break;
+            }
+
+            message.idConflict = reader.int32() as any;
+            continue;
+          }
+          case 24: {
+            if (tag !== 192) {
+              break;
+            }
+
+            message.idReuse = reader.int32() as any;
+            continue;
+          }
+          case 25: {
+            if (tag !== 202) {
+              break;
+            }
+
+            message.starter = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3295,6 +3822,22 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
         : isSet(object.start_at)
         ? fromJsonTimestamp(object.start_at)
         : undefined,
+      customId: isSet(object.customId)
+        ? globalThis.String(object.customId)
+        : isSet(object.custom_id)
+        ? globalThis.String(object.custom_id)
+        : "",
+      idConflict: isSet(object.idConflict)
+        ? idConflictPolicyFromJSON(object.idConflict)
+        : isSet(object.id_conflict)
+        ? idConflictPolicyFromJSON(object.id_conflict)
+        : 0,
+      idReuse: isSet(object.idReuse)
+        ? idReusePolicyFromJSON(object.idReuse)
+        : isSet(object.id_reuse)
+        ? idReusePolicyFromJSON(object.id_reuse)
+        : 0,
+      starter: isSet(object.starter) ? globalThis.String(object.starter) : "",
     };
   },
 
@@ -3334,6 +3877,18 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
     }
     if (message.startAt !== undefined) {
       obj.startAt = fromTimestamp(message.startAt).toISOString();
+    }
+    if (message.customId !== "") {
+      obj.customId = message.customId;
+    }
+    if (message.idConflict !== 0) {
+      obj.idConflict = idConflictPolicyToJSON(message.idConflict);
+    }
+    if (message.idReuse !== 0) {
+      obj.idReuse = idReusePolicyToJSON(message.idReuse);
+    }
+    if (message.starter !== "") {
+      obj.starter = message.starter;
     }
     return obj;
   },
@@ -3379,6 +3934,10 @@ export const StartRunRequest: MessageFns<StartRunRequest> = {
     message.startAt = (object.startAt !== undefined && object.startAt !== null)
       ? Timestamp.fromPartial(object.startAt)
       : undefined;
+    message.customId = object.customId ?? "";
+    message.idConflict = object.idConflict ?? 0;
+    message.idReuse = object.idReuse ?? 0;
+    message.starter = object.starter ?? "";
     return message;
   },
 };
@@ -4332,6 +4891,8 @@ function createBaseListRunsRequest(): ListRunsRequest {
     labels: {},
     acceptedAfter: undefined,
     acceptedBefore: undefined,
+    customId: "",
+    starter: "",
   };
 }
 
@@ -4364,6 +4925,12 @@ export const ListRunsRequest: MessageFns<ListRunsRequest> = {
     }
     if (message.acceptedBefore !== undefined) {
       Timestamp.encode(message.acceptedBefore, writer.uint32(66).fork()).join();
+    }
+    if (message.customId !== "") {
+      writer.uint32(74).string(message.customId);
+    }
+    if (message.starter !== "") {
+      writer.uint32(82).string(message.starter);
     }
     return writer;
   },
@@ -4458,6 +5025,22 @@ export const ListRunsRequest: MessageFns<ListRunsRequest> = {
             message.acceptedBefore = Timestamp.decode(reader, reader.uint32());
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.customId = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.starter = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4509,6 +5092,12 @@ export const ListRunsRequest: MessageFns<ListRunsRequest> = {
         : isSet(object.accepted_before)
         ? fromJsonTimestamp(object.accepted_before)
         : undefined,
+      customId: isSet(object.customId)
+        ? globalThis.String(object.customId)
+        : isSet(object.custom_id)
+        ? globalThis.String(object.custom_id)
+        : "",
+      starter: isSet(object.starter) ? globalThis.String(object.starter) : "",
     };
   },
 
@@ -4544,6 +5133,12 @@ export const ListRunsRequest: MessageFns<ListRunsRequest> = {
     if (message.acceptedBefore !== undefined) {
       obj.acceptedBefore = fromTimestamp(message.acceptedBefore).toISOString();
     }
+    if (message.customId !== "") {
+      obj.customId = message.customId;
+    }
+    if (message.starter !== "") {
+      obj.starter = message.starter;
+    }
     return obj;
   },
 
@@ -4572,6 +5167,8 @@ export const ListRunsRequest: MessageFns<ListRunsRequest> = {
     message.acceptedBefore = (object.acceptedBefore !== undefined && object.acceptedBefore !== null)
       ? Timestamp.fromPartial(object.acceptedBefore)
       : undefined;
+    message.customId = object.customId ?? "";
+    message.starter = object.starter ?? "";
     return message;
   },
 };
@@ -5348,6 +5945,7 @@ function createBaseRunEvent(): RunEvent {
     note: "",
     actor: "",
     childRunId: "",
+    otherRunId: "",
   };
 }
 
@@ -5400,6 +5998,9 @@ export const RunEvent: MessageFns<RunEvent> = {
     }
     if (message.childRunId !== "") {
       writer.uint32(322).string(message.childRunId);
+    }
+    if (message.otherRunId !== "") {
+      writer.uint32(482).string(message.otherRunId);
     }
     return writer;
   },
@@ -5537,6 +6138,14 @@ export const RunEvent: MessageFns<RunEvent> = {
             message.childRunId = reader.string();
             continue;
           }
+          case 60: {
+            if (tag !== 482) {
+              break;
+            }
+
+            message.otherRunId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5588,6 +6197,11 @@ export const RunEvent: MessageFns<RunEvent> = {
         : isSet(object.child_run_id)
         ? globalThis.String(object.child_run_id)
         : "",
+      otherRunId: isSet(object.otherRunId)
+        ? globalThis.String(object.otherRunId)
+        : isSet(object.other_run_id)
+        ? globalThis.String(object.other_run_id)
+        : "",
     };
   },
 
@@ -5638,6 +6252,9 @@ export const RunEvent: MessageFns<RunEvent> = {
     if (message.childRunId !== "") {
       obj.childRunId = message.childRunId;
     }
+    if (message.otherRunId !== "") {
+      obj.otherRunId = message.otherRunId;
+    }
     return obj;
   },
 
@@ -5665,6 +6282,7 @@ export const RunEvent: MessageFns<RunEvent> = {
     message.note = object.note ?? "";
     message.actor = object.actor ?? "";
     message.childRunId = object.childRunId ?? "";
+    message.otherRunId = object.otherRunId ?? "";
     return message;
   },
 };
@@ -7712,6 +8330,562 @@ export const SkipStepResponse: MessageFns<SkipStepResponse> = {
   },
 };
 
+function createBaseRestartRunRequest(): RestartRunRequest {
+  return { namespace: "", runId: "", reason: "", actor: "", stepId: "", version: 0, idempotencyKey: "" };
+}
+
+export const RestartRunRequest: MessageFns<RestartRunRequest> = {
+  encode(message: RestartRunRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.runId !== "") {
+      writer.uint32(18).string(message.runId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.actor !== "") {
+      writer.uint32(34).string(message.actor);
+    }
+    if (message.stepId !== "") {
+      writer.uint32(42).string(message.stepId);
+    }
+    if (message.version !== 0) {
+      writer.uint32(48).int32(message.version);
+    }
+    if (message.idempotencyKey !== "") {
+      writer.uint32(58).string(message.idempotencyKey);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RestartRunRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRestartRunRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.stepId = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.version = reader.int32() as any;
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.idempotencyKey = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RestartRunRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      stepId: isSet(object.stepId)
+        ? globalThis.String(object.stepId)
+        : isSet(object.step_id)
+        ? globalThis.String(object.step_id)
+        : "",
+      version: isSet(object.version) ? runVersionFromJSON(object.version) : 0,
+      idempotencyKey: isSet(object.idempotencyKey)
+        ? globalThis.String(object.idempotencyKey)
+        : isSet(object.idempotency_key)
+        ? globalThis.String(object.idempotency_key)
+        : "",
+    };
+  },
+
+  toJSON(message: RestartRunRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
+    if (message.stepId !== "") {
+      obj.stepId = message.stepId;
+    }
+    if (message.version !== 0) {
+      obj.version = runVersionToJSON(message.version);
+    }
+    if (message.idempotencyKey !== "") {
+      obj.idempotencyKey = message.idempotencyKey;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RestartRunRequest>, I>>(base?: I): RestartRunRequest {
+    return RestartRunRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RestartRunRequest>, I>>(object: I): RestartRunRequest {
+    const message = createBaseRestartRunRequest();
+    message.namespace = object.namespace ?? "";
+    message.runId = object.runId ?? "";
+    message.reason = object.reason ?? "";
+    message.actor = object.actor ?? "";
+    message.stepId = object.stepId ?? "";
+    message.version = object.version ?? 0;
+    message.idempotencyKey = object.idempotencyKey ?? "";
+    return message;
+  },
+};
+
+function createBaseRestartRunResponse(): RestartRunResponse {
+  return { runId: "", existing: false };
+}
+
+export const RestartRunResponse: MessageFns<RestartRunResponse> = {
+  encode(message: RestartRunResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.runId !== "") {
+      writer.uint32(10).string(message.runId);
+    }
+    if (message.existing !== false) {
+      writer.uint32(16).bool(message.existing);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RestartRunResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRestartRunResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.existing = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RestartRunResponse {
+    return {
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      existing: isSet(object.existing) ? globalThis.Boolean(object.existing) : false,
+    };
+  },
+
+  toJSON(message: RestartRunResponse): unknown {
+    const obj: any = {};
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.existing !== false) {
+      obj.existing = message.existing;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RestartRunResponse>, I>>(base?: I): RestartRunResponse {
+    return RestartRunResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RestartRunResponse>, I>>(object: I): RestartRunResponse {
+    const message = createBaseRestartRunResponse();
+    message.runId = object.runId ?? "";
+    message.existing = object.existing ?? false;
+    return message;
+  },
+};
+
+function createBaseCloneRunRequest(): CloneRunRequest {
+  return { namespace: "", runId: "", reason: "", actor: "", input: undefined, version: 0, terminate: false };
+}
+
+export const CloneRunRequest: MessageFns<CloneRunRequest> = {
+  encode(message: CloneRunRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.runId !== "") {
+      writer.uint32(18).string(message.runId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    if (message.actor !== "") {
+      writer.uint32(34).string(message.actor);
+    }
+    switch (message.input?.$case) {
+      case "payload":
+        Payload.encode(message.input.value, writer.uint32(42).fork()).join();
+        break;
+      case "json":
+        writer.uint32(50).string(message.input.value);
+        break;
+    }
+    if (message.version !== 0) {
+      writer.uint32(56).int32(message.version);
+    }
+    if (message.terminate !== false) {
+      writer.uint32(64).bool(message.terminate);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CloneRunRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCloneRunRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.input = { $case: "payload", value: Payload.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.input = { $case: "json", value: reader.string() };
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.version = reader.int32() as any;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.terminate = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CloneRunRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
+      input: isSet(object.payload)
+        ? { $case: "payload", value: Payload.fromJSON(object.payload) }
+        : isSet(object.json)
+        ? { $case: "json", value: globalThis.String(object.json) }
+        : undefined,
+      version: isSet(object.version) ? runVersionFromJSON(object.version) : 0,
+      terminate: isSet(object.terminate) ? globalThis.Boolean(object.terminate) : false,
+    };
+  },
+
+  toJSON(message: CloneRunRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
+    if (message.input?.$case === "payload") {
+      obj.payload = Payload.toJSON(message.input.value);
+    } else if (message.input?.$case === "json") {
+      obj.json = message.input.value;
+    }
+    if (message.version !== 0) {
+      obj.version = runVersionToJSON(message.version);
+    }
+    if (message.terminate !== false) {
+      obj.terminate = message.terminate;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CloneRunRequest>, I>>(base?: I): CloneRunRequest {
+    return CloneRunRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CloneRunRequest>, I>>(object: I): CloneRunRequest {
+    const message = createBaseCloneRunRequest();
+    message.namespace = object.namespace ?? "";
+    message.runId = object.runId ?? "";
+    message.reason = object.reason ?? "";
+    message.actor = object.actor ?? "";
+    switch (object.input?.$case) {
+      case "payload": {
+        if (object.input?.value !== undefined && object.input?.value !== null) {
+          message.input = { $case: "payload", value: Payload.fromPartial(object.input.value) };
+        }
+        break;
+      }
+      case "json": {
+        if (object.input?.value !== undefined && object.input?.value !== null) {
+          message.input = { $case: "json", value: object.input.value };
+        }
+        break;
+      }
+    }
+    message.version = object.version ?? 0;
+    message.terminate = object.terminate ?? false;
+    return message;
+  },
+};
+
+function createBaseCloneRunResponse(): CloneRunResponse {
+  return { runId: "", existing: false };
+}
+
+export const CloneRunResponse: MessageFns<CloneRunResponse> = {
+  encode(message: CloneRunResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.runId !== "") {
+      writer.uint32(10).string(message.runId);
+    }
+    if (message.existing !== false) {
+      writer.uint32(16).bool(message.existing);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CloneRunResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCloneRunResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.existing = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CloneRunResponse {
+    return {
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      existing: isSet(object.existing) ? globalThis.Boolean(object.existing) : false,
+    };
+  },
+
+  toJSON(message: CloneRunResponse): unknown {
+    const obj: any = {};
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.existing !== false) {
+      obj.existing = message.existing;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CloneRunResponse>, I>>(base?: I): CloneRunResponse {
+    return CloneRunResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CloneRunResponse>, I>>(object: I): CloneRunResponse {
+    const message = createBaseCloneRunResponse();
+    message.runId = object.runId ?? "";
+    message.existing = object.existing ?? false;
+    return message;
+  },
+};
+
 /** RunService starts runs of any callable (action or chain), and shows and stops them. */
 export type RunServiceService = typeof RunServiceService;
 export const RunServiceService = {
@@ -7721,7 +8895,8 @@ export const RunServiceService = {
    *
    * INVALID_ARGUMENT: the input breaks the contract (BadRequest names the field). NOT_FOUND: no such namespace or
    * callable, reason METHOD_NOT_FOUND. ALREADY_EXISTS: the idempotency key was used with another input or method,
-   * reason IDEMPOTENCY_KEY_REUSED. RESOURCE_EXHAUSTED: the input is over 64 MiB or the coordinator is
+   * reason IDEMPOTENCY_KEY_REUSED, or the policies of the custom id refuse it, reasons CUSTOM_ID_TAKEN and CUSTOM_ID_USED, with the detail
+   * CustomIdTaken. RESOURCE_EXHAUSTED: the input is over 64 MiB or the coordinator is
    * overloaded (RetryInfo). UNAVAILABLE: the database can't be reached or the coordinator is draining; safe to retry with the same key.
    */
   startRun: {
@@ -7959,6 +9134,42 @@ export const RunServiceService = {
     responseSerialize: (value: SkipStepResponse): Buffer => Buffer.from(SkipStepResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SkipStepResponse => SkipStepResponse.decode(value),
   },
+  /**
+   * RestartRun starts a run that takes over the results of another one from before a step, and does that step and the rest anew. The new run
+   * names the old one (`origin`), the old one the new (`successor_run_ids`). A BROKEN run ends in the same commit, CANCELLED; a run that has
+   * ended stays as it is. The same restart of a BROKEN run again, or one with the same idempotency key, answers the first new run.
+   *
+   * INVALID_ARGUMENT: a field out of bounds. NOT_FOUND: no such run, or no such step in the version asked for, reasons RUN_NOT_FOUND and
+   * STEP_NOT_FOUND. FAILED_PRECONDITION: the run is under way and not BROKEN, reason RUN_UNDER_WAY; it is BROKEN and a step of another run
+   * waits for it, reason RUN_HAS_PARENT; its results, its input or the version asked for do not fit, reason RESTART_UNFIT, with the detail
+   * RestartUnfit that says which step and why. ALREADY_EXISTS: the idempotency key was used otherwise, reason IDEMPOTENCY_KEY_REUSED.
+   */
+  restartRun: {
+    path: "/taskmesh.v1.RunService/RestartRun" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RestartRunRequest): Buffer => Buffer.from(RestartRunRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RestartRunRequest => RestartRunRequest.decode(value),
+    responseSerialize: (value: RestartRunResponse): Buffer => Buffer.from(RestartRunResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RestartRunResponse => RestartRunResponse.decode(value),
+  },
+  /**
+   * CloneRun starts a copy of a run that has not ended, with its input or another one, and cancels the original in the same commit: there is
+   * never a moment with neither or with both. The same request again answers the copy that it made.
+   *
+   * INVALID_ARGUMENT: the input breaks the contract, reason INPUT_INVALID (BadRequest names the field). NOT_FOUND: no such run.
+   * FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, is being cancelled, reason RUN_CANCELLING, or a step of another run waits for
+   * it, reason RUN_HAS_PARENT.
+   */
+  cloneRun: {
+    path: "/taskmesh.v1.RunService/CloneRun" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CloneRunRequest): Buffer => Buffer.from(CloneRunRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CloneRunRequest => CloneRunRequest.decode(value),
+    responseSerialize: (value: CloneRunResponse): Buffer => Buffer.from(CloneRunResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CloneRunResponse => CloneRunResponse.decode(value),
+  },
 } as const;
 
 export interface RunServiceServer extends UntypedServiceImplementation {
@@ -7968,7 +9179,8 @@ export interface RunServiceServer extends UntypedServiceImplementation {
    *
    * INVALID_ARGUMENT: the input breaks the contract (BadRequest names the field). NOT_FOUND: no such namespace or
    * callable, reason METHOD_NOT_FOUND. ALREADY_EXISTS: the idempotency key was used with another input or method,
-   * reason IDEMPOTENCY_KEY_REUSED. RESOURCE_EXHAUSTED: the input is over 64 MiB or the coordinator is
+   * reason IDEMPOTENCY_KEY_REUSED, or the policies of the custom id refuse it, reasons CUSTOM_ID_TAKEN and CUSTOM_ID_USED, with the detail
+   * CustomIdTaken. RESOURCE_EXHAUSTED: the input is over 64 MiB or the coordinator is
    * overloaded (RetryInfo). UNAVAILABLE: the database can't be reached or the coordinator is draining; safe to retry with the same key.
    */
   startRun: handleUnaryCall<StartRunRequest, StartRunResponse>;
@@ -8075,6 +9287,26 @@ export interface RunServiceServer extends UntypedServiceImplementation {
    * NOT_FOUND: no such run or step. FAILED_PRECONDITION: as for RetryStep.
    */
   skipStep: handleUnaryCall<SkipStepRequest, SkipStepResponse>;
+  /**
+   * RestartRun starts a run that takes over the results of another one from before a step, and does that step and the rest anew. The new run
+   * names the old one (`origin`), the old one the new (`successor_run_ids`). A BROKEN run ends in the same commit, CANCELLED; a run that has
+   * ended stays as it is. The same restart of a BROKEN run again, or one with the same idempotency key, answers the first new run.
+   *
+   * INVALID_ARGUMENT: a field out of bounds. NOT_FOUND: no such run, or no such step in the version asked for, reasons RUN_NOT_FOUND and
+   * STEP_NOT_FOUND. FAILED_PRECONDITION: the run is under way and not BROKEN, reason RUN_UNDER_WAY; it is BROKEN and a step of another run
+   * waits for it, reason RUN_HAS_PARENT; its results, its input or the version asked for do not fit, reason RESTART_UNFIT, with the detail
+   * RestartUnfit that says which step and why. ALREADY_EXISTS: the idempotency key was used otherwise, reason IDEMPOTENCY_KEY_REUSED.
+   */
+  restartRun: handleUnaryCall<RestartRunRequest, RestartRunResponse>;
+  /**
+   * CloneRun starts a copy of a run that has not ended, with its input or another one, and cancels the original in the same commit: there is
+   * never a moment with neither or with both. The same request again answers the copy that it made.
+   *
+   * INVALID_ARGUMENT: the input breaks the contract, reason INPUT_INVALID (BadRequest names the field). NOT_FOUND: no such run.
+   * FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, is being cancelled, reason RUN_CANCELLING, or a step of another run waits for
+   * it, reason RUN_HAS_PARENT.
+   */
+  cloneRun: handleUnaryCall<CloneRunRequest, CloneRunResponse>;
 }
 
 export interface RunServiceClient extends Client {
@@ -8084,7 +9316,8 @@ export interface RunServiceClient extends Client {
    *
    * INVALID_ARGUMENT: the input breaks the contract (BadRequest names the field). NOT_FOUND: no such namespace or
    * callable, reason METHOD_NOT_FOUND. ALREADY_EXISTS: the idempotency key was used with another input or method,
-   * reason IDEMPOTENCY_KEY_REUSED. RESOURCE_EXHAUSTED: the input is over 64 MiB or the coordinator is
+   * reason IDEMPOTENCY_KEY_REUSED, or the policies of the custom id refuse it, reasons CUSTOM_ID_TAKEN and CUSTOM_ID_USED, with the detail
+   * CustomIdTaken. RESOURCE_EXHAUSTED: the input is over 64 MiB or the coordinator is
    * overloaded (RetryInfo). UNAVAILABLE: the database can't be reached or the coordinator is draining; safe to retry with the same key.
    */
   startRun(
@@ -8405,6 +9638,54 @@ export interface RunServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SkipStepResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * RestartRun starts a run that takes over the results of another one from before a step, and does that step and the rest anew. The new run
+   * names the old one (`origin`), the old one the new (`successor_run_ids`). A BROKEN run ends in the same commit, CANCELLED; a run that has
+   * ended stays as it is. The same restart of a BROKEN run again, or one with the same idempotency key, answers the first new run.
+   *
+   * INVALID_ARGUMENT: a field out of bounds. NOT_FOUND: no such run, or no such step in the version asked for, reasons RUN_NOT_FOUND and
+   * STEP_NOT_FOUND. FAILED_PRECONDITION: the run is under way and not BROKEN, reason RUN_UNDER_WAY; it is BROKEN and a step of another run
+   * waits for it, reason RUN_HAS_PARENT; its results, its input or the version asked for do not fit, reason RESTART_UNFIT, with the detail
+   * RestartUnfit that says which step and why. ALREADY_EXISTS: the idempotency key was used otherwise, reason IDEMPOTENCY_KEY_REUSED.
+   */
+  restartRun(
+    request: RestartRunRequest,
+    callback: (error: ServiceError | null, response: RestartRunResponse) => void,
+  ): ClientUnaryCall;
+  restartRun(
+    request: RestartRunRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RestartRunResponse) => void,
+  ): ClientUnaryCall;
+  restartRun(
+    request: RestartRunRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RestartRunResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * CloneRun starts a copy of a run that has not ended, with its input or another one, and cancels the original in the same commit: there is
+   * never a moment with neither or with both. The same request again answers the copy that it made.
+   *
+   * INVALID_ARGUMENT: the input breaks the contract, reason INPUT_INVALID (BadRequest names the field). NOT_FOUND: no such run.
+   * FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, is being cancelled, reason RUN_CANCELLING, or a step of another run waits for
+   * it, reason RUN_HAS_PARENT.
+   */
+  cloneRun(
+    request: CloneRunRequest,
+    callback: (error: ServiceError | null, response: CloneRunResponse) => void,
+  ): ClientUnaryCall;
+  cloneRun(
+    request: CloneRunRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CloneRunResponse) => void,
+  ): ClientUnaryCall;
+  cloneRun(
+    request: CloneRunRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CloneRunResponse) => void,
   ): ClientUnaryCall;
 }
 
