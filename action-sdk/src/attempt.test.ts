@@ -15,7 +15,13 @@ const pass = { input: () => undefined, output: () => undefined };
 function attemptsFor(claim: (start: StartStep) => Promise<{ start: StartStep } | { drop: string } | undefined>) {
   const completions = new Completions(() => {});
   const reported: CompleteStep[] = [];
-  completions.use({ complete: (_reportTo, completion) => void reported.push(completion) });
+  const unconfirmed: (() => void)[] = [];
+  completions.use({
+    complete: (_reportTo, completion, stored) => {
+      reported.push(completion);
+      unconfirmed.push(stored);
+    },
+  });
   const none = () => Promise.reject(new Error("nothing is stored elsewhere"));
   const attempts = new Attempts({
     namespace: "default",
@@ -29,7 +35,10 @@ function attemptsFor(claim: (start: StartStep) => Promise<{ start: StartStep } |
     completions,
     log: createLogger("test", { level: "silent" }),
   });
-  return { attempts, reported };
+  const confirm = (): void => {
+    for (const stored of unconfirmed.splice(0)) stored();
+  };
+  return { attempts, reported, confirm };
 }
 
 const startOf = (lease: string): StartStep => {
@@ -38,8 +47,8 @@ const startOf = (lease: string): StartStep => {
   return StartStep.fromPartial({ runId: "r1", stepId: "call", attempt: 1, lease, method: score.method, input });
 };
 
-function deliver(attempts: Attempts, redelivered: boolean): { acked: boolean } {
-  const state = { acked: false };
+function deliver(attempts: Attempts, redelivered: boolean): { acked: boolean; released: boolean } {
+  const state = { acked: false, released: false };
   const delivery: StartDelivery = {
     taskQueue: "q",
     start: startOf("L1"),
@@ -47,7 +56,9 @@ function deliver(attempts: Attempts, redelivered: boolean): { acked: boolean } {
     ack: () => {
       state.acked = true;
     },
-    release: () => {},
+    release: () => {
+      state.released = true;
+    },
   };
   attempts.onStart(delivery);
   return state;
@@ -66,7 +77,7 @@ describe("a start that may have been delivered before", () => {
 
   it("is acked when it means nothing any more, and left to the carrier when nobody answered", async () => {
     const dropped = attemptsFor(async () => ({ drop: "the run has ended" }));
-    expect(deliver(dropped.attempts, true)).toEqual({ acked: false });
+    expect(deliver(dropped.attempts, true)).toEqual({ acked: false, released: false });
     await tick();
     const state = deliver(dropped.attempts, true);
     await tick();
@@ -75,6 +86,17 @@ describe("a start that may have been delivered before", () => {
     const left = deliver(unanswered.attempts, true);
     await tick();
     expect([left.acked, unanswered.reported, unanswered.attempts.size]).toEqual([false, [], 0]);
+  });
+
+  it("takes no slot while the completion of its attempt waits to be confirmed, and is the one to be acked then", async () => {
+    const { attempts, reported, confirm } = attemptsFor(() => Promise.reject(new Error("nobody asked")));
+    const first = deliver(attempts, false);
+    expect(first).toEqual({ acked: false, released: true });
+    const again = deliver(attempts, true);
+    expect(again).toEqual({ acked: false, released: true });
+    confirm();
+    expect([again.acked, attempts.size, reported.length]).toEqual([true, 0, 1]);
+    attempts.close();
   });
 
   it("is not claimed at its first delivery", async () => {

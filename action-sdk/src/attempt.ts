@@ -86,6 +86,8 @@ export class Attempts {
       running.delivery.release();
       running.delivery = delivery;
       if (running.acked) delivery.ack();
+      // Reported, its slot free, its completion not confirmed yet: this delivery is to be acked, and takes no slot.
+      if (running.freed) delivery.release();
       return;
     }
     if (completions.has(start.lease)) {

@@ -85,24 +85,27 @@ function packageFolder(name: string, resolved: string): string {
   throw new Error(`the package ${name} is not installed completely`);
 }
 
+/** The .proto files that Taskmesh ships (its own, google/api, google/rpc, buf/validate): where each is, by import path. */
+export function shippedProtos(): Map<string, string> {
+  const shipped = packageFolder("@taskmesh/proto", fileURLToPath(import.meta.resolve("@taskmesh/proto")));
+  const found = new Map<string, string>();
+  for (const name of findProtoFiles(join(shipped, "taskmesh")))
+    found.set(`taskmesh/${name}`, join(shipped, "taskmesh", name));
+  for (const name of findProtoFiles(join(shipped, "third_party"))) found.set(name, join(shipped, "third_party", name));
+  return found;
+}
+
 /** The author's files as module "user", the shipped ones that they don't bring themselves as module "mesh". */
 function makeWorkspace(workspace: string, root: string, names: string[]): void {
   for (const name of names) {
     mkdirSync(dirname(join(workspace, "user", name)), { recursive: true });
     cpSync(join(root, name), join(workspace, "user", name));
   }
-  const shipped = packageFolder("@taskmesh/proto", fileURLToPath(import.meta.resolve("@taskmesh/proto")));
   const own = new Set(names);
-  for (const [from, to] of [
-    ["taskmesh", "taskmesh"],
-    ["third_party", "."],
-  ] as const) {
-    for (const name of findProtoFiles(join(shipped, from))) {
-      const target = to === "." ? name : `${to}/${name}`;
-      if (own.has(target)) continue;
-      mkdirSync(dirname(join(workspace, "mesh", target)), { recursive: true });
-      cpSync(join(shipped, from, name), join(workspace, "mesh", target));
-    }
+  for (const [target, from] of shippedProtos()) {
+    if (own.has(target)) continue;
+    mkdirSync(dirname(join(workspace, "mesh", target)), { recursive: true });
+    cpSync(from, join(workspace, "mesh", target));
   }
   writeFileSync(join(workspace, "buf.yaml"), "version: v2\nmodules:\n  - path: user\n  - path: mesh\n");
   const plugin = join(dirname(createRequire(import.meta.url).resolve("ts-proto/package.json")), "protoc-gen-ts_proto");
@@ -226,6 +229,19 @@ export async function generate(options: GenerateOptions): Promise<Generated> {
     const shown = join(options.folder, options.out);
     replaceOutput(resolve(shown), shown, files);
     return { out: shown, files: [...files.keys()], services: embedded.services };
+  } finally {
+    rmSync(workspace, { recursive: true, force: true });
+  }
+}
+
+/** TypeScript of the named files below `root` and of what they import, by path. @throws CliError (bad) for what does not compile. */
+export async function compileTypes(root: string, names: string[]): Promise<Map<string, string>> {
+  const workspace = mkdtempSync(join(tmpdir(), "taskmesh-types-"));
+  try {
+    makeWorkspace(workspace, root, names);
+    await runBuf(workspace, root, ["generate"]);
+    const folder = join(workspace, "out");
+    return new Map(neededFiles(folder, names).map((name) => [name, readFileSync(join(folder, name), "utf8")]));
   } finally {
     rmSync(workspace, { recursive: true, force: true });
   }

@@ -35,6 +35,7 @@ import { runsSignal } from "./commands/runs-signal.js";
 import { runsStart } from "./commands/runs-start.js";
 import { runsClone, runsRestart } from "./commands/runs-successors.js";
 import { runsWatch } from "./commands/runs-watch.js";
+import { sdkGenerate } from "./commands/sdk-generate.js";
 import { settings } from "./commands/settings.js";
 import { workersList } from "./commands/workers-list.js";
 import { defaultUrl } from "./config.js";
@@ -89,6 +90,7 @@ export function createProgram() {
     .addCommand(contractsUses())
     .addCommand(contractsGate())
     .addCommand(contractsAllow());
+  group("sdk", "clients of the mesh's contracts").addCommand(sdkGenerate());
   group("runs", "runs of actions and chains")
     .addCommand(runsStart())
     .addCommand(runsShow())

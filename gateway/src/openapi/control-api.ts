@@ -238,6 +238,16 @@ const actions: ControlOperation[] = [
 
 const contracts: ControlOperation[] = [
   {
+    ...{ route: "get /api/v1/contracts", id: "listContracts", tag: "Actions" },
+    summary: "List the newest contract of every action and chain",
+    answers: { 200: meshRef("ListContractsResponse") },
+  },
+  {
+    ...{ route: "get /api/v1/contracts/{service}/{method}", id: "getContract", tag: "Actions" },
+    summary: "Give out a contract with every file that it needs, as descriptors",
+    answers: { 200: meshRef("GetContractResponse") },
+  },
+  {
     ...{ route: "post /api/v1/contracts/check", id: "checkContracts", tag: "Actions" },
     summary: "Judge contracts as if a worker registered them",
     body: meshRef("CheckContractsRequest"),

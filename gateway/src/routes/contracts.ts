@@ -7,6 +7,9 @@ import {
   CheckContractsResponse,
   FindFieldUsesResponse,
   GetContractGateResponse,
+  GetContractResponse,
+  ListContractsResponse,
+  RegistryServiceService as registry,
   SetContractGateRequest,
   SetContractGateResponse,
   ContractServiceService as service,
@@ -14,7 +17,7 @@ import {
 import { statusError } from "@taskmesh/runtime";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { GatewayContext } from "../context.js";
-import { invalid, Query, refuseQuery } from "../query.js";
+import { invalid, methodOfPath, Query, refuseQuery } from "../query.js";
 import { meshType, readMessage, render } from "../render.js";
 import { readJsonBody } from "../start.js";
 
@@ -24,6 +27,19 @@ const SET_BYTES_MAX = 6 * 1024 * 1024;
 /** Registers the routes. */
 export function contractRoutes(app: FastifyInstance, context: GatewayContext): void {
   const { upstream } = context;
+  app.get("/api/v1/contracts", async (request) => {
+    refuseQuery(request);
+    const wanted = { namespace: context.namespaceOf(request), knownVersion: "" };
+    const answer = await upstream.call(registry.listContracts, wanted, context.callOptions(request));
+    return render("ListContractsResponse", ListContractsResponse, answer);
+  });
+  app.get("/api/v1/contracts/:service/:method", async (request) => {
+    refuseQuery(request);
+    const method = methodOfPath(request);
+    const wanted = { namespace: context.namespaceOf(request), contract: "", method };
+    const answer = await upstream.call(registry.getContract, wanted, context.callOptions(request));
+    return render("GetContractResponse", GetContractResponse, answer);
+  });
   app.post("/api/v1/contracts/check", { bodyLimit: SET_BYTES_MAX }, async (request) => {
     const wanted = readBody(context, request, "CheckContractsRequest", CheckContractsRequest);
     const answer = await upstream.call(service.checkContracts, wanted, context.callOptions(request));

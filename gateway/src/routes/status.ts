@@ -38,6 +38,8 @@ export function statusRoutes(app: FastifyInstance, context: GatewayContext): voi
       chains: "/api/v1/chains",
       chain: "/api/v1/chains/{service}/{method}",
       validateChain: "/api/v1/chains/validate",
+      contracts: "/api/v1/contracts",
+      contract: "/api/v1/contracts/{service}/{method}",
       checkContracts: "/api/v1/contracts/check",
       contractGate: "/api/v1/contracts/gate",
       fieldUses: "/api/v1/contracts/uses?field={field}",

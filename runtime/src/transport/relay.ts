@@ -259,6 +259,11 @@ class RelayWork implements WorkTransport {
       queue.freed.push(number);
       this.#planFlush();
     };
+    if (start.runId === "" || start.lease === "") {
+      // Of a coordinator that is newer, or broken: nobody could report it.
+      giveBack();
+      return;
+    }
     const ack = (): void => {
       if (this.#call !== call) return;
       this.#acks.push(number);
