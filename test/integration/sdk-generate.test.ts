@@ -12,6 +12,9 @@ import { defineAction, fail } from "@taskmesh/action-sdk";
 import type { Gateway } from "@taskmesh/gateway";
 import { formatAddress } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createApi } from "../../cli/src/api.js";
+import type { CliError } from "../../cli/src/exit.js";
+import { generateSdk } from "../../cli/src/sdk/generate-sdk.js";
 import { compileProtos } from "../fixtures/compile-protos.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { entriesOf } from "../fixtures/method-entries.js";
@@ -109,6 +112,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
+const api = () => createApi({ url: new URL(`http://${gateway.address.replace(/^http:../, "")}`), tls: {} });
 const address = (): Record<string, string> => ({ TASKMESH_ADDRESS: formatAddress(mesh.address) });
 
 describe("taskmesh sdk generate", () => {
@@ -129,7 +133,9 @@ describe("taskmesh sdk generate", () => {
 
       const call = (input: string) =>
         run(process.execPath, ["--import", "tsx", "src/example.ts", input], out, address());
-      const [line, ...rest] = (await call('{"article":"ab"}')).stdout.trim().split("\n");
+      const called = await call('{"article":"ab"}');
+      expect(called.stderr).toBe("");
+      const [line, ...rest] = called.stdout.trim().split("\n");
       expect(line).toBe('{"total":"10"}');
       expect(rest[0]).toMatch(/^run [0-9a-f-]{36} is on record$/);
       expect(rest[1]).toBe('{"total":"10"}');
@@ -164,8 +170,13 @@ describe("taskmesh sdk generate", () => {
       }
       const PATH = `${dirname(peer.python)}:${process.env["PATH"]}`;
       const out = join(folder, "python");
-      const written = await generate(["--lang", "python", "--out", out, "shop.v1.ShopActions/Price"], { PATH });
-      expect(written).toMatchObject({ code: 0, stderr: "" });
+      const written = await generateSdk(api(), {
+        language: "python",
+        wanted: ["shop.v1.ShopActions/Price"],
+        out,
+        env: { PATH },
+      });
+      expect(written.missing).toEqual([]);
       expect(existsSync(join(out, "gen/shop/v1/shop_pb2_grpc.py"))).toBe(true);
       const input = '{"articleId":"ab","count":3}';
       const called = await run(peer.python, ["example.py", input], out, address());
@@ -182,14 +193,13 @@ describe("taskmesh sdk generate", () => {
       const PATH = join(folder, "nothing");
       for (const lang of ["go", "java", "ruby", "php", "csharp", "cpp"]) {
         const out = join(folder, lang);
-        const written = await generate(["--lang", lang, "--out", out, "--json", "shop.v1"], { PATH });
-        expect(written, lang).toMatchObject({ code: 0 });
-        const { missing, next, files } = JSON.parse(written.stdout) as Record<string, string[]>;
-        expect(missing!.length, lang).toBeGreaterThan(0);
-        expect(next![0], lang).toBe("sh generate.sh");
+        const written = await generateSdk(api(), { language: lang, wanted: ["shop.v1"], out, env: { PATH } });
+        const { missing, next, files } = written;
+        expect(missing.length, lang).toBeGreaterThan(0);
+        expect(next[0], lang).toBe("sh generate.sh");
         expect(files, lang).toEqual(expect.arrayContaining(["README.md", "generate.sh", "proto/shop/v1/shop.proto"]));
         expect(readFileSync(join(out, "README.md"), "utf8"), lang).toContain("taskmesh-idempotency-key");
-        expect(readFileSync(join(out, "generate.sh"), "utf8"), lang).toContain(missing![0]!);
+        expect(readFileSync(join(out, "generate.sh"), "utf8"), lang).toContain(missing[0]);
       }
     },
     limitMs,
@@ -199,14 +209,17 @@ describe("taskmesh sdk generate", () => {
     "refuses what it can't do, and touches nothing then",
     async () => {
       const mine = join(folder, "mine");
-      expect((await generate(["--lang", "cobol", "--out", mine])).stderr).toContain('"cobol" is no language');
-      const unknown = await generate(["--lang", "ts", "--out", mine, "shop.v2"]);
-      expect(unknown).toMatchObject({ code: 4 });
-      expect(unknown.stderr).toContain("the mesh has no method, service or package shop.v2");
+      const refusal = (language: string, wanted: string[], out: string): Promise<CliError> =>
+        generateSdk(api(), { language, wanted, out }).then(
+          () => Promise.reject(new Error("it was written")),
+          (error: CliError) => error,
+        );
+      expect((await refusal("cobol", [], mine)).message).toContain('"cobol" is no language');
+      const unknown = await refusal("ts", ["shop.v2"], mine);
+      expect([unknown.code, unknown.message]).toEqual([4, "the mesh has no method, service or package shop.v2"]);
       expect(existsSync(mine)).toBe(false);
-      const foreign = await generate(["--lang", "go", "--out", root]);
-      expect(foreign).toMatchObject({ code: 2 });
-      expect(foreign.stderr).toContain("holds files that this command did not write");
+      const foreign = await refusal("go", [], root);
+      expect([foreign.code, foreign.message]).toEqual([2, `${root} holds files that this command did not write`]);
       expect(readdirSync(root)).toContain("package.json");
     },
     limitMs,

@@ -12,6 +12,7 @@ import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import type { DescExtension, DescFile, DescMethod } from "@bufbuild/protobuf";
 import type { Api } from "../api.js";
+import { childEnvironment } from "../config.js";
 import { CliError, exitCode, usageError } from "../exit.js";
 import { shippedProtos } from "../generate.js";
 import { type LanguageName, languages, protosOf } from "./languages.js";
@@ -37,6 +38,8 @@ export interface SdkOptions {
   wanted: readonly string[];
   /** Folder that is written. */
   out: string;
+  /** Where generators are looked for and run in; default: this process's. */
+  env?: NodeJS.ProcessEnv;
 }
 
 export interface GeneratedSdk {
@@ -76,7 +79,7 @@ export async function generateSdk(api: Api, options: SdkOptions): Promise<Genera
   const written =
     language === "ts"
       ? await writeTypescript(target, project)
-      : await writeOther(target, project, language as LanguageName);
+      : await writeOther(target, project, language as LanguageName, { ...childEnvironment(), ...options.env });
   writeFileSync(join(target, markFile), "Made by taskmesh sdk generate; written anew as a whole.\n");
   const files = readdirSync(target, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
@@ -160,7 +163,12 @@ async function writeTypescript(target: string, project: SdkProject): Promise<Wri
   return { missing: [], next: ["npm install", `npm run example -- '${project.sample}'`] };
 }
 
-async function writeOther(target: string, project: SdkProject, name: LanguageName): Promise<Written> {
+async function writeOther(
+  target: string,
+  project: SdkProject,
+  name: LanguageName,
+  env: NodeJS.ProcessEnv,
+): Promise<Written> {
   const language = languages[name];
   for (const [path, text] of Object.entries(language.files(project))) write(join(target, path), text);
   const line = language.command(project);
@@ -170,16 +178,18 @@ async function writeOther(target: string, project: SdkProject, name: LanguageNam
     `#!/bin/sh\n# Makes gen/ of proto/. Needs:\n${needs}\nset -e\ncd "$(dirname "$0")"\n${line}\n`,
   );
   write(join(target, ".gitignore"), "gen/\nbuild/\nvendor/\nbin/\nobj/\ntarget/\n");
-  const found = await Promise.all(language.tools.map(async (tool) => ({ tool, there: await isThere(tool.command) })));
-  const compiler = await findCompiler();
+  const found = await Promise.all(
+    language.tools.map(async (tool) => ({ tool, there: await isThere(tool.command, env) })),
+  );
+  const compiler = await findCompiler(env);
   const missing = found
     .filter(({ tool, there }) => !there && !(tool.command[0] === "protoc" && compiler !== undefined))
     .map(({ tool }) => tool.install);
   const last = [language.setup, `${language.run} '${project.sample}'`];
   if (missing.length > 0) return { missing, next: ["sh generate.sh", ...last] };
   try {
-    const env = { ...process.env, ...(compiler === undefined ? {} : { PROTOC: compiler }) };
-    await run("sh", ["generate.sh"], { cwd: target, timeout: generatorTimeoutMs, env });
+    const withCompiler = { ...env, ...(compiler === undefined ? {} : { PROTOC: compiler }) };
+    await run("/bin/sh", ["generate.sh"], { cwd: target, timeout: generatorTimeoutMs, env: withCompiler });
   } catch (error) {
     const said = (error as { stderr?: string }).stderr?.trim() || (error as Error).message;
     throw new CliError(exitCode.bad, `the generator of ${language.title} failed: ${said}`, { cause: error });
@@ -187,14 +197,16 @@ async function writeOther(target: string, project: SdkProject, name: LanguageNam
   return { missing: [], next: last };
 }
 
-const isThere = (command: readonly [string, ...string[]]): Promise<boolean> =>
-  run(command[0], command.slice(1), { timeout: askTimeoutMs }).then(
+const isThere = (command: readonly [string, ...string[]], env: NodeJS.ProcessEnv): Promise<boolean> =>
+  run(command[0], command.slice(1), { timeout: askTimeoutMs, env }).then(
     () => true,
     () => false,
   );
 
 /** protoc, or the one within Python's grpcio-tools; undefined: neither. */
-async function findCompiler(): Promise<string | undefined> {
-  if (await isThere(["protoc", "--version"])) return "protoc";
-  return (await isThere(["python3", "-c", "import grpc_tools.protoc"])) ? "python3 -m grpc_tools.protoc" : undefined;
+async function findCompiler(env: NodeJS.ProcessEnv): Promise<string | undefined> {
+  if (await isThere(["protoc", "--version"], env)) return "protoc";
+  return (await isThere(["python3", "-c", "import grpc_tools.protoc"], env))
+    ? "python3 -m grpc_tools.protoc"
+    : undefined;
 }
