@@ -142,7 +142,7 @@ describe("taskmesh sdk generate", () => {
       const failed = await call('{"article":"sold out"}');
       expect(failed.code).toBe(1);
       expect(failed.stderr).toContain("RUN_FAILED: ");
-      expect(failed.stderr).toContain("SOLD_OUT: there is none left");
+      expect(failed.stderr).toContain('SOLD_OUT: step "price": there is none left');
 
       writeFileSync(join(out, "src/typed.ts"), typedProgram);
       const typed = await run(process.execPath, ["--import", "tsx", "src/typed.ts"], out, address());

@@ -8,6 +8,7 @@ import { refTo, SchemaBook } from "./schema-book.js";
 /** Messages that routes show as they are. */
 const shown = [
   ...["Action", "Worker", "Revision", "ListActionsResponse", "ListWorkersResponse", "Namespace"],
+  ...["ListContractsResponse", "ListedContract", "GetContractResponse"],
   ...["Assignment", "FormField", "Chain", "ChainSpec", "ChainProblem", "ListChainsResponse"],
   ...["BrokenGroup", "BulkOperation", "StartBulkOperationRequest"],
   ...["CheckContractsRequest", "CheckContractsResponse", "AllowContractRequest", "AllowContractResponse"],
