@@ -325,6 +325,8 @@ export class Tap {
         }
         return undefined;
       }
+      case "emitted":
+        return request;
       case undefined:
         watch.broken("5", "a message of Relay is empty");
         return undefined;

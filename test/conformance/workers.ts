@@ -1,16 +1,14 @@
 /**
- * The workers of this folder, ready to start: the SDK's, and those of plain generated stubs, prepared where their toolchains are. What is
- * prepared is kept in the temporary folder, under a name made of everything that it is made of.
+ * The workers of this folder, ready to start: the SDK's, and those of plain generated stubs, built once where their toolchains are and kept
+ * (prepared-folder.ts).
  */
 import { execFile } from "node:child_process";
-import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
-import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
+import { preparedFolder } from "../fixtures/prepared-folder.js";
 import { findBinary } from "../fixtures/process.js";
-import { preparePython } from "../fixtures/python.js";
+import { pythonStubs, pythonWithGrpc } from "../fixtures/python.js";
 
 const run = promisify(execFile);
 const folder = import.meta.dirname;
@@ -35,19 +33,26 @@ export const typescriptWorker = (): WorkerCommand => ({
 
 /** Python with grpcio. */
 export async function pythonWorker(): Promise<WorkerCommand> {
-  const peer = await preparePython({ mesh: meshProtos, own: { [ownProto]: await contractText() } });
-  if ("missing" in peer) return peer;
-  return { command: `env PYTHONPATH=${peer.stubs} ${peer.python} ${join(folder, "python/worker.py")}` };
+  try {
+    const python = await pythonWithGrpc();
+    const protos = await preparedFolder("worker-protos", await protoTexts(), layProtos);
+    const stubs = await pythonStubs(python, protos, [...meshProtos, ownProto]);
+    return { command: `env PYTHONPATH=${stubs} ${python} ${join(folder, "python/worker.py")}` };
+  } catch (error) {
+    return { missing: `a Python worker can't be had here: ${messageOf(error)}` };
+  }
 }
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 /** Go with grpc-go: stubs by the generators that go.mod names, the binary by `go build`. */
 export async function goWorker(): Promise<WorkerCommand> {
-  const go = findBinary(["go", "/usr/local/go/bin/go"]);
-  if (!go) return { missing: "go is not installed" };
+  const go = findBinary(["go"]);
+  if (!go) return { missing: "go is not installed (https://go.dev/dl, 1.24 or newer)" };
   try {
     return { command: await buildGo(go) };
   } catch (error) {
-    return { missing: `a Go worker can't be built here: ${error instanceof Error ? error.message : String(error)}` };
+    return { missing: `a Go worker can't be built here: ${messageOf(error)}` };
   }
 }
 
@@ -55,40 +60,33 @@ const goSources = ["main.go", "actions.go", "payloads.go", "session.go", "work.g
 const goModule = "taskmesh.example/conformance";
 
 async function buildGo(go: string): Promise<string> {
-  const sources = await Promise.all([
-    ...goSources.map((name) => readFile(join(folder, "go", name), "utf8")),
-    ...meshProtos.map((path) => readFile(join(protoFolder, path), "utf8")),
-    contractText(),
-  ]);
-  const digest = createHash("sha256").update(sources.join("\n")).digest("hex").slice(0, 16);
-  const built = join(tmpdir(), `taskmesh-go-worker-${digest}`);
-  if (existsSync(built)) return built;
-  const making = await mkdtemp(join(tmpdir(), "taskmesh-go-making-"));
-  const env = { ...process.env, GOFLAGS: "-mod=mod" };
-  const inFolder = { cwd: making, env, timeout: buildTimeoutMs, maxBuffer: 16 << 20 };
-  for (const name of goSources) await cp(join(folder, "go", name), join(making, name));
-  await layProtos(join(making, "proto"));
-  for (const tool of ["google.golang.org/protobuf/cmd/protoc-gen-go", "google.golang.org/grpc/cmd/protoc-gen-go-grpc"])
-    await run(go, ["build", "-o", `${making}/bin/`, tool], inFolder);
-  const paths = [...meshProtos, ownProto];
-  const names = paths.map((path) => `M${path}=${goModule}/gen/${dirname(path)}`);
-  const plugin = (name: string) => ({
-    local: join(making, "bin", name),
-    out: ".",
-    opt: [`module=${goModule}`, ...names],
+  const own = await Promise.all(goSources.map((name) => readFile(join(folder, "go", name), "utf8")));
+  const { stdout: version } = await run(go, ["version"]);
+  const built = await preparedFolder("go-worker", [version, ...own, ...(await protoTexts())], async (making) => {
+    const inFolder = { cwd: making, timeout: buildTimeoutMs, maxBuffer: 16 << 20 };
+    for (const name of goSources) await cp(join(folder, "go", name), join(making, name));
+    await layProtos(join(making, "proto"));
+    const plugins = ["google.golang.org/protobuf/cmd/protoc-gen-go", "google.golang.org/grpc/cmd/protoc-gen-go-grpc"];
+    await mkdir(join(making, "bin"));
+    await run(go, ["build", "-o", join(making, "bin"), ...plugins], inFolder);
+    const names = [...meshProtos, ownProto].map((path) => `M${path}=${goModule}/gen/${dirname(path)}`);
+    const plugin = (name: string) => ({
+      local: join(making, "bin", name),
+      out: ".",
+      opt: [`module=${goModule}`, ...names],
+    });
+    const inputs = [{ directory: "proto" }];
+    const template = { version: "v2", inputs, plugins: ["protoc-gen-go", "protoc-gen-go-grpc"].map(plugin) };
+    await writeFile(join(making, "buf.gen.yaml"), JSON.stringify(template));
+    await run(join(root, "node_modules/.bin/buf"), ["generate"], inFolder);
+    await run(go, ["build", "-o", join(making, "bin", "worker"), "."], inFolder);
   });
-  const template = {
-    version: "v2",
-    inputs: [{ directory: "proto" }],
-    plugins: ["protoc-gen-go", "protoc-gen-go-grpc"].map(plugin),
-  };
-  await writeFile(join(making, "buf.gen.yaml"), JSON.stringify(template));
-  await run(join(root, "node_modules/.bin/buf"), ["generate"], inFolder);
-  await run(go, ["build", "-o", "worker", "."], inFolder);
-  await rename(join(making, "worker"), built);
-  await rm(making, { recursive: true, force: true });
-  return built;
+  return join(built, "bin", "worker");
 }
+
+/** Everything that the stubs are made of. */
+const protoTexts = (): Promise<string[]> =>
+  Promise.all([...meshProtos.map((path) => readFile(join(protoFolder, path), "utf8")), contractText()]);
 
 async function layProtos(target: string): Promise<void> {
   for (const path of meshProtos) {
