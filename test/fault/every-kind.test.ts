@@ -1,12 +1,12 @@
 /**
- * Every kind of run at once (fan-outs of 1,000, joins, races, sub-chains, timers, signals, undos, a bulk retry of broken runs) while coordinators and
+ * Every kind of run at once (fan-outs of 1,000, joins, races, sub-chains, timers, signals, undos, bulk retries and restarts of broken runs) while coordinators and
  * a worker die by SIGKILL at moments that nobody has chosen. In the end nothing is lost and nothing doubled:
  *
  *   every accepted run has ended as it must, and there is no run that nobody started
  *   every step, item and undo has exactly one recorded result; a race has one winner at least
  *   undos begin after the run's end is decided, the last success first
  *   no execution of a handler shares its lease with another one, and every recorded result has an execution
- *   no timer ended early, no signal was taken twice, no broken run was retried twice
+ *   no timer ended early, no signal was taken twice, no broken run was retried or restarted twice
  */
 import { randomUUID } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -30,7 +30,7 @@ import {
 } from "../fixtures/mixed-load.js";
 import { waitFor } from "../fixtures/process.js";
 
-const counts = { Wide: 1, Joins: 25, Outer: 12, Sleeps: 60, Signals: 25, Saga: 25, Breaks: 120 };
+const counts = { Wide: 1, Joins: 25, Outer: 12, Sleeps: 60, Signals: 25, Saga: 25, Breaks: 120, Restarts: 60 };
 const program = "test/fixtures/quick-coordinator.ts";
 
 let mesh: Mesh;
@@ -69,27 +69,43 @@ async function brokenRuns(): Promise<number> {
   return row?.n ?? 0;
 }
 
-/** Retries every broken run by one operation, asked for twice; one of the two coordinators dies meanwhile. */
-async function mendAll(random: Random): Promise<{ changed: number; failed: number }> {
+/** Retries one group of broken runs and restarts another, each asked for twice; one of the two coordinators dies meanwhile. */
+async function mendAll(random: Random): Promise<Record<string, number>> {
   const bulk = createClient(BulkServiceClient, { addresses: mesh.addresses });
-  const request = StartBulkOperationRequest.fromPartial({
-    namespace: "default",
-    operationId: randomUUID(),
-    filter: { brokenReason: "NOT_YET" },
-    kind: BulkKind.BULK_KIND_RETRY,
-  });
+  const requestOf = (kind: BulkKind, of: string, stepId: string): StartBulkOperationRequest => {
+    const filter = { method: methodOf(of), brokenReason: "NOT_YET" };
+    return StartBulkOperationRequest.fromPartial({
+      namespace: "default",
+      operationId: randomUUID(),
+      filter,
+      kind,
+      stepId,
+    });
+  };
+  const requests = [
+    requestOf(BulkKind.BULK_KIND_RETRY, "Breaks", ""),
+    requestOf(BulkKind.BULK_KIND_RESTART, "Restarts", "gated"),
+  ];
   const limit = { deadlineMs: 5_000 };
-  const start = () => untilAnswered(() => unaryCall(bulk, bulk.startBulkOperation, request, limit));
+  const start = () =>
+    forEach(requests, (one) => untilAnswered(() => unaryCall(bulk, bulk.startBulkOperation, one, limit)), 2);
+  const look = async (operationId: string) => {
+    const asked = { namespace: "default", operationId };
+    return (await untilAnswered(() => unaryCall(bulk, bulk.getBulkOperation, asked, limit))).operation!;
+  };
   try {
     await start();
     const { back } = await strike(mesh.coordinators[random(2)]!, random, 150);
     await start();
     await back;
-    const asked = { namespace: "default", operationId: request.operationId };
-    const look = () => untilAnswered(() => unaryCall(bulk, bulk.getBulkOperation, asked, limit));
-    await waitFor("the bulk retry", async () => (await look()).operation?.endedAt !== undefined, 60_000, 200);
-    const { changed = 0, failed = 0 } = (await look()).operation ?? {};
-    return { changed, failed };
+    const done: Record<string, number> = {};
+    for (const { operationId, kind } of requests) {
+      const ended = async () => (await look(operationId)).endedAt !== undefined;
+      await waitFor("the bulk operation", ended, 60_000, 200);
+      const { changed, failed } = await look(operationId);
+      done[BulkKind[kind]] = failed > 0 ? -failed : changed;
+    }
+    return done;
   } finally {
     bulk.close();
   }
@@ -121,14 +137,14 @@ it("loses and doubles nothing of any kind while processes are killed", { timeout
   await isUnderLoad("the second coordinator was killed");
   await (await strike(second, random)).back;
   const ids = await started;
-  await waitFor("the runs to break", async () => (await brokenRuns()) === counts.Breaks, 60_000, 100);
+  await waitFor("the runs to break", async () => (await brokenRuns()) === counts.Breaks + counts.Restarts, 60_000, 100);
   writeFileSync(gate, "");
   const mended = await mendAll(random);
   await worker.back;
   await allEnded(mesh, runsOf(counts), 120_000);
 
   expect(await attemptsMadeAgain(), "no kill has met an attempt").toBeGreaterThan(0);
-  expect(mended).toEqual({ changed: counts.Breaks, failed: 0 });
+  expect(mended).toEqual({ BULK_KIND_RETRY: counts.Breaks, BULK_KIND_RESTART: counts.Restarts });
   expect(await wrongResults(mesh, runs, ids)).toEqual([]);
   expect(await oddHistories(runs, ids)).toEqual({});
   expect(oddExecutions(ledger, await recordedResults())).toEqual([]);
@@ -208,7 +224,7 @@ async function oddHistories(runs: readonly MixedRun[], ids: readonly string[]): 
 
 /** Attempts of which an earlier one did not end, of runs in which nothing fails. */
 async function attemptsMadeAgain(): Promise<number> {
-  const fail = ["Saga", "Breaks"].map(methodOf);
+  const fail = ["Saga", "Breaks", "Restarts"].map(methodOf);
   const [row] = await mesh.sql<{ n: number }[]>`
     select count(*)::int as n from events e join runs r on r.id = e.run_id
     where e.attempt > 1 and r.method <> all(${fail})`;
