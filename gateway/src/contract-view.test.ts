@@ -33,6 +33,13 @@ describe("a contract for readers", () => {
     expect(Object.keys(json["messages"] as object).filter((name) => name.startsWith("google."))).toEqual([]);
   });
 
+  it("is printed with the word for what its rpc returns", () => {
+    expect(printContract(contractOf("taskmesh.v1.RunService/WatchRun"))).toContain(
+      "rpc WatchRun(taskmesh.v1.WatchRunRequest) returns (stream taskmesh.v1.WatchRunResponse);",
+    );
+    expect(printContract(contract)).toContain("returns (taskmesh.v1.StartRunResponse);");
+  });
+
   it("ends on types that hold themselves", () => {
     const { messages } = describeContract(contractOf("taskmesh.v1.RunService/GetResult")) as { messages: object };
     expect(Object.keys(messages)).toContain("taskmesh.v1.Failure");

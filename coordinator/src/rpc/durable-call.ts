@@ -32,8 +32,8 @@ export const outputsMissedKey = "taskmesh-outputs-missed";
 
 /** Longest wait that one look for the result takes; there is a next one. */
 const waitSeconds = 60n;
-/** Changes of the registry come in bursts; paths are read at most this often. */
-const refreshEveryMs = 500;
+/** Changes of the registry come in bursts; paths are read at most this often. With the poll of the epoch less than the 2 s in which all serve the same. */
+export const refreshEveryMs = 500;
 
 export interface DurableCallsDeps extends RunServiceDeps, OutputFeedDeps {
   /** Namespaces that this coordinator was given. */

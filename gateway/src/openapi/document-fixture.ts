@@ -16,6 +16,8 @@ const ruledProto = `
   service RuledActions {
     // Order takes an order. More words about it.
     rpc Order(OrderRequest) returns (OrderResponse);
+    // Track tells of an order as it moves.
+    rpc Track(OrderResponse) returns (stream OrderResponse);
   }
   // What is wanted.
   message OrderRequest {

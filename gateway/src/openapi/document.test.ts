@@ -37,6 +37,13 @@ describe("the API document", () => {
     expect(ids).toContain("acme.ruled.v1.RuledActions.Order");
   });
 
+  it("offers the outputs of an rpc that returns a stream as they come, beside its result", () => {
+    const mediaOf = (rpc: string) =>
+      Object.keys(document.paths[`/v1/acme.ruled.v1.RuledActions/${rpc}`].post.responses["200"].content);
+    expect(mediaOf("Order")).toEqual(["application/json"]);
+    expect(mediaOf("Track")).toEqual(["application/json", "text/event-stream", "application/x-ndjson"]);
+  });
+
   it("has every route of the server, and no other", async () => {
     const config: GatewayConfig = {
       ...{ httpAddress: { host: "127.0.0.1", port: 0 }, coordinator: { addresses: [{ host: "127.0.0.1", port: 1 }] } },
