@@ -1,5 +1,5 @@
-// Makes sure that a real Postgres, a real nats-server and Prometheus' checker are there: from the system's packages where that is possible,
-// else it says what to install. Tests never go without them.
+// Makes sure that a real Postgres, a real nats-server, Prometheus' checker and a browser are there: from the system's packages where that is
+// possible, else it says what to install. Tests never go without them.
 import { execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -23,6 +23,9 @@ const hasPromtool = () =>
   onPath("promtool") ||
   existsSync(join(ownTools, "promtool"));
 
+/** The names by which tests find it (test/fixtures/browser.ts). */
+const hasBrowser = () => ["chromium", "chromium-browser", "google-chrome"].some(onPath);
+
 const run = (command, ...args) =>
   execFileSync(command, args, { stdio: "inherit", env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } });
 
@@ -44,7 +47,11 @@ function unpackPromtool() {
 }
 
 export function ensureServers() {
-  const servers = [...(hasPostgres() ? [] : ["postgresql"]), ...(hasNats() ? [] : ["nats-server"])];
+  const servers = [
+    ...(hasPostgres() ? [] : ["postgresql"]),
+    ...(hasNats() ? [] : ["nats-server"]),
+    ...(hasBrowser() ? [] : ["chromium"]),
+  ];
   const missing = [...servers, ...(hasPromtool() ? [] : ["promtool"])];
   if (missing.length === 0) return;
   const apt = onPath("apt-get") && process.getuid?.() === 0;
@@ -54,11 +61,11 @@ export function ensureServers() {
     if (servers.length > 0) run("apt-get", "install", "-y", "-qq", ...servers);
     if (!hasPromtool()) unpackPromtool();
   }
-  if (hasPostgres() && hasNats() && hasPromtool()) return;
+  if (hasPostgres() && hasNats() && hasPromtool() && hasBrowser()) return;
   console.error(
-    `The tests need a real Postgres (15 or newer), a real nats-server (2.9 or newer) and promtool (2.42 or newer). Missing: ${missing.join(", ")}.
-Debian, Ubuntu: apt-get install postgresql nats-server prometheus
-macOS:          brew install postgresql nats-server prometheus
+    `The tests need a real Postgres (15 or newer), a real nats-server (2.9 or newer), promtool (2.42 or newer) and Chromium. Missing: ${missing.join(", ")}.
+Debian, Ubuntu: apt-get install postgresql nats-server prometheus chromium
+macOS:          brew install postgresql nats-server prometheus, and Chromium as chromium on the PATH
 Or name them: PGBIN (the folder with initdb), NATS_SERVER_BIN and PROMTOOL_BIN (the binaries).`,
   );
   process.exit(1);

@@ -2,6 +2,7 @@
 import type { Gateway } from "@taskmesh/gateway";
 import { RunStatus } from "@taskmesh/proto";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { faultsSeenByPrism } from "../fixtures/prism.js";
 import {
   echoMethod,
   outOfStock,
@@ -277,5 +278,11 @@ describe("runs", () => {
     }
     state.end([...state.runs.keys()].at(-1)!, RunStatus.RUN_STATUS_BROKEN);
     expect(await waiting).toMatchObject({ status: 409, json: { reason: "RUN_BROKEN" } });
+  });
+});
+
+describe("a validating proxy", () => {
+  it("finds nothing wrong with the answers above", async () => {
+    expect(await faultsSeenByPrism(gateway)).toEqual([]);
   });
 });

@@ -5,6 +5,7 @@ import type { Gateway } from "@taskmesh/gateway";
 import { coordinatorConfig, createLogger, formatAddress, MemoryBus } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { PageActionsService, pageDescriptors } from "../fixtures/page-actions.js";
+import { faultsSeenByPrism, startPrism } from "../fixtures/prism.js";
 import { ask, holdToDocument, readEvents, startTestGateway } from "../fixtures/rest-gateway.js";
 
 const score = "acme.pages.v1.PageActions/Score";
@@ -246,5 +247,29 @@ describe("a mesh over REST", () => {
   it("serves its own numbers", async () => {
     const { text } = await ask(gateway, "/metrics");
     expect(text).toMatch(/http_server_request_duration_seconds_count\{http_request_method="POST",[^}]*\} \d+/);
+  });
+});
+
+describe("a validating proxy", () => {
+  it("finds nothing wrong with the answers above", async () => {
+    expect(await faultsSeenByPrism(gateway)).toEqual([]);
+  });
+
+  it("passes live answers on, but for one that breaks the document", async () => {
+    const { text } = await ask(gateway, "/openapi.json");
+    // The same document, but that the output is to be a text.
+    const wrong = JSON.parse(text);
+    const { content } = wrong.paths[`/v1/${score}`].post.responses["200"];
+    const properties = { words: { type: "string" } };
+    content["application/json"].schema = { type: "object", required: ["words"], properties };
+    const prism = await startPrism(JSON.stringify(wrong), gateway.address);
+    try {
+      const stopped = await ask(prism, `/v1/${score}`, { body: { text: "a b" } });
+      expect(stopped).toMatchObject({ status: 500, text: expect.stringContaining("words") });
+      const refused = await ask(prism, `/v1/${score}`, { body: { txt: "a" } });
+      expect(refused).toMatchObject({ status: 400, json: { reason: "INPUT_INVALID" } });
+    } finally {
+      await prism.stop();
+    }
   });
 });

@@ -6,6 +6,7 @@ import type { Gateway } from "@taskmesh/gateway";
 import { RunStatus } from "@taskmesh/proto";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
+import { faultsSeenByPrism } from "../fixtures/prism.js";
 import { type Answer, ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
 import { guideChain, TripActionsService, tripDescriptors } from "../fixtures/trip-actions.js";
 
@@ -37,7 +38,7 @@ beforeAll(async () => {
   ];
   await mesh.serve(actions, { descriptors: tripDescriptors, carrier: mesh.coordinator.carrier });
   await mesh.putChain(guideChain("failure.md", pay));
-}, 60_000);
+}, 180_000);
 afterAll(async () => {
   await gateway.stop();
   await mesh.stop();
@@ -169,4 +170,10 @@ describe("by the command line", () => {
     expect(skipped).toMatchObject({ code: 0 });
     await vi.waitFor(async () => expect(await result(second)).toContain("cash"), bound);
   }, 60_000);
+});
+
+describe("a validating proxy", () => {
+  it("finds nothing wrong with the answers above", async () => {
+    expect(await faultsSeenByPrism(gateway)).toEqual([]);
+  });
 });

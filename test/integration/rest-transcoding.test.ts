@@ -7,6 +7,7 @@ import { compileProtos } from "../fixtures/compile-protos.js";
 import { echoAction } from "../fixtures/echo-actions.js";
 import { type ClientBinding, toHttpRequest } from "../fixtures/http-client.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
+import { faultsSeenByPrism } from "../fixtures/prism.js";
 import { repeatProto, shelfProto } from "../fixtures/repeat-protos.js";
 import { type Ask, ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
 
@@ -335,5 +336,11 @@ describe("declared routes", () => {
       "/v1/shelves/{name=*} the path belongs to acme.shelf.v1.ShelfActions/Search, which was registered before",
       "/v1/shelves/{tags} tags: a repeated field can't be in a path",
     ]);
+  });
+});
+
+describe("a validating proxy", () => {
+  it("finds nothing wrong with the answers above", async () => {
+    expect(await faultsSeenByPrism(gateway)).toEqual([]);
   });
 });

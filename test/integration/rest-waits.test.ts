@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { chainOfGuide } from "../fixtures/guide.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { freePorts } from "../fixtures/ports.js";
+import { faultsSeenByPrism } from "../fixtures/prism.js";
 import { ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
 
 const within = { timeout: 20_000, interval: 50 };
@@ -115,5 +116,9 @@ describe.each(["servers", "embedded"] as const)("waiting steps over REST, on %s"
     const result = await ask(gateway, `/api/v1/runs/${started.json.runId}/result?wait=20s`, { headers: authorized });
     expect(result.json).toMatchObject({ output: { courier: "Ada", rating: 5 } });
     expect(await send({ name: "rating", value: {} })).toMatchObject({ status: 409, json: { reason: "RUN_ENDED" } });
+  }, 60_000);
+
+  it("a validating proxy finds nothing wrong with the answers above", async () => {
+    expect(await faultsSeenByPrism(gateway)).toEqual([]);
   }, 60_000);
 });
