@@ -17,6 +17,10 @@ const gen = join(root, "src/gen");
 const buf = (...args) =>
   execFileSync(bin, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"], maxBuffer: 64 << 20 });
 
+/** Whether a file is of the actions' own contracts, rather than of the mesh's that they import. */
+const owned = new Set(readdirSync(join(root, "proto/taskmesh")));
+const isOwn = (path) => path.startsWith("taskmesh/") && owned.has(path.split("/")[1]);
+
 /** A workspace of two modules: the contracts, and what they import. */
 function layOut() {
   const dir = mkdtempSync(join(tmpdir(), "taskmesh-actions-"));
@@ -36,7 +40,7 @@ function prune() {
   const all = readdirSync(gen, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name));
-  const queue = all.filter((file) => /gen\/taskmesh\/(?!v1\/)/.test(file));
+  const queue = all.filter((file) => isOwn(file.slice(gen.length + 1)));
   const used = new Set(queue);
   for (const file of queue) {
     for (const [, target] of readFileSync(file, "utf8").matchAll(/from "(\.[^"]+)\.js"/g)) {
@@ -58,7 +62,7 @@ function writeDescriptors(workspace) {
   const image = buf("build", workspace, "--as-file-descriptor-set", "-o", "-#format=binpb");
   const set = fromBinary(FileDescriptorSetSchema, image);
   const byName = new Map(set.file.map((file) => [file.name, file]));
-  const own = set.file.filter((file) => /^taskmesh\/(?!v1\/)/.test(file.name));
+  const own = set.file.filter((file) => isOwn(file.name));
   const ordered = new Map();
   const add = (file) => {
     if (ordered.has(file.name)) return;

@@ -15,3 +15,4 @@ export * as rpcStatus from "./gen/google/rpc/status.js";
 export * as reflectionV1 from "./gen/grpc/reflection/v1/reflection.js";
 export * as reflectionV1alpha from "./gen/grpc/reflection/v1alpha/reflection.js";
 export * from "./gen/index.js";
+export * as launch from "./gen/taskmesh/launch/v1/launch.js";

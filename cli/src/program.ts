@@ -26,6 +26,7 @@ import { mesh } from "./commands/mesh.js";
 import { namespaceSet, namespaceShow } from "./commands/namespace.js";
 import { runsCancel } from "./commands/runs-cancel.js";
 import { runsItems } from "./commands/runs-items.js";
+import { runsLaunch } from "./commands/runs-launch.js";
 import { runsList } from "./commands/runs-list.js";
 import { runsLogs } from "./commands/runs-logs.js";
 import { runsPause, runsResume, runsRetry, runsSkip, runsTerminate, runsUpdate } from "./commands/runs-operate.js";
@@ -93,6 +94,7 @@ export function createProgram() {
   group("sdk", "clients of the mesh's contracts").addCommand(sdkGenerate());
   group("runs", "runs of actions and chains")
     .addCommand(runsStart())
+    .addCommand(runsLaunch())
     .addCommand(runsShow())
     .addCommand(runsWatch())
     .addCommand(runsList())

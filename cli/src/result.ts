@@ -9,23 +9,24 @@ const waitMs = 30_000;
 
 const resultPath = (runId: string): string => `/api/v1/runs/${encodeURIComponent(runId)}/result`;
 
-/** Waits until the run has ended or is broken, and returns the answer of the result call. */
+/** Waits until the run has ended, is broken or has answered its caller, and returns the answer of the result call. */
 export async function waitForResult({ api }: Session, runId: string): Promise<JsonObject> {
   for (;;) {
     const answer = await api.call("GET", resultPath(runId), { query: { wait: `${waitMs / 1000}s` }, waitMs });
     const status = text(answer.status);
-    if (isFinal(status) || bareStatus(status) === "BROKEN") return answer;
+    if (isFinal(status) || bareStatus(status) === "BROKEN" || answer.output !== undefined) return answer;
   }
 }
 
 /**
- * Prints the result of an ended run: its output on stdout, a failure on stderr. `named`: says which run it is about.
+ * Prints the result of a run that has ended, or has answered its caller: its output on stdout, a failure on stderr. `named`: says which run it is
+ * about.
  * @throws CliError (bad) when the run did not succeed; (refused) when it has not ended.
  */
 export async function finishRun({ api, out }: Session, runId: string, { named = false } = {}): Promise<void> {
   const answer = await api.call("GET", resultPath(runId));
   const status = bareStatus(answer.status);
-  if (status === "SUCCEEDED") {
+  if (status === "SUCCEEDED" || (!isFinal(status) && answer.output !== undefined)) {
     out.document(named ? { runId, ...answer } : (answer.output ?? {}));
     out.line(JSON.stringify(answer.output ?? {}, null, out.terminal.live ? 2 : 0));
     return;

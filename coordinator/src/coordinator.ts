@@ -34,6 +34,7 @@ import { createMeters } from "./meters.js";
 import { createDurations } from "./pipeline/durations.js";
 import { createEngineRoom, type EngineRoom } from "./pipeline/engine-room.js";
 import { defaultIntervals } from "./registry/intervals.js";
+import { installLaunches } from "./registry/launches.js";
 import { createLoop } from "./registry/loop.js";
 import { createRegistry, type Registry } from "./registry/registry.js";
 import { createAssignmentService } from "./rpc/assignment-service.js";
@@ -160,6 +161,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     coordinatorId: id,
     log,
     meters,
+    launcher: registry.launcher,
   });
   const { namespaces } = registry;
   const runDeps = {
@@ -302,6 +304,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       stop: () => carrier.stop(),
     }),
     registry,
+    createService("launches", { start: () => installLaunches(db, registry.chainSave), stop() {} }),
     createService("engine room", {
       start() {
         engine.start();

@@ -136,14 +136,13 @@ export async function waitForResult(
   try {
     const untilMs = performance.now() + Math.min(waitMs, WAIT_MS_MAX);
     for (let leftMs = waitMs; leftMs > 0 && !stopping.aborted; leftMs = untilMs - performance.now()) {
-      const sliceMs = Math.min(leftMs, WAIT_SLICE_MS);
-      const times = { timeoutMs: sliceMs + CALL_SLACK_MS, tryMs: sliceMs + TRY_SLACK_MS };
-      const request = { namespace, runId, wait: durationOf(sliceMs) };
+      const { sliceMs, wait, times } = sliceOf(leftMs);
+      const request = { namespace, runId, wait };
       const waiting = { ...options, ...times, signal: given.signal };
       const askedMs = performance.now();
       const result = await upstream.call(RunServiceService.getResult, request, waiting);
       // An answer before its time is the answer, whatever it says.
-      if (isSettled(result.status) || performance.now() - askedMs < sliceMs / 2) return result;
+      if (isSettled(result.status) || result.output || performance.now() - askedMs < sliceMs / 2) return result;
     }
   } catch (error) {
     if (!stopping.aborted || options.signal.aborted) throw error;
@@ -151,6 +150,17 @@ export async function waitForResult(
     for (const signal of [options.signal, stopping]) signal.removeEventListener("abort", giveUp);
   }
   return upstream.call(RunServiceService.getResult, { namespace, runId, wait: undefined }, options);
+}
+
+/** The next part of a wait: its length, as a setting of the call, and what the call may take in all. */
+export function sliceOf(leftMs: number): {
+  sliceMs: number;
+  wait: Duration;
+  times: { timeoutMs: number; tryMs: number };
+} {
+  const sliceMs = Math.min(leftMs, WAIT_SLICE_MS);
+  const times = { timeoutMs: sliceMs + CALL_SLACK_MS, tryMs: sliceMs + TRY_SLACK_MS };
+  return { sliceMs, wait: durationOf(sliceMs), times };
 }
 
 function durationOf(ms: number): Duration {

@@ -60,7 +60,11 @@ function formatStep(step: StepSpec): Record<string, unknown> {
     priority: step.priority === 0 ? undefined : step.priority,
     signal: step.signal && {
       ...present({ name: step.signal.name }),
-      ...present({ output: filled(step.signal.output) }),
+      ...present({ output: filled(step.signal.output), answer: filled(step.signal.answer) }),
+    },
+    respond: step.respond && {
+      ...present({ to: step.respond.to }),
+      ...present({ output: formatExpressions(step.respond.output) }),
     },
     human: step.human && formatHuman(step.human),
     callback: step.callback && present({ output: filled(step.callback.output) }),
@@ -113,8 +117,16 @@ function formatEach(each: Each): Record<string, unknown> {
   });
 }
 
-function formatHuman({ output, ...texts }: HumanSpec): Record<string, unknown> {
-  return { ...formatExpressions(present(texts) as Record<string, Expression>), ...present({ output: filled(output) }) };
+function formatHuman({ output, escalations, ...texts }: HumanSpec): Record<string, unknown> {
+  const later = escalations.map(({ after, steps, ...others }) => ({
+    ...present({ after: time(after) }),
+    ...formatExpressions(present(others) as Record<string, Expression>),
+    ...present({ steps: listed(steps) }),
+  }));
+  return {
+    ...formatExpressions(present(texts) as Record<string, Expression>),
+    ...present({ output: filled(output), escalations: later.length > 0 ? later : undefined }),
+  };
 }
 
 function formatRetry(retry: RetryPolicy): Record<string, unknown> {

@@ -55,6 +55,13 @@ const retryKeys: Keys = {
 
 const failureRuleKeys: Keys = { reasons: texts, continue: { kind: "flag" }, output: expressions };
 
+const escalationKeys: Keys = {
+  after: duration,
+  assignees: { kind: "expression" },
+  groups: { kind: "expression" },
+  steps: texts,
+};
+
 const stepKeys: Keys = {
   id: text,
   call: text,
@@ -76,10 +83,15 @@ const stepKeys: Keys = {
       assignees: { kind: "expression" },
       groups: { kind: "expression" },
       output: { kind: "map", item: text },
+      escalations: { kind: "list", item: { kind: "record", keys: escalationKeys } },
     },
   },
   callback: { kind: "record", keys: { output: { kind: "map", item: text } } },
-  signal: { kind: "record", keys: { name: text, output: { kind: "map", item: text } } },
+  signal: {
+    kind: "record",
+    keys: { name: text, output: { kind: "map", item: text }, answer: { kind: "map", item: text } },
+  },
+  respond: { kind: "record", keys: { to: text, output: expressions } },
   wait: { kind: "record", keys: { duration: { kind: "span" }, until: { kind: "expression" } } },
   join: { kind: "choice", prefix: "JOIN_", names: ["ALL", "ANY", "FIRST_SUCCESS"] },
   switch: {

@@ -193,6 +193,12 @@ export const reasons = {
     meaning: "Every step that waits for this signal has ended, or the run is being cancelled: it came too late.",
     fix: "Look at the run; start a new one if it is to be done again.",
   },
+  SIGNAL_UNANSWERED: {
+    code: FAILED_PRECONDITION,
+    meaning:
+      "No answer to the signal will come any more: the run, or every step that could give it, has ended without.",
+    fix: "Look at the run; the signal itself was taken.",
+  },
   SIGNALS_FULL: {
     code: RESOURCE_EXHAUSTED,
     meaning: "The run keeps 64 messages for steps that do not wait yet, and takes no more.",

@@ -1,4 +1,4 @@
-import { ChainSpec } from "@taskmesh/proto";
+import { ChainSpec, launch } from "@taskmesh/proto";
 import { parseChainDocument } from "@taskmesh/runtime";
 import { describe, expect, it } from "vitest";
 import { PageActionsService } from "../../../test/fixtures/page-actions.js";
@@ -281,6 +281,66 @@ steps:
     on_failure: [{ output: { approved: { literal: false } } }]
   - { id: last, call: acme.pages.v1.PageActions/Score, input: { text: { literal: x } }, join: FIRST_SUCCESS, needs: [route, asked] }
 output: { words: steps.last.output.words, branch: steps.route.output.case }
+`);
+    expect(yaml.problems).toEqual([]);
+    expect(ChainSpec.toJSON(spec)).toEqual(ChainSpec.toJSON(yaml.spec!));
+  });
+
+  it("answers callers and senders, escalates and launches as in YAML", () => {
+    const types = { input: { text: "string" }, output: { words: "int32" } } as const;
+    const { score } = PageActionsService;
+    const { spec } = chain("a.v1.C/Answers", types, ({ input, step, signal, answer, respond, human }) => {
+      const coupon = signal("coupon", { code: "string" }, { answer: { cents: "int64" } });
+      answer("told", coupon, { cents: cel`size(${coupon.output.code})` });
+      const fast = step("fast", score, { text: input.text });
+      const done = respond("done", { words: fast.output.words });
+      step("slow", score, { text: "slow" }, { needs: [done] });
+      human(
+        "ask",
+        {
+          title: "Go on?",
+          escalations: [
+            { after: "15m", steps: () => step("page", score, { text: "page" }) },
+            { after: "1h", groups: ["leads"], assignees: cel`[${input.text}]` },
+          ],
+        },
+        { yes: "bool" },
+        { scheduleToClose: "4h" },
+      );
+      const launched = step("launched", launch.LaunchActionsService.startChain, {
+        document: input.text,
+        input: cel`{'text': ${input.text}}`,
+      });
+      step("last", score, { text: cel`string(${launched.output.output})` });
+      // @ts-expect-error the signal declares another type
+      answer("wrong", coupon, { cents: "many" });
+      // @ts-expect-error the chain puts out no such field
+      respond("wrong2", { word: 1 });
+      return {};
+    });
+    const yaml = parseChainDocument(`
+contract: { name: a.v1.C/Answers, input: { text: string }, output: { words: int32 } }
+steps:
+  - { id: coupon, signal: { output: { code: string }, answer: { cents: int64 } } }
+  - { id: told, respond: { to: coupon, output: { cents: size(steps.coupon.output.code) } } }
+  - { id: fast, call: acme.pages.v1.PageActions/Score, input: { text: input.text } }
+  - { id: done, respond: { output: { words: steps.fast.output.words } } }
+  - { id: slow, call: acme.pages.v1.PageActions/Score, input: { text: { literal: slow } }, needs: [done] }
+  - id: ask
+    human:
+      title: { literal: "Go on?" }
+      output: { yes: bool }
+      escalations:
+        - { after: 15m, steps: [page] }
+        - { after: 1h, groups: { literal: [leads] }, assignees: "[input.text]" }
+    schedule_to_close: 4h
+  - { id: page, call: acme.pages.v1.PageActions/Score, input: { text: { literal: page } } }
+  - id: launched
+    call: taskmesh.launch.v1.LaunchActions/StartChain
+    input: { document: input.text, input: "{'text': input.text}" }
+  - { id: last, call: acme.pages.v1.PageActions/Score, input: { text: string(steps.launched.output.output) } }
+  - { id: wrong, respond: { to: coupon, output: { cents: { literal: many } } } }
+  - { id: wrong2, respond: { output: { word: 1 } } }
 `);
     expect(yaml.problems).toEqual([]);
     expect(ChainSpec.toJSON(spec)).toEqual(ChainSpec.toJSON(yaml.spec!));

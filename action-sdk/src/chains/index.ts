@@ -19,13 +19,30 @@ import type { MethodEntry } from "../define.js";
 import { expressionsJson, present, type Time, timeJson } from "./document.js";
 import { type Expression, knownOf, reference } from "./expression.js";
 import type { Case, EachLimits, SeenFailure, Undo, UndoOptions } from "./flow.js";
-import { type CallbackStep, type CallOptions, type Step, type StepOptions, Steps, type WaitOptions } from "./steps.js";
+import {
+  type CallbackStep,
+  type CallOptions,
+  type Escalation,
+  type SignalStep,
+  type Step,
+  type StepOptions,
+  Steps,
+  type WaitOptions,
+} from "./steps.js";
 import type { FieldTypes, Given, GivenFields, MessageOf, Ref } from "./types.js";
 
 export type { Retry, Time } from "./document.js";
 export { cel, type Expression } from "./expression.js";
 export type { Case, EachLimits, FailureRule, Join, Repeat, SeenFailure, Undo, UndoOptions } from "./flow.js";
-export type { CallbackStep, CallOptions, Step, StepOptions, WaitOptions } from "./steps.js";
+export type {
+  CallbackStep,
+  CallOptions,
+  Escalation,
+  SignalStep,
+  Step,
+  StepOptions,
+  WaitOptions,
+} from "./steps.js";
 export type { FieldTypes, Given, GivenFields, MessageOf, Ref, UntypedRef } from "./types.js";
 
 /** What a step may call: a method of generated code, an action, or another chain. */
@@ -35,7 +52,7 @@ export type Callee<Input, Output> =
   | Chain<Input, Output>;
 
 /** What the function that builds a chain works with. */
-export interface ChainScope<Input> {
+export interface ChainScope<Input, Output = unknown> {
   /** The chain's input. */
   readonly input: Ref<Input>;
   /** What is known of the run itself. */
@@ -75,14 +92,25 @@ export interface ChainScope<Input> {
     options?: StepOptions,
   ): Step<Record<never, never>>;
   /** Adds a step that waits for a message from outside with these fields, which is what it puts out. */
-  signal<const F extends FieldTypes>(
+  signal<const F extends FieldTypes, const A extends FieldTypes = Record<never, never>>(
     id: string,
     fields: F,
     options?: WaitOptions<MessageOf<F>> & {
       /** Of several steps with one name each takes one message; default: the step's id. */
       name?: string;
+      /** What its sender may wait for; a step that `answer` adds gives it. */
+      answer?: A;
     },
-  ): Step<MessageOf<F>>;
+  ): SignalStep<MessageOf<F>, MessageOf<A>>;
+  /** Adds a step that answers whoever sent what a signal step took, and lets the run go on. */
+  answer<A>(
+    id: string,
+    to: Pick<SignalStep<unknown, A>, "id" | "answer">,
+    output: GivenFields<NoInfer<A>>,
+    options?: StepOptions,
+  ): Step<A>;
+  /** Adds a step that answers the run's caller with the chain's output, and lets the run go on. The function may then give no output. */
+  respond(id: string, output: GivenFields<Output>, options?: StepOptions): Step<Output>;
   /** Adds a step that waits for a person to fill in a form with these fields, which is what it puts out. */
   human<const F extends FieldTypes>(
     id: string,
@@ -93,6 +121,8 @@ export interface ChainScope<Input> {
       /** Who may do it; without assignees and groups everybody. */
       assignees?: Given<readonly string[]>;
       groups?: Given<readonly string[]>;
+      /** What happens while nobody completes it. */
+      escalations?: readonly Escalation[];
     },
     fields: F,
     options?: WaitOptions<MessageOf<F>>,
@@ -143,19 +173,19 @@ export interface Chain<Input, Output> {
 export function chain<Input, Output>(
   contract: Callee<Input, Output>,
   settings: ChainSettings,
-  build: (scope: ChainScope<Input>) => GivenFields<Output>,
+  build: (scope: ChainScope<Input, Output>) => GivenFields<Output>,
 ): Chain<Input, Output>;
 /** Builds a chain and declares its contract: fields by their names in the .proto language, with their types. */
 export function chain<const I extends FieldTypes, const O extends FieldTypes>(
   name: string,
   settings: ChainSettings & { input: I; output: O },
-  build: (scope: ChainScope<MessageOf<I>>) => GivenFields<MessageOf<O>>,
+  build: (scope: ChainScope<MessageOf<I>, MessageOf<O>>) => GivenFields<MessageOf<O>>,
 ): Chain<MessageOf<I>, MessageOf<O>>;
 export function chain(
   contract: string | Named,
   settings: ChainSettings & { input?: FieldTypes; output?: FieldTypes },
   // biome-ignore lint/suspicious/noExplicitAny: what the overloads say; here nothing is known of the messages.
-  build: (scope: ChainScope<any>) => object,
+  build: (scope: ChainScope<any, any>) => object,
   // biome-ignore lint/suspicious/noExplicitAny: likewise.
 ): Chain<any, any> {
   const {
@@ -184,6 +214,8 @@ export function chain(
     human: (id, form, fields, options = {}) => steps.human(id, form, fields, options as WaitOptions) as never,
     wait: (id, until, options = {}) => steps.wait(id, until, options) as never,
     signal: (id, fields, options = {}) => steps.signal(id, fields, options) as never,
+    answer: (id, to, output, options = {}) => steps.respond(id, to.id, output, options) as never,
+    respond: (id, output, options = {}) => steps.respond(id, "", output, options) as never,
     callback: (id, fields, options = {}) => steps.callback(id, fields, options) as never,
     add: (step) => steps.add(step) as never,
   });

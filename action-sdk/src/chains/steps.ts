@@ -25,7 +25,7 @@ import {
   type Undo,
   undoJson,
 } from "./flow.js";
-import type { FieldTypes, Ref } from "./types.js";
+import type { FieldTypes, Given, Ref } from "./types.js";
 
 /** A step that was added; `output` refers to what it puts out. */
 export interface Step<Output> {
@@ -37,6 +37,23 @@ export interface Step<Output> {
 export interface CallbackStep<Output> extends Step<Output> {
   readonly url: Ref<string>;
   readonly token: Ref<string>;
+}
+
+/** A step that takes a signal; `Answer` is what its sender may wait for. */
+export interface SignalStep<Output, Answer> extends Step<Output> {
+  /** Never there: carries the type. */
+  readonly answer?: Answer;
+}
+
+/** What happens while nobody completes an assignment. */
+export interface Escalation {
+  /** Since the step became ready. Each later than the one before. */
+  after: Time;
+  /** Who may do it from then on, in place of those before. */
+  assignees?: Given<readonly string[]>;
+  groups?: Given<readonly string[]>;
+  /** Adds steps that begin then; they are skipped if the assignment is over before. */
+  steps?: () => void;
 }
 
 /** Settings of every step; `Out` is what it puts out. */
@@ -141,9 +158,27 @@ export class Steps {
     return step;
   }
 
-  human(id: string, form: object, fields: FieldTypes, options: WaitOptions): Step<unknown> {
-    const human = { ...expressionsJson(`step ${id}.human`, { ...form }, (name) => name), output: { ...fields } };
-    return this.#put(id, present({ id, human, ...this.#waitJson(id, options) }));
+  human(
+    id: string,
+    { escalations, ...form }: { escalations?: readonly Escalation[] },
+    fields: FieldTypes,
+    options: WaitOptions,
+  ): Step<unknown> {
+    const place = `step ${id}.human`;
+    const human: JsonObject = { ...expressionsJson(place, form, (name) => name), output: { ...fields } };
+    const step = this.#put(id, present({ id, human, ...this.#waitJson(id, options) }));
+    if (escalations) {
+      human["escalations"] = escalations.map(({ after, steps, ...others }, index) => {
+        const at = `${place}.escalations[${index}]`;
+        const list = steps && this.#stepsOf(at, steps);
+        return present({
+          after: timeJson(`${at}.after`, after),
+          ...expressionsJson(at, others, (name) => name),
+          steps: list,
+        });
+      });
+    }
+    return step;
   }
 
   wait(id: string, until: { duration?: unknown; until?: unknown }, options: StepOptions): Step<unknown> {
@@ -156,9 +191,18 @@ export class Steps {
     return this.#put(id, present({ id, wait, ...this.#gateJson(id, options) }));
   }
 
-  signal(id: string, fields: FieldTypes, options: WaitOptions & { name?: string }): Step<unknown> {
-    const signal = present({ name: options.name, output: { ...fields } });
+  signal(id: string, fields: FieldTypes, options: WaitOptions & { name?: string; answer?: FieldTypes }): Step<unknown> {
+    const { name, answer } = options;
+    const signal = present({ name, output: { ...fields }, answer: answer && { ...answer } });
     return this.#put(id, present({ id, signal, ...this.#waitJson(id, options) }));
+  }
+
+  respond(id: string, to: string, output: object, options: StepOptions): Step<unknown> {
+    const respond = present({
+      to: to === "" ? undefined : to,
+      output: expressionsJson(`step ${id}.respond`, { ...output }, this.nameOf),
+    });
+    return this.#put(id, present({ id, respond, ...this.#gateJson(id, options) }));
   }
 
   callback(id: string, fields: FieldTypes, options: WaitOptions): CallbackStep<unknown> {

@@ -50,4 +50,4 @@ export const chainsShow = () =>
 
 /** What a step does that calls nothing. */
 const doing = (step: JsonObject): string =>
-  ["wait", "signal", "callback", "human"].find((setting) => step[setting] !== undefined) ?? "";
+  ["wait", "signal", "callback", "human", "respond"].find((setting) => step[setting] !== undefined) ?? "";

@@ -5,6 +5,7 @@ import type { ChildPlan } from "../engine/plan.js";
 import type { ChainEnvironment } from "./compile-chain.js";
 import type { Report } from "./compile-message.js";
 import type { Contract } from "./contract.js";
+import { launchesOf } from "./launch.js";
 import { durationMsMax, retryDefault, type StepSettings } from "./step-settings.js";
 
 /** Settings that are about workers, and how a message calls them. */
@@ -26,13 +27,13 @@ export function checkCallee(spec: StepSpec, path: string, calls: "action" | "cha
   if (calls !== "chain") return;
   for (const [key, field] of workerSettings) {
     if (spec[key] === undefined || spec[key] === "") continue;
-    const message = `${field} is about workers, and ${spec.call} is a chain: set it on the chain's own steps`;
-    refuse(field, message, "an action");
+    const why = launchesOf(spec.call) ? "is carried out by the mesh" : "is a chain: set it on the chain's own steps";
+    refuse(field, `${field} is about workers, and ${spec.call} ${why}`, "an action");
   }
 }
 
 /** A child's steps are retried by themselves, and its own time limit counts: the step adds to both only what it says. */
-export function childSettings(spec: StepSpec, settings: StepSettings): StepSettings {
+export function childSettings(spec: Pick<StepSpec, "retry" | "startToClose">, settings: StepSettings): StepSettings {
   return {
     ...settings,
     retry: spec.retry === undefined ? { ...retryDefault, attemptsMax: 1 } : settings.retry,
@@ -42,14 +43,16 @@ export function childSettings(spec: StepSpec, settings: StepSettings): StepSetti
 }
 
 /** How the step keeps its child. */
-export function childPlan(spec: StepSpec): ChildPlan {
-  switch (spec.parentClose) {
+export function childPlan({ call, parentClose }: Pick<StepSpec, "call" | "parentClose">): ChildPlan {
+  const launches = launchesOf(call);
+  const more = launches ? { launches } : {};
+  switch (parentClose) {
     case ParentClose.PARENT_CLOSE_ABANDON:
-      return { onParentClose: "abandon" };
+      return { onParentClose: "abandon", ...more };
     case ParentClose.PARENT_CLOSE_WAIT:
-      return { onParentClose: "wait" };
+      return { onParentClose: "wait", ...more };
     default:
-      return { onParentClose: "cancel" };
+      return { onParentClose: "cancel", ...more };
   }
 }
 

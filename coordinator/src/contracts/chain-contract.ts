@@ -3,7 +3,7 @@ import type { ChainSpec } from "@taskmesh/proto";
 import { nearestName } from "@taskmesh/runtime";
 import type { ChainEnvironment } from "./compile-chain.js";
 import type { Report } from "./compile-message.js";
-import type { Contract } from "./contract.js";
+import { type Contract, isReservedService, splitMethod } from "./contract.js";
 import { declareContract } from "./declare.js";
 
 /** Finds or makes it; undefined, and reported, if there is none. */
@@ -19,7 +19,13 @@ export function chainContract(spec: ChainSpec, environment: ChainEnvironment, re
     return undefined;
   }
   const inline = Object.keys(declared.input).length > 0 || Object.keys(declared.output).length > 0;
+  const { allowReserved = false } = environment;
   if (!inline) {
+    if (!allowReserved && isReservedService(splitMethod(declared.name)?.service ?? "")) {
+      const message = `the package of ${declared.name} is reserved; use a package of your own`;
+      report({ reason: "SERVICE_RESERVED", path: "contract.name", message });
+      return undefined;
+    }
     const contract = environment.chainContract ?? environment.contractFor(declared.name);
     if (contract !== undefined) return contract;
     const message = `no contract ${declared.name} is registered, and the chain declares neither input nor output`;
@@ -30,6 +36,7 @@ export function chainContract(spec: ChainSpec, environment: ChainEnvironment, re
   const { contract, problems } = declareContract(declared, {
     previous: environment.chainContract,
     resolveType: environment.resolveType,
+    allowReserved,
   });
   for (const { path, ...problem } of problems)
     report({ ...problem, path: path === "" ? "contract" : `contract.${path}` });

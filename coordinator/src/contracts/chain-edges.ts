@@ -30,3 +30,19 @@ export function reportCycle(steps: readonly Step[], needs: readonly ReadonlySet<
       : `the steps wait for each other in a circle: ${shown.join(" needs ")}`;
   report({ reason: "CYCLE", path, stepId: spec.id, message });
 }
+
+/** Refuses steps whose id is taken. */
+export function refuseDuplicateIds(
+  steps: readonly { spec: StepSpec; index: number; path: string }[],
+  report: Report,
+): void {
+  const first = new Map<string, number>();
+  for (const { spec, index, path } of steps) {
+    const other = first.get(spec.id);
+    if (other === undefined) first.set(spec.id, index);
+    else {
+      const message = `the id "${spec.id}" is taken by steps[${other}]`;
+      report({ reason: "DUPLICATE_ID", path: `${path}.id`, stepId: spec.id, field: "id", message });
+    }
+  }
+}

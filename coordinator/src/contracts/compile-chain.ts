@@ -18,15 +18,17 @@ import { guardsOf } from "./cel/paths.js";
 import { createScopeTypes, type ScopeTypes, type StepOutput } from "./cel/scope-types.js";
 import { calleesOf, checkCallee, childPlan, childSettings, nearestMethod } from "./chain-callee.js";
 import { chainContract } from "./chain-contract.js";
-import { edgesOf, reportCycle } from "./chain-edges.js";
+import { edgesOf, refuseDuplicateIds, reportCycle } from "./chain-edges.js";
 import { neededBy } from "./chain-graph.js";
 import { type CheckedUndo, checkUndos, planUndos, withUndos } from "./compile-compensate.js";
 import { type CheckedEach, checkEach, eachOutput, planEach } from "./compile-each.js";
+import { linkEscalations } from "./compile-escalation.js";
 import { checkJoin, inOrderOfJoins, joinPlan, missedBy, racesOf, typesWithout } from "./compile-join.js";
 import { type CheckedMessage, checkMapping, problemOf, type Report, type UseListener } from "./compile-message.js";
 import { checkRepeat, type Repeat, repeatPlan } from "./compile-repeat.js";
+import { answeredSignals, checkOutput, linkResponds } from "./compile-respond.js";
 import { type Branch, branchCondition, checkBool, checkCases, fellowsOf, linkBranches } from "./compile-switch.js";
-import { isWaiting, readWait, refuseDifferentSignals, type WaitingStep } from "./compile-wait.js";
+import { isWaiting, readWait, refuseDifferentSignals, type WaitEnvironment, type WaitingStep } from "./compile-wait.js";
 import { type Contract, splitMethod } from "./contract.js";
 import {
   brokenTtl,
@@ -37,6 +39,7 @@ import {
   mayEndWithout,
   reliedOn,
 } from "./failure-rules.js";
+import { launchesOf } from "./launch.js";
 import { checkedBinding, stepBase } from "./plan-parts.js";
 import {
   durationMs,
@@ -68,6 +71,8 @@ export interface ChainEnvironment {
   force?: boolean;
   /** The contracts are those of a stored version: what steps declare is there already. */
   pinned?: boolean;
+  /** The chain may have a name of a reserved package: it is the mesh's own, or was given as data. */
+  allowReserved?: boolean;
   /** Where the gateways are reached from outside, for the URLs of callbacks. */
   publicUrl?: string;
   /** Hears what the chain reads and writes. */
@@ -107,11 +112,15 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
     return result;
   }
   const callees = calleesOf(environment, contract);
-  const steps = spec.steps.map((step, index) => readStep(step, index, spec.contract?.name ?? "", callees, report));
+  const answered = answeredSignals(spec.steps);
+  const around = { ...callees, answered };
+  const steps = spec.steps.map((step, index) => readStep(step, index, spec.contract?.name ?? "", around, report));
   refuseDuplicateIds(steps, report);
   refuseDifferentSignals(steps, report);
-  result.declared = steps.flatMap((step) => (step.waiting === undefined ? [] : [step.waiting.contract]));
+  result.declared = steps.flatMap(({ waiting }) => waiting?.declared ?? []);
   linkBranches(steps, report);
+  linkResponds(steps, answered, report);
+  linkEscalations(steps, report);
   for (const step of steps) {
     if (step.contract !== undefined) result.pins[step.contract.method] = step.contract.fingerprint;
   }
@@ -180,6 +189,7 @@ interface StepDraft {
   isChild: boolean;
   needs: Set<number>;
   branch?: Branch;
+  escalation?: { of: number; level: number };
   repeat?: Repeat | undefined;
   condition?: CheckedExpression;
   input?: CheckedMessage;
@@ -201,7 +211,7 @@ function readStep(
   spec: StepSpec,
   index: number,
   chain: string,
-  environment: ChainEnvironment,
+  environment: ChainEnvironment & WaitEnvironment,
   report: Report,
 ): StepDraft {
   const path = `steps[${index}]`;
@@ -238,22 +248,10 @@ function readStep(
   for (const fault of faults) {
     report({ ...place, reason: "OUT_OF_RANGE", ...fault, path: `${path}.${fault.path}`, field: fault.path });
   }
-  const isChild = waiting === undefined && contract !== undefined && environment.isChain?.(spec.call) === true;
   const known = contract !== undefined && waiting === undefined && environment.isChain !== undefined;
+  const isChild = known && (launchesOf(spec.call) !== undefined || environment.isChain?.(spec.call) === true);
   checkCallee(spec, path, known ? (isChild ? "chain" : "action") : undefined, report);
   return { spec, index, path, contract, settings, waiting, isChild, needs: new Set() };
-}
-
-function refuseDuplicateIds(steps: readonly StepDraft[], report: Report): void {
-  const first = new Map<string, number>();
-  for (const { spec, index, path } of steps) {
-    const other = first.get(spec.id);
-    if (other === undefined) first.set(spec.id, index);
-    else {
-      const message = `the id "${spec.id}" is taken by steps[${other}]`;
-      report({ reason: "DUPLICATE_ID", path: `${path}.id`, stepId: spec.id, field: "id", message });
-    }
-  }
 }
 
 function scopeTypes(
@@ -264,7 +262,7 @@ function scopeTypes(
 ): ScopeTypes {
   const outputs = new Map<string, StepOutput>();
   const opaque = new Set<string>();
-  for (const { spec, index, contract: callee, branch } of steps) {
+  for (const { spec, index, contract: callee, branch, escalation } of steps) {
     if (callee === undefined || !stepIds.test(spec.id)) opaque.add(`steps.${spec.id}`);
     else if (!outputs.has(spec.id)) {
       const { output, registry } = callee;
@@ -273,7 +271,7 @@ function scopeTypes(
         index,
         output,
         registry,
-        skippable: mayEndWithout(spec) || branch !== undefined,
+        skippable: mayEndWithout(spec) || branch !== undefined || escalation !== undefined,
         ...eachOutput(spec),
       });
     }
@@ -340,14 +338,10 @@ function checkStep(step: StepDraft, steps: readonly StepDraft[], all: ScopeTypes
     types: each?.types ?? types,
     guarded,
     self: spec.id,
+    pathOf: step.waiting?.pathOf,
   };
   step.input = checkMapping(mapping, report);
   for (const read of step.input.reads) step.needs.add(read);
-}
-
-function checkOutput(spec: ChainSpec, contract: Contract, types: ScopeTypes, report: Report): CheckedMessage {
-  const mapping = { target: contract.output, fields: spec.output, path: "output", stepId: "", types };
-  return checkMapping({ ...mapping, guarded: new Set() }, report);
 }
 
 /** How the steps hang together. */
@@ -380,6 +374,7 @@ function planStep(step: StepDraft, shape: Shape, types: ScopeTypes, options: { f
     ...(condition ? { condition } : {}),
     ...(join ? { join } : {}),
     ...(race ? { race } : {}),
+    ...(step.escalation ? { escalation: step.escalation } : {}),
     ...(step.repeat ? { repeat: repeatPlan(step.repeat, types, label, options.force) } : {}),
     bindInput,
     ...planEach(step.each, step.input!.sources, { types, bindInput }, { ...options, label }),

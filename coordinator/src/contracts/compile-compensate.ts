@@ -8,6 +8,7 @@ import type { ChainEnvironment } from "./compile-chain.js";
 import { typesWithout } from "./compile-join.js";
 import { type CheckedMessage, checkMapping, type Report } from "./compile-message.js";
 import type { Contract } from "./contract.js";
+import { launchesOf } from "./launch.js";
 import { checkedBinding, stepBase } from "./plan-parts.js";
 import { type SettingFault, type StepSettings, stepSettings } from "./step-settings.js";
 
@@ -105,13 +106,10 @@ function calleeOf(
     const message = call === "" ? "the undo calls nothing" : `no action ${call.slice(0, 120)} is registered`;
     const suggestion = nearestMethod(call, environment) ?? "";
     report({ ...place, reason: "UNKNOWN_ACTION", message, found: call, suggestion });
-  } else if (environment.isChain?.(call)) {
-    report({
-      ...place,
-      reason: "CONFLICT",
-      message: `an undo calls an action, and ${call} is a chain`,
-      found: "a chain",
-    });
+  } else if (environment.isChain?.(call) || launchesOf(call)) {
+    const found = launchesOf(call) ? "a launch" : "a chain";
+    const message = `an undo calls an action that a worker runs, and ${call} is ${found}`;
+    report({ ...place, reason: "CONFLICT", message, found });
     return undefined;
   }
   return contract;

@@ -10,6 +10,8 @@ interface Step {
   index: number;
   path: string;
   needs: ReadonlySet<number>;
+  /** The step begins while the one that it names may go on. */
+  escalation?: { of: number };
 }
 
 const isPartial = ({ join }: StepSpec): boolean => join === Join.JOIN_ANY || join === Join.JOIN_FIRST_SUCCESS;
@@ -43,6 +45,7 @@ export function typesWithout(types: ScopeTypes, missing: ReadonlySet<number>): S
 /** The steps whose outputs the step may miss: those that it joins, and what is on their branches. */
 export function missedBy(step: Step, steps: readonly Step[]): ReadonlySet<number> {
   const missed = new Set(namedBy(step, steps));
+  if (step.escalation) missed.add(step.escalation.of);
   if (step.spec.join !== Join.JOIN_FIRST_SUCCESS) return missed;
   for (const [at, { join }] of racesOf(steps)) if (join === step.index) missed.add(at);
   return missed;

@@ -43,6 +43,8 @@ export interface MessageMapping {
   guarded: ReadonlySet<string>;
   /** The step that the message is for. */
   self?: string;
+  /** Where a field is written below `path`, where its name does not tell. */
+  pathOf?: ((field: string) => string) | undefined;
 }
 
 export interface CheckedMessage {
@@ -52,11 +54,11 @@ export interface CheckedMessage {
 }
 
 export function checkMapping(mapping: MessageMapping, report: Report): CheckedMessage {
-  const { target, path, stepId } = mapping;
+  const { target, path, stepId, pathOf = (name) => name } = mapping;
   const result: CheckedMessage = { sources: [], reads: new Set() };
   const oneofs = new Map<string, string>();
   for (const [name, expression] of Object.entries(mapping.fields)) {
-    const place = { path: `${path}.${name}`, stepId, field: name };
+    const place = { path: `${path}.${pathOf(name)}`, stepId, field: name };
     const field = target.fields.find((candidate) => candidate.name === name);
     if (field === undefined) {
       report({ ...place, reason: "UNKNOWN_FIELD", found: name, ...unknownField(target, name) });

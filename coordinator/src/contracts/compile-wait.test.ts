@@ -206,7 +206,12 @@ describe("a step that waits for a person", () => {
     const bound = bindInput({ run: { id: "r", namespace: "n", method: "m", acceptedAtMs: 0 }, input, outputs: [] });
     if (bound.kind !== "value" || wait?.kind !== "human") throw new Error(JSON.stringify(bound));
     // NUL can't be stored, and nobody could see it.
-    expect(wait.read(bound.value)).toEqual({ title: "Approve a", instructions: "", assignees: ["a", "b"], groups: [] });
+    expect(wait.read(bound.value, 0)).toEqual({
+      title: "Approve a",
+      instructions: "",
+      assignees: ["a", "b"],
+      groups: [],
+    });
     expect(scheduleToCloseMs).toBe(3_600_000);
   });
 

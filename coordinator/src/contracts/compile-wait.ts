@@ -8,9 +8,11 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Expression, StepSpec } from "@taskmesh/proto";
-import type { AssignmentTerms, WaitPlan } from "../engine/plan.js";
+import type { AssignmentTerms, EscalationPlan, WaitPlan } from "../engine/plan.js";
 import type { ChainEnvironment } from "./compile-chain.js";
+import { escalationPath, namesAt, readEscalations } from "./compile-escalation.js";
 import type { Report } from "./compile-message.js";
+import { type AnsweredSignal, responseContract, responseOf } from "./compile-respond.js";
 import { choiceOf } from "./compile-switch.js";
 import type { Contract } from "./contract.js";
 import { declareContract } from "./declare.js";
@@ -23,6 +25,15 @@ export interface WaitingStep {
   /** Field of the contract's input to its value. */
   fields: Readonly<Record<string, Expression>>;
   plan: WaitPlan;
+  /** Where a field of the contract's input is written in the setting. */
+  pathOf?: ((field: string) => string) | undefined;
+  /** What is to be stored with the chain; absent: the contract is the chain's own. */
+  declared?: Contract;
+}
+
+/** What else of the chain steps that wait are about. */
+export interface WaitEnvironment {
+  answered: ReadonlyMap<string, AnsweredSignal>;
 }
 
 /** The one thing that a step does instead of calling, by the name of its setting. */
@@ -37,6 +48,9 @@ interface Kind {
   output: Readonly<Record<string, string>>;
   fields: Readonly<Record<string, Expression>>;
   plan: (contract: Contract) => WaitPlan;
+  pathOf?: (field: string) => string;
+  /** It puts out the chain's own output. */
+  answersCaller?: true;
 }
 
 /** Settings of a step that are about calls and attempts. */
@@ -56,6 +70,7 @@ export const isWaiting = (spec: StepSpec): boolean =>
   spec.signal !== undefined ||
   spec.callback !== undefined ||
   spec.switch !== undefined ||
+  spec.respond !== undefined ||
   spec.human !== undefined;
 
 /** The package of the contracts that steps of a chain declare: that of the chain's own service, which nobody else may declare. */
@@ -70,34 +85,45 @@ export function readWait(
   spec: StepSpec,
   path: string,
   chain: string,
-  environment: ChainEnvironment,
+  environment: ChainEnvironment & WaitEnvironment,
   report: Report,
 ): WaitingStep | undefined {
-  const kind = kindOf(spec, path, report);
+  const kind = kindOf(spec, path, environment, report);
   if (kind === undefined) return undefined;
+  if (kind.answersCaller) {
+    const own = environment.contractFor(chain);
+    const { setting, fields, pathOf } = kind;
+    return own && { setting, fields, contract: responseContract(own), plan: kind.plan(own), pathOf };
+  }
   const method = `${packageOf(chain)}${kind.shared === undefined ? `Steps/${spec.id}` : `Signals/${kind.shared}`}`;
   const previous = environment.contractFor(method);
-  if (environment.pinned && previous !== undefined) return { ...kind, contract: previous, plan: kind.plan(previous) };
-  const { setting, input, output, fields } = kind;
+  if (environment.pinned && previous !== undefined) return waitingStep(kind, previous);
+  const { input, output } = kind;
   const { contract, problems } = declareContract(
     { name: method, input, output },
-    { previous, resolveType: environment.resolveType },
+    { previous, resolveType: environment.resolveType, allowReserved: environment.allowReserved ?? false },
   );
   for (const problem of problems) {
     const field = `${kind.setting}.${problem.path}`;
     report({ ...problem, path: `${path}.${field}`, stepId: spec.id, field });
   }
-  return contract && { setting, contract, fields, plan: kind.plan(contract) };
+  return contract && waitingStep(kind, contract);
 }
 
-function kindOf(spec: StepSpec, path: string, report: Report): Kind | undefined {
+/** The step by its own contract. An answer is what goes in and what comes out. */
+function waitingStep({ setting, fields, plan, pathOf }: Kind, declared: Contract): WaitingStep {
+  const contract = setting === "respond" ? responseContract(declared) : declared;
+  return { setting, fields, contract, declared, plan: plan(contract), pathOf };
+}
+
+function kindOf(spec: StepSpec, path: string, { answered }: WaitEnvironment, report: Report): Kind | undefined {
   const timed = [timerOf(spec, path, report), signalOf(spec, path, report), callbackOf(spec)];
-  const kinds = [...timed, switchOf(spec), humanOf(spec)];
+  const kinds = [...timed, switchOf(spec), humanOf(spec, path, report), respondOf(spec, path, answered, report)];
   const kind = kinds.find((one) => one !== undefined);
   if (kind === undefined) return undefined;
   const wrong = (field: string, message: string): void =>
     report({ reason: "CONFLICT", path: `${path}.${field}`, stepId: spec.id, field, message });
-  const others = ["call", "wait", "signal", "callback", "switch", "human"] as const;
+  const others = ["call", "wait", "signal", "callback", "switch", "human", "respond"] as const;
   for (const other of others.filter((name) => name !== kind.setting && spec[name]))
     wrong(other, `the step has "${kind.setting}" and "${other}"; it does one thing only`);
   const set: string[] = kind.refused.filter((name) => spec[name] !== undefined).map((name) => settingNames[name]);
@@ -158,7 +184,11 @@ function signalOf({ id, signal }: StepSpec, path: string, report: Report): Kind 
     input: {},
     output: inOrder(signal.output),
     fields: {},
-    plan: () => ({ kind: "signal", mailbox: signalMailbox(name) }),
+    plan: () => ({
+      kind: "signal",
+      mailbox: signalMailbox(name),
+      ...(Object.keys(signal.answer).length > 0 ? { answered: true } : {}),
+    }),
   };
 }
 
@@ -174,35 +204,71 @@ function callbackOf({ id, callback }: StepSpec): Kind | undefined {
   };
 }
 
-function humanOf({ human }: StepSpec): Kind | undefined {
+function respondOf(
+  spec: StepSpec,
+  path: string,
+  answered: ReadonlyMap<string, AnsweredSignal>,
+  report: Report,
+): Kind | undefined {
+  const response = responseOf(spec, path, answered, report);
+  if (response === undefined) return undefined;
+  const { to, fields } = response;
+  return {
+    setting: "respond",
+    refused: [...attemptSettings, "scheduleToClose"],
+    input: {},
+    output: inOrder(to?.types ?? {}),
+    fields,
+    plan: () => ({ kind: "respond", ...(to ? { to: to.index } : {}) }),
+    pathOf: (field) => `output.${field}`,
+    ...(to ? {} : { answersCaller: true }),
+  };
+}
+
+function humanOf(spec: StepSpec, path: string, report: Report): Kind | undefined {
+  const { human } = spec;
   if (human === undefined) return undefined;
   const { title, instructions, assignees, groups } = human;
-  const given = Object.entries({ title, instructions, assignees, groups });
+  const escalations = readEscalations(spec, path, report);
+  const given = Object.entries({ title, instructions, assignees, groups, ...escalations.fields });
+  const input = { title: "string", instructions: "string", assignees: "repeated string", groups: "repeated string" };
   return {
     setting: "human",
     refused: attemptSettings,
-    input: { title: "string", instructions: "string", assignees: "repeated string", groups: "repeated string" },
+    input: { ...input, ...escalations.types },
     output: inOrder(human.output),
     fields: Object.fromEntries(given.filter((entry): entry is [string, Expression] => entry[1] !== undefined)),
-    plan: (contract) => ({ kind: "human", read: (input) => readTerms(contract, input) }),
+    plan: (contract) => ({
+      kind: "human",
+      read: (bytes, level) => readTerms(contract, bytes, escalations.plans, level),
+      ...(escalations.plans.length > 0 ? { escalations: escalations.plans } : {}),
+    }),
+    pathOf: escalationPath,
   };
 }
 
 /** Bounds of what an inbox shows; what is longer is cut, since a person still has to see it. */
 const termsMax = { title: 500, instructions: 20_000, names: 200, nameChars: 128 };
 
-function readTerms(contract: Contract, input: Uint8Array): AssignmentTerms {
-  const message = fromBinary(contract.input, input) as unknown as Record<keyof AssignmentTerms, unknown>;
+function readTerms(
+  contract: Contract,
+  input: Uint8Array,
+  escalations: readonly EscalationPlan[],
+  level: number,
+): AssignmentTerms {
+  const message = fromBinary(contract.input, input) as unknown as Record<string, unknown>;
+  const { assignees, groups } = namesAt(message, escalations, level);
   // NUL can't be stored.
   const text = (value: unknown, max: number): string =>
     Array.from(String(value).replaceAll("\u0000", "")).slice(0, max).join("");
   const names = (value: unknown): string[] =>
     (value as unknown[]).slice(0, termsMax.names).map((name) => text(name, termsMax.nameChars));
   return {
-    title: text(message.title, termsMax.title),
-    instructions: text(message.instructions, termsMax.instructions),
-    assignees: names(message.assignees),
-    groups: names(message.groups),
+    title: text(message["title"], termsMax.title),
+    instructions: text(message["instructions"], termsMax.instructions),
+    assignees: names(assignees),
+    groups: names(groups),
+    ...(level > 0 ? { escalated: level } : {}),
   };
 }
 
@@ -218,14 +284,19 @@ export function refuseDifferentSignals(
   steps: readonly { spec: StepSpec; path: string; contract: Contract | undefined }[],
   report: Report,
 ): void {
-  const first = new Map<string, { id: string; contract: Contract }>();
+  const first = new Map<string, { id: string; contract: Contract; answer: string }>();
   for (const { spec, path, contract } of steps) {
     if (spec.signal === undefined || contract === undefined) continue;
     const other = first.get(contract.method);
-    if (other === undefined) first.set(contract.method, { id: spec.id, contract });
+    if (other === undefined)
+      first.set(contract.method, { id: spec.id, contract, answer: JSON.stringify(inOrder(spec.signal.answer)) });
     else if (other.contract.fingerprint !== contract.fingerprint) {
       const message = `step "${other.id}" waits for the same signal with another type; give both the same output, or different names`;
       const place = { path: `${path}.signal.output`, stepId: spec.id, field: "signal.output" };
+      report({ ...place, reason: "CONFLICT", message });
+    } else if (JSON.stringify(inOrder(spec.signal.answer)) !== other.answer) {
+      const message = `step "${other.id}" answers the same signal with another type; give both the same answer, or different names`;
+      const place = { path: `${path}.signal.answer`, stepId: spec.id, field: "signal.answer" };
       report({ ...place, reason: "CONFLICT", message });
     }
   }

@@ -32,6 +32,8 @@ export interface DeclareEnvironment {
   previous?: Contract | undefined;
   /** A registered message or enum by full name. Well-known types need not be found. */
   resolveType?: ((name: string) => DescMessage | DescEnum | undefined) | undefined;
+  /** The name may be of a reserved package. */
+  allowReserved?: boolean;
 }
 
 export interface DeclareProblem {
@@ -61,7 +63,7 @@ export function declareContract(
     });
     return { problems };
   }
-  if (isReservedService(method.service)) {
+  if (isReservedService(method.service) && !environment.allowReserved) {
     const message = `the package of ${method.service} is reserved; use a package of your own`;
     problems.push({ reason: "SERVICE_RESERVED", path: "name", message });
     return { problems };

@@ -53,6 +53,7 @@ function compile({ spec, method, contracts, publicUrl }: NonNullable<EvaluationR
     resolveType: (name) => own?.registry.getMessage(name) ?? own?.registry.getEnum(name),
     force: true,
     pinned: true,
+    allowReserved: true,
     publicUrl,
   });
   if (plan === undefined) throw new Error(`the chain does not compile: ${problems[0]?.message ?? ""}`);

@@ -36,7 +36,8 @@ export function onChildEnded(run: RunState, plan: ChainPlan, event: ChildEnded, 
 const messageMax = 2_048;
 
 /** The child's failure as the step's: the reason stays, so that policies match it at any height; a new child may do better. */
-function failureOf(plan: StepPlan, { status, childId, failure }: ChildEnded): Failure {
+function failureOf(plan: StepPlan, { status, childId, failure, refused }: ChildEnded): Failure {
+  if (refused && failure) return failure;
   const cause = failure ?? meshFailure("DATA_ERROR", "it ended without an output", false);
   const message = `${plan.method} (run ${childId}): ${cause.message}`;
   return {

@@ -5,9 +5,11 @@ import { evaluatedFallback } from "./catch.js";
 import { resumeChild } from "./children.js";
 import { isIdleUndo } from "./compensation.js";
 import { dueOf } from "./deadlines.js";
+import { escalate } from "./escalations.js";
 import { leaveHold, noteOperation } from "./hold.js";
 import { cancelItems, itemsEvaluated, onItem, redispatchItems, wakeItems } from "./items.js";
 import type { ChainPlan } from "./plan.js";
+import { answerOfCaller } from "./responds.js";
 import { askChild, endCancelled, endRun, failStep, finishIfOver, forgetLease, stopStep } from "./run-end.js";
 import type { Advance, Context, Evaluation, RunEvent } from "./run-event.js";
 import {
@@ -49,6 +51,7 @@ export function redispatch(turn: Turn, event: Extract<RunEvent, { kind: "redispa
     offerStep(turn, stepPlan);
   });
   if (run.evaluatingOutput) turn.effects.push({ kind: "evaluate", stepId: "" });
+  if (run.parent && answerOfCaller(run) && !event.startsOnly) turn.effects.push({ kind: "tell-parent" });
   return touched || turn.effects.length > 0 ? changed(turn) : unchanged(run, "not-due");
 }
 
@@ -202,6 +205,8 @@ function wakeStep(turn: Turn, index: number): void {
       editStep(turn, index).attemptAtMs = turn.nowMs;
       offerStep(turn, plan);
       return;
+    case "escalate":
+      return escalate(turn, plan);
     case "wait":
       endWait(turn, plan);
       startReady(turn, plan.neededBy);

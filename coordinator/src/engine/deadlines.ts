@@ -1,4 +1,5 @@
 /** The instants at which a run needs to be looked at though nobody reports anything. */
+import { escalatesAtMs } from "./escalations.js";
 import type { ChainPlan, StepPlan } from "./plan.js";
 import type { ItemChange } from "./run-event.js";
 import {
@@ -13,7 +14,7 @@ import {
 } from "./run-state.js";
 
 /** What is due for a step at an instant, most final first. */
-export type Due = "schedule-to-close" | "schedule-to-start" | "start-to-close" | "retry" | "wait";
+export type Due = "schedule-to-close" | "schedule-to-start" | "start-to-close" | "retry" | "escalate" | "wait";
 
 /** The first thing that is due for the step at `nowMs`. */
 export function dueOf(step: StepState, plan: StepPlan, nowMs: number): Due | undefined {
@@ -22,6 +23,7 @@ export function dueOf(step: StepState, plan: StepPlan, nowMs: number): Due | und
   if (scheduleToStartAtMs(step, plan) <= nowMs) return "schedule-to-start";
   if (startToCloseAtMs(step, plan) <= nowMs) return "start-to-close";
   if (step.status === StepStatus.STEP_STATUS_RETRYING && step.retryAtMs <= nowMs) return "retry";
+  if (escalatesAtMs(step, plan) <= nowMs) return "escalate";
   if (waitEndsAtMs(step) <= nowMs) return "wait";
   return undefined;
 }
@@ -72,6 +74,6 @@ function wakeupOf(step: StepState, plan: StepPlan, held: boolean): number {
   if (step.status === StepStatus.STEP_STATUS_PENDING || (held && !inFlight(step.status))) return Infinity;
   let at = step.status === StepStatus.STEP_STATUS_RETRYING ? step.retryAtMs : Infinity;
   at = Math.min(at, scheduleToCloseAtMs(step, plan), scheduleToStartAtMs(step, plan));
-  if (step.wait) at = Math.min(at, waitEndsAtMs(step));
+  if (step.wait) at = Math.min(at, waitEndsAtMs(step), escalatesAtMs(step, plan));
   return inFlight(step.status) ? Math.min(at, startToCloseAtMs(step, plan)) : at;
 }

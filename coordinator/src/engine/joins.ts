@@ -18,12 +18,16 @@ const succeeded = ({ status }: StepState): boolean => status === StepStatus.STEP
 /** Whether what the step needs is there, so that it may begin. */
 export function mayBegin({ steps }: RunState, plan: StepPlan): boolean {
   if (plan.undoes !== undefined) return false;
-  const { join } = plan;
-  if (!join) return plan.needs.every((need) => isOver(steps[need]!.status));
+  const { join, escalation } = plan;
+  if (!join) return plan.needs.every((need) => isOver(steps[need]!.status) || isOpenFor(escalation, need, steps));
   const others = plan.needs.filter((need) => !join.of.includes(need));
   if (!others.every((need) => isOver(steps[need]!.status))) return false;
   return join.of.some((at) => succeeded(steps[at]!)) || join.of.every((at) => isOver(steps[at]!.status));
 }
+
+/** The step begins while the one that has escalated goes on. */
+const isOpenFor = (escalation: StepPlan["escalation"], need: number, steps: readonly StepState[]): boolean =>
+  escalation !== undefined && escalation.of === need && (steps[need]!.level ?? 0) >= escalation.level;
 
 /** Decides what a join begins with, and lets go of the rest; answers a failure if every branch of a race has failed. */
 export function beginJoin(turn: Turn, plan: StepPlan): Failure | undefined {
@@ -53,10 +57,11 @@ const hasFailed = (status: StepStatus): boolean =>
 
 /** Outputs as the step sees them (J2). */
 export function seenBy(
-  { join }: StepPlan,
+  { join, escalation }: StepPlan,
   { via }: StepState,
   outputs: RunState["outputs"],
 ): readonly (Value | undefined)[] {
+  if (escalation) return outputs.map((output, at) => (at === escalation.of ? undefined : output));
   return join ? outputs.map((output, at) => (join.of.includes(at) && at !== via ? undefined : output)) : outputs;
 }
 

@@ -12,6 +12,7 @@
  */
 import { EventKind } from "@taskmesh/proto";
 import type { ChainPlan, StepPlan } from "./plan.js";
+import { noteTaken } from "./responds.js";
 import type { Advance, Context, RunEvent } from "./run-event.js";
 import { isOver, keptMax, keysMax, type RunState } from "./run-state.js";
 import { startReady } from "./step-start.js";
@@ -43,12 +44,13 @@ export function receive(
   const kind = once ? EventKind.EVENT_KIND_CALLBACK_RECEIVED : EventKind.EVENT_KIND_SIGNAL_RECEIVED;
   record(turn, kind, { note: name, ...(waiting ? {} : { payload: value }) });
   const keeping = waiting ? kept : [...kept, { mailbox, key, seq: turn.run.lastSeq, value }];
-  turn.run.messages = { kept: keeping, keys: known };
+  turn.run.messages = { ...run.messages, kept: keeping, keys: known };
   if (waiting) take(turn, waiting, event);
   return changed(turn);
 }
 
-function take(turn: Turn, plan: StepPlan, { value }: Extract<RunEvent, { kind: "message" }>): void {
+function take(turn: Turn, plan: StepPlan, { key, value }: Extract<RunEvent, { kind: "message" }>): void {
+  noteTaken(turn, plan, key);
   endWait(turn, plan, value);
   startReady(turn, plan.neededBy);
 }

@@ -94,6 +94,8 @@ export interface StepPlan {
   join?: JoinPlan;
   /** The step is on a branch of a join that takes the first success. */
   race?: RacePlan;
+  /** The step begins with an escalation of the step `of`, the `level`th; otherwise it is skipped. */
+  escalation?: { of: number; level: number };
   /** The step calls again until a condition holds. */
   repeat?: RepeatPlan;
   /** Whoever reads the output asks first whether there is one. */
@@ -154,6 +156,8 @@ export interface RepeatPlan {
 export interface ChildPlan {
   /** What becomes of the child when the step lets go of it before its end. */
   onParentClose: "cancel" | "abandon" | "wait";
+  /** The step launches: its input names the callable, and what kind it must be of. */
+  launches?: "action" | "chain";
 }
 
 /** What a step asks of people. */
@@ -162,6 +166,8 @@ export interface AssignmentTerms {
   instructions: string;
   assignees: readonly string[];
   groups: readonly string[];
+  /** Times that it was escalated; absent: none. */
+  escalated?: number;
 }
 
 /** What ends a step that calls nothing. */
@@ -172,13 +178,28 @@ export type WaitPlan =
       endsAtMs: (input: Uint8Array, readyAtMs: number) => number;
     }
   /** Ended by a message that is sent to `mailbox`, which several steps may share: each takes one. */
-  | { kind: "signal"; mailbox: string }
+  /** `answered`: its sender may wait for an answer. */
+  | { kind: "signal"; mailbox: string; answered?: true }
   /** Likewise, once: by whoever was given the step's token. */
   | { kind: "callback"; mailbox: string }
   /** Over at once, with its input as its output: what its expressions say is all that it does. */
   | { kind: "choice" }
-  /** Ended by a person. */
-  | { kind: "human"; read: (input: Uint8Array) => AssignmentTerms };
+  /** Likewise; what it puts out answers whoever sent what the step `to` took, or the run's caller. */
+  | { kind: "respond"; to?: number }
+  /** Ended by a person; `level`: escalations that have happened. */
+  | {
+      kind: "human";
+      read: (input: Uint8Array, level: number) => AssignmentTerms;
+      escalations?: readonly EscalationPlan[];
+    };
+
+/** What happens while nobody ends the wait. */
+export interface EscalationPlan {
+  /** Since the step became ready. */
+  afterMs: number;
+  /** Others may do it from then on. */
+  handsOver: boolean;
+}
 
 /** What a plan was compiled from, so that another thread can compile it too. */
 export interface PlanSource {

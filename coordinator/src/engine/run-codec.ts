@@ -10,6 +10,7 @@ import {
   type EachState,
   type Messages,
   type Origin,
+  type ParentRef,
   pendingStep,
   type RunState,
   type StepState,
@@ -41,8 +42,14 @@ type StoredStep =
       flow?: StoredFlow | 0,
     ];
 /** `via`: 1 + the index, 0: none. */
-type StoredFlow = [via: number, rounds: number];
+type StoredFlow = [via: number, rounds: number] | [via: number, rounds: number, level: number];
 type StoredWait = [endsAt: number] | [endsAt: number, claimedBy: string];
+
+interface StoredMessages {
+  kept: [mailbox: string, key: string, seq: number][];
+  keys: readonly string[];
+  taken?: Messages["taken"];
+}
 
 interface StoredState extends StoredTrouble {
   now: number;
@@ -54,8 +61,10 @@ interface StoredState extends StoredTrouble {
   startAt?: number;
   timed?: [timeoutMs: number, startedAtMs: number];
   secret?: string;
-  messages?: { kept: [mailbox: string, key: string, seq: number][]; keys: readonly string[] };
-  parent?: [runId: string, stepId: string, depth: number];
+  messages?: StoredMessages;
+  /** Under this name alone: readers look for it in the text (store/run-reads.ts). */
+  answered?: number;
+  parent?: [runId: string, stepId: string, depth: number, launched?: 1];
   closing?: { status: number; failure?: unknown };
   origin?: [runId: string, kind: Origin["kind"], stepId?: string];
   successor?: [runId: string, hash: string];
@@ -85,9 +94,11 @@ export function encodeRunState(run: RunState): string {
   if (run.secret) stored.secret = run.secret;
   if (run.messages) {
     const kept = run.messages.kept.map(({ mailbox, key, seq }): [string, string, number] => [mailbox, key, seq]);
-    stored.messages = { kept, keys: run.messages.keys };
+    const { keys, taken } = run.messages;
+    stored.messages = { kept, keys, ...(taken ? { taken } : {}) };
   }
-  if (run.parent) stored.parent = [run.parent.runId, run.parent.stepId, run.parent.depth];
+  if (run.answered !== undefined) stored.answered = run.answered;
+  if (run.parent) stored.parent = storeParent(run.parent);
   if (run.origin) stored.origin = storeOrigin(run.origin);
   if (run.successor) stored.successor = [run.successor.runId, run.successor.hash];
   if (run.customId !== undefined) stored.customId = run.customId;
@@ -143,12 +154,17 @@ function storeStep(s: StepState, originMs: number): StoredStep {
     input,
     s.checkpointed ? 1 : 0,
     s.wait ? storeWait(s.wait, at) : 0,
-    s.via === undefined && s.rounds === undefined ? 0 : [(s.via ?? -1) + 1, s.rounds ?? 0],
+    storeFlow(s),
   ];
   let length = row.length;
   while (length > 1 && (row[length - 1] === 0 || row[length - 1] === "")) length -= 1;
   row.length = length;
   return row as StoredStep;
+}
+
+function storeFlow({ via = -1, rounds = 0, level = 0 }: StepState): StoredFlow | 0 {
+  if (level > 0) return [via + 1, rounds, level];
+  return via < 0 && rounds === 0 ? 0 : [via + 1, rounds];
 }
 
 const storeWait = ({ endsAtMs, claimedBy }: WaitState, at: (ms: number) => number): StoredWait =>
@@ -172,6 +188,7 @@ export function decodeRunState(
       | "cancel"
       | "failure"
       | "messages"
+      | "answered"
       | "secret"
       | "startAtMs"
       | "timed"
@@ -201,6 +218,7 @@ export function decodeRunState(
     ...(stored.timed ? { timed: { timeoutMs: stored.timed[0], startedAtMs: stored.timed[1] } } : {}),
     ...(stored.secret ? { secret: stored.secret } : {}),
     ...(stored.messages ? { messages: loadMessages(stored.messages) } : {}),
+    ...(stored.answered === undefined ? {} : { answered: stored.answered }),
     ...(stored.parent ? { parent: loadParent(stored.parent) } : {}),
     ...(stored.origin ? { origin: loadOrigin(stored.origin) } : {}),
     ...(stored.successor ? { successor: { runId: stored.successor[0], hash: stored.successor[1] } } : {}),
@@ -210,8 +228,12 @@ export function decodeRunState(
   };
 }
 
-function loadParent([runId, stepId, depth]: NonNullable<StoredState["parent"]>): NonNullable<RunState["parent"]> {
-  return { runId, stepId, depth };
+function storeParent({ runId, stepId, depth, launched }: ParentRef): NonNullable<StoredState["parent"]> {
+  return launched ? [runId, stepId, depth, 1] : [runId, stepId, depth];
+}
+
+function loadParent([runId, stepId, depth, launched]: NonNullable<StoredState["parent"]>): ParentRef {
+  return { runId, stepId, depth, ...(launched ? { launched: true } : {}) };
 }
 
 function loadOrigin([runId, kind, stepId]: NonNullable<StoredState["origin"]>): Origin {
@@ -223,8 +245,9 @@ function loadClosing({ status, failure }: NonNullable<StoredState["closing"]>): 
 }
 
 /** Their values are in the history. */
-function loadMessages({ kept, keys }: NonNullable<StoredState["messages"]>): Messages {
-  return { kept: kept.map(([mailbox, key, seq]) => ({ mailbox, key, seq, value: unread })), keys };
+function loadMessages({ kept, keys, taken }: StoredMessages): Messages {
+  const loaded = kept.map(([mailbox, key, seq]) => ({ mailbox, key, seq, value: unread }));
+  return { kept: loaded, keys, ...(taken ? { taken } : {}) };
 }
 
 /** In place of a value that was not read from the history yet. */
@@ -273,5 +296,6 @@ function loadStep(row: StoredStep, originMs: number): StepState {
   if (wait) step.wait = { endsAtMs: at(wait[0]), ...(wait[1] === undefined ? {} : { claimedBy: wait[1] }) };
   if (flow && flow[0] > 0) step.via = flow[0] - 1;
   if (flow && flow[1] > 0) step.rounds = flow[1];
+  if (flow && flow[2] !== undefined) step.level = flow[2];
   return step;
 }

@@ -7,6 +7,7 @@ import { leaveHold } from "./hold.js";
 import { dropItems } from "./items.js";
 import { failInRace } from "./joins.js";
 import type { Value } from "./plan.js";
+import { answerOfCaller } from "./responds.js";
 import { inFlight, isFinal, isOver, RunStatus, StepStatus } from "./run-state.js";
 import { editStep, type ItemTurn, meshFailure, move, record, scopeOf, type Turn } from "./turn.js";
 import { closeWait } from "./waits.js";
@@ -164,6 +165,8 @@ export function finishIfOver(turn: Turn): void {
   if (!run.steps.every((step, index) => isOver(step.status) || turn.plan.steps[index]!.undoes !== undefined)) return;
   if (run.closing) return endRun(turn, run.closing.status, run.closing.failure);
   if (run.cancel) return endCancelled(turn);
+  const answer = answerOfCaller(run);
+  if (answer) return endRun(turn, RunStatus.RUN_STATUS_SUCCEEDED, undefined, answer);
   const output = turn.plan.bindOutput(scopeOf(turn));
   if (output.kind === "failed") {
     return endRun(turn, RunStatus.RUN_STATUS_FAILED, meshFailure(output.error.reason, output.error.message, false));

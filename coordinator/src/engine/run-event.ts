@@ -65,8 +65,16 @@ export type RunEvent =
   | { kind: "assignment"; stepId: string; person: string; act: AssignmentAct }
   /** Somebody sends a message; `key` tells a repetition, "" asks for no such thing. */
   | { kind: "message"; mailbox: string; name: string; key: string; value: Value }
-  /** The run that an attempt is has ended. */
-  | { kind: "child-ended"; stepId: string; childId: string; status: RunStatus; output?: Value; failure?: Failure }
+  /** The run that an attempt is has ended; `refused`: it could not even begin, and never can. */
+  | {
+      kind: "child-ended";
+      stepId: string;
+      childId: string;
+      status: RunStatus;
+      output?: Value;
+      failure?: Failure;
+      refused?: true;
+    }
   /** Something may be due. */
   | { kind: "wake" }
   | OperateEvent;
@@ -186,6 +194,8 @@ export type Effect =
   | { kind: "cancel-child"; step: StepPlan; childId: string }
   /** The run has ended, and the step that started it must hear so. */
   | { kind: "tell-parent"; output?: Value }
+  /** The run's caller is answered while the run goes on. */
+  | { kind: "answered" }
   /** The columns `priority` and `labels` follow the run. */
   | { kind: "columns" }
   /** The run has broken at this step, for this reason: whoever waits is told, and it is listed. */

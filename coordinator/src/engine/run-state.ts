@@ -58,6 +58,8 @@ export interface StepState {
   via?: number;
   /** Of a step that repeats: rounds that are over. */
   rounds?: number;
+  /** Of a step that asks people: escalations that have happened. */
+  level?: number;
   /** While the step WAITs for what ends it; absent while its input is being evaluated. */
   wait?: WaitState;
 }
@@ -132,6 +134,8 @@ export interface RunState {
   done?: readonly number[];
   /** While the run undoes what it has done: what it ends with; and the undos that failed, also afterwards. */
   undo?: { status: RunStatus; failure?: Failure; failures: readonly { step: number; failure: Failure }[] };
+  /** Index of the step that has answered the run's caller. */
+  answered?: number;
   /** The newest bulk operation that was applied to the run: each is applied once. */
   operation?: string;
   /** By step index: failures whose fallback value is being evaluated off the engine. */
@@ -170,6 +174,8 @@ export interface Messages {
   readonly kept: readonly KeptMessage[];
   /** Keys of the newest ones, by which a repetition is known. */
   readonly keys: readonly string[];
+  /** Steps whose signals are answered, with the key of what each took. */
+  readonly taken?: readonly (readonly [step: number, key: string])[];
 }
 
 /** Messages kept for steps that do not wait yet: what nobody fetches must not grow a run without bound. */
@@ -183,6 +189,8 @@ export interface ParentRef {
   stepId: string;
   /** Number of runs above. */
   depth: number;
+  /** The step launched it by name: its output goes up as JSON. */
+  launched?: true;
 }
 /** What a run was made from. */
 export interface Origin {

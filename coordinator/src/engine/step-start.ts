@@ -5,6 +5,7 @@
  */
 import { EventKind } from "@taskmesh/proto";
 import { startChild } from "./children.js";
+import { isEscalated } from "./escalations.js";
 import { holdStep } from "./hold.js";
 import { beginJoin, mayBegin } from "./joins.js";
 import type { StepPlan, Value } from "./plan.js";
@@ -38,6 +39,10 @@ export function startReady(turn: Turn, candidates: Iterable<number>): void {
 }
 
 function beginStep(turn: Turn, plan: StepPlan): "begun" | "over" {
+  if (plan.escalation && !isEscalated(turn.run, plan)) {
+    skipStep(turn, plan.index);
+    return "over";
+  }
   const failed = beginJoin(turn, plan);
   if (failed) {
     failStep(turn, plan.index, failed);

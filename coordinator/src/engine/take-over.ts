@@ -181,6 +181,12 @@ export function beginTakenOver(turn: Turn, { steps, done }: TakeOver, runId: str
   }
   for (const taken of steps) if (taken.status === StepStatus.STEP_STATUS_SUCCEEDED) takeResult(turn, taken, runId);
   if (done.length > 0) turn.run.done = [...done];
+  const answered = steps.find(({ step, status }) => {
+    const { wait } = turn.plan.steps[step]!;
+    return status === StepStatus.STEP_STATUS_SUCCEEDED && wait?.kind === "respond" && wait.to === undefined;
+  });
+  // What the other run's caller was answered is this one's output too.
+  if (answered) turn.run.answered = answered.step;
 }
 
 function takeResult(turn: Turn, { step, from, output, each }: TakenStep, runId: string): void {

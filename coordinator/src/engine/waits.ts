@@ -10,7 +10,9 @@
  * W3. A step's `wait` is there from its beginning to its end, and only then.
  */
 import { EventKind } from "@taskmesh/proto";
-import type { AssignmentTerms, StepPlan, Value, WaitPlan } from "./plan.js";
+import { openAssignment } from "./escalations.js";
+import type { StepPlan, Value, WaitPlan } from "./plan.js";
+import { noteTaken, respond } from "./responds.js";
 import { type StepState, StepStatus } from "./run-state.js";
 import { editStep, move, record, type Turn } from "./turn.js";
 
@@ -24,11 +26,12 @@ export function beginWait(turn: Turn, plan: StepPlan, wait: WaitPlan, input: Val
   const endsAtMs = wait.kind === "timer" ? wait.endsAtMs(input.bytes ?? nothing, step.readyAtMs) : 0;
   step.status = StepStatus.STEP_STATUS_WAITING;
   step.wait = { endsAtMs };
-  if (wait.kind === "choice") {
+  if (wait.kind === "choice" || wait.kind === "respond") {
     endWait(turn, plan, input);
+    if (wait.kind === "respond") respond(turn, plan, wait.to);
     return "over";
   }
-  if (wait.kind === "human") openAssignment(turn, plan, wait.read(input.bytes ?? nothing));
+  if (wait.kind === "human") openAssignment(turn, plan, wait.read(input.bytes ?? nothing, 0));
   const kept = takeKept(turn, plan);
   if (kept !== undefined || (wait.kind === "timer" && endsAtMs <= turn.nowMs)) {
     endWait(turn, plan, kept);
@@ -37,11 +40,6 @@ export function beginWait(turn: Turn, plan: StepPlan, wait: WaitPlan, input: Val
   if (turn.records.length === 0) record(turn, EventKind.EVENT_KIND_STEP_READY, { step: plan.index });
   move(turn, plan.index, step.status, step.attempt);
   return "begun";
-}
-
-function openAssignment(turn: Turn, plan: StepPlan, terms: AssignmentTerms): void {
-  const dueAtMs = plan.scheduleToCloseMs === undefined ? 0 : turn.nowMs + plan.scheduleToCloseMs;
-  turn.effects.push({ kind: "assign", step: plan, terms, openedAtMs: turn.nowMs, dueAtMs });
 }
 
 /** Whatever ends a wait takes its rows away; the state of the step is the caller's. */
@@ -60,6 +58,7 @@ function takeKept(turn: Turn, plan: StepPlan): Value | undefined {
   const found = mailbox && messages?.kept.find((message) => message.mailbox === mailbox);
   if (!messages || !found) return undefined;
   turn.run.messages = { ...messages, kept: messages.kept.filter((message) => message !== found) };
+  noteTaken(turn, plan, found.key);
   return found.value;
 }
 

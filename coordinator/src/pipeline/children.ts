@@ -11,12 +11,13 @@
  */
 import { type DbClock, type Logger, status, type TraceHeaders } from "@taskmesh/runtime";
 import type { Value } from "../engine/plan.js";
+import { answerOfCaller } from "../engine/responds.js";
 import type { Effect, RunEvent } from "../engine/run-event.js";
 import { isFinal, type RunState, RunStatus, StepStatus } from "../engine/run-state.js";
 import { meshFailure } from "../engine/turn.js";
 import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
-import type { Plans, StartCommand } from "./ports.js";
+import type { Launcher, Plans, StartCommand } from "./ports.js";
 import type { Settled } from "./work.js";
 
 export interface ChildrenDeps {
@@ -27,6 +28,8 @@ export interface ChildrenDeps {
   log: Logger;
   /** W3C trace context of an attempt; undefined: the run has none. */
   traceOf(run: RunState, stepId: string, attempt: number): TraceHeaders | undefined;
+  /** What steps launch by name; absent: nothing can be. */
+  launcher?: Launcher | undefined;
 }
 
 type StartChild = Extract<Effect, { kind: "start-child" }>;
@@ -36,8 +39,8 @@ export interface Children {
   start(run: RunState, effect: StartChild, done: () => void): void;
   /** Asks a child to stop. */
   cancel(childId: string, done: () => void): void;
-  /** Tells the parent of a run that has ended. */
-  tell(run: RunState, output: Value | undefined, done: () => void): void;
+  /** Tells the parent of a run that has ended, or answered its caller; `contract`: the one that the output is written with. */
+  tell(run: RunState, output: Value | undefined, contract: string, done: () => void): void;
   /** What a run that has ended may still owe its parent and its children. Rejects where that can't be read. */
   settleEnded(runId: string): Promise<void>;
   /** Likewise, until it is done. */
@@ -77,27 +80,67 @@ export function createChildren(deps: ChildrenDeps): Children {
   };
 
   const begin = async (run: RunState, effect: StartChild): Promise<void> => {
-    const { childId, step, input, deadlineAtMs, depth } = effect;
-    if (effect.again && (await store.runExists(childId))) return;
+    const { childId, step, input } = effect;
+    const begun = effect.again && (await store.runExists(childId));
+    if (step.child?.launches) return launch(run, effect, step.child.launches, begun);
+    if (begun) return;
     const plan = await deps.plans.current(run.namespaceId, step.method);
     if (!plan) {
       const failure = meshFailure("METHOD_UNKNOWN", `no chain ${step.method} is registered any more`, false);
       await submit(run.id, endedEvent(step.id, childId, RunStatus.RUN_STATUS_FAILED, undefined, failure));
       return;
     }
-    const trace = deps.traceOf(run, step.id, effect.attempt);
-    await startRun(run, effect, {
+    await startRun(run, effect, { plan, input, ...aboutChild(run, effect) });
+  };
+
+  /** What the child has from its parent. */
+  const aboutChild = (run: RunState, { step, attempt, deadlineAtMs, depth }: StartChild) => {
+    const trace = deps.traceOf(run, step.id, attempt);
+    return {
       namespaceId: run.namespaceId,
       namespace: run.namespace,
-      plan,
-      input,
       labels: {},
       priority: step.priority ?? run.priority,
       deadlineAtMs,
       parent: { runId: run.id, stepId: step.id, depth },
       ...(run.starter === undefined ? {} : { starter: run.starter }),
       ...(trace ? { trace: { ...trace } } : {}),
-    });
+    };
+  };
+
+  /** Begins the run that the step's input names. One that is detached tells at once that it has begun, and by then has. */
+  const launch = async (run: RunState, effect: StartChild, kind: "action" | "chain", begun: boolean): Promise<void> => {
+    const { childId, step } = effect;
+    const { launcher } = deps;
+    if (!launcher) throw new Error(`step ${step.id} launches, and nothing can be launched here`);
+    const request = await launcher.read(run.namespaceId, kind, effect.input);
+    if (!begun) {
+      const found = await launcher.prepare(run.namespaceId, request);
+      if ("failure" in found) {
+        await submit(run.id, {
+          ...endedEvent(step.id, childId, RunStatus.RUN_STATUS_FAILED, undefined, found.failure),
+          refused: true,
+        });
+        return;
+      }
+      const { deadlineAtMs, ...about } = aboutChild(run, effect);
+      const { labels, timeoutMs, detached } = request;
+      await startRun(run, effect, {
+        ...{ ...about, ...found, labels },
+        parent: { ...about.parent, launched: true },
+        ...(detached ? {} : { deadlineAtMs }),
+        ...(timeoutMs === undefined ? {} : { timeoutMs }),
+      });
+    }
+    if (request.detached) await submit(run.id, await launchEnded(run.namespaceId, step.id, childId, undefined));
+  };
+
+  /** The end of a launched run, as the step hears it. */
+  const launchEnded = async (namespaceId: number, stepId: string, childId: string, output: Value | undefined) => {
+    const answer = await deps.launcher!.answer(namespaceId, childId, output);
+    return "failure" in answer
+      ? endedEvent(stepId, childId, RunStatus.RUN_STATUS_FAILED, undefined, answer.failure)
+      : endedEvent(stepId, childId, RunStatus.RUN_STATUS_SUCCEEDED, answer, undefined);
   };
 
   const startRun = async (run: RunState, { childId, step }: StartChild, command: StartCommand): Promise<void> => {
@@ -118,16 +161,26 @@ export function createChildren(deps: ChildrenDeps): Children {
   const cancelOnce = (childId: string) =>
     submit(childId, { kind: "cancel", reason: "the step that started the run has let go of it" });
 
-  const tellOnce = async (run: RunState, output: Value | undefined): Promise<void> => {
-    const { parent, status: ended, failure } = run;
-    if (parent) await submit(parent.runId, endedEvent(parent.stepId, run.id, ended, output, failure));
+  const tellOnce = async (run: RunState, output: Value | undefined, contract: string): Promise<void> => {
+    const { parent, failure } = run;
+    if (!parent) return;
+    // An answer stands, whatever becomes of the run behind it.
+    const answer = answerOfCaller(run);
+    const ended = answer ? RunStatus.RUN_STATUS_SUCCEEDED : run.status;
+    const result = answer ?? output;
+    const written = result && { ...result, contract: result.contract || contract };
+    const event =
+      parent.launched && written
+        ? await launchEnded(run.namespaceId, parent.stepId, run.id, written)
+        : endedEvent(parent.stepId, run.id, ended, result, answer ? undefined : failure);
+    await submit(parent.runId, event);
   };
 
   const settleEnded = async (runId: string): Promise<void> => {
     const found = (await store.loadRuns([runId])).get(runId);
     if (!found || !isFinal(found.run.status)) return;
     const { run, method, chainVersion, contract } = found;
-    if (run.parent) await tellOnce(run, await store.readResult(runId));
+    if (run.parent) await tellOnce(run, await store.readResult(runId), contract);
     const plan = await deps.plans.pinned(run.namespaceId, method, chainVersion, contract);
     const asked = plan.steps.filter(({ child, index }) => {
       const { status: left, lease } = run.steps[index]!;
@@ -143,8 +196,8 @@ export function createChildren(deps: ChildrenDeps): Children {
     cancel(childId, done) {
       void persist("the cancel of a child", childId, () => cancelOnce(childId), done);
     },
-    tell(run, output, done) {
-      void persist("the report to a parent", run.id, () => tellOnce(run, output), done);
+    tell(run, output, contract, done) {
+      void persist("the report to a parent", run.id, () => tellOnce(run, output, contract), done);
     },
     settleEnded,
     settle(runId, done) {
@@ -177,7 +230,7 @@ function endedEvent(
   ended: RunStatus,
   output: Value | undefined,
   failure: RunState["failure"],
-): RunEvent {
+): Extract<RunEvent, { kind: "child-ended" }> {
   const about = { ...(output ? { output } : {}), ...(failure ? { failure } : {}) };
   return { kind: "child-ended", stepId, childId, status: ended, ...about };
 }

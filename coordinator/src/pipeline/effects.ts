@@ -23,6 +23,8 @@ export interface EffectsDeps {
   refused(run: RunState, report: Report, why: string, done: () => void): void;
   evaluate(run: RunState, draft: Draft, stepId: string, done: () => void): void;
   ended(draft: Draft): void;
+  /** The run's caller has its answer. */
+  answered(draft: Draft): void;
   /** Begins the run of an attempt, asks it to stop, tells the step that it has ended; each calls `done` when it can't be lost any more. */
   children: Pick<Children, "start" | "cancel" | "tell">;
   /** The run waits for an operator. */
@@ -55,9 +57,10 @@ export function performEffects(deps: EffectsDeps, draft: Draft, confirmed: () =>
       deps.evaluate(run, draft, effect.stepId, done);
     } else if (effect.kind === "start-child" || effect.kind === "cancel-child" || effect.kind === "tell-parent") {
       open += 1;
-      performKin(deps, run, effect, done);
+      performKin(deps, draft, effect, done);
     } else if (effect.kind === "enqueue") deps.windows.queued(run, effect.step);
     else if (effect.kind === "ended") deps.ended(draft);
+    else if (effect.kind === "answered") deps.answered(draft);
     else if (effect.kind === "broken" && run.broken) deps.broken(draft);
   }
   if (run.wakeupAtMs > 0) deps.wakeAt(run.wakeupAtMs);
@@ -67,9 +70,10 @@ export function performEffects(deps: EffectsDeps, draft: Draft, confirmed: () =>
 
 type Kin = Extract<Effect, { kind: "start-child" | "cancel-child" | "tell-parent" }>;
 
-function performKin({ children }: EffectsDeps, run: RunState, effect: Kin, done: () => void): void {
+function performKin({ children }: EffectsDeps, { write, plan }: Draft, effect: Kin, done: () => void): void {
+  const { run } = write;
   if (effect.kind === "cancel-child") children.cancel(effect.childId, done);
-  else if (effect.kind === "tell-parent") children.tell(run, effect.output, done);
+  else if (effect.kind === "tell-parent") children.tell(run, effect.output, plan.outputContract, done);
   // A later event of the same batch may have given the attempt up.
   else if (run.steps[effect.step.index]?.lease === effect.childId && run.endedAtMs === 0) {
     children.start(run, effect, done);

@@ -21,7 +21,7 @@ import type { Draft } from "./fold.js";
 import { createIntake } from "./intake.js";
 import { Notices } from "./notices.js";
 import { createPipeline, type Pipeline, type PipelineDeps } from "./pipeline.js";
-import type { Catalogue, Intake, Plans } from "./ports.js";
+import type { Catalogue, Intake, Launcher, Plans } from "./ports.js";
 import { createRecovery, type Recovery } from "./recovery.js";
 import { createRefill } from "./refill.js";
 import { createReports } from "./reports.js";
@@ -44,6 +44,8 @@ export interface EngineRoomDeps {
   coordinatorId: string;
   log: Logger;
   meters: EngineMeters;
+  /** Default: steps that launch fail to. */
+  launcher?: Launcher;
 }
 
 /** What is counted; each is called at most once an event. */
@@ -125,6 +127,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
       results.ended(draft);
       spans.ended(draft.write.run, draft.plan.method);
     },
+    answered: (draft: Parameters<Results["ended"]>[0]) => results.ended(draft),
     broken: (draft: Parameters<Results["ended"]>[0]) => results.ended(draft),
     traceOf: (run: RunState, report: Report) =>
       run.trace && tracing.announce(run.trace, attemptSpanKey({ runId: run.id, ...report })),
@@ -159,6 +162,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     plans,
     clock,
     log,
+    launcher: deps.launcher,
     traceOf: (run, stepId, attempt) => effects.traceOf(run, { stepId, item: 0, attempt, lease: "" }),
   });
   const evaluator = createEvaluator({ store, pipeline, log });

@@ -2,7 +2,8 @@
  * The doors of the pipeline: what the rpc services ask of it (`Intake`), and what it asks of the registry (`Catalogue`, `Plans`).
  * Every Intake promise settles after the commit that made it true, or rejects with a StatusError.
  */
-import type { StartStep } from "@taskmesh/proto";
+import type { JsonValue } from "@bufbuild/protobuf";
+import type { ChainSpec, Failure, StartStep } from "@taskmesh/proto";
 import type { Lane } from "@taskmesh/runtime";
 import type { ChainPlan, Value } from "../engine/plan.js";
 import type { AssignmentAct, OperateEvent } from "../engine/run-event.js";
@@ -174,4 +175,35 @@ export interface Plans {
   current(namespaceId: number, method: string): Promise<ChainPlan | undefined>;
   /** What an accepted run is pinned to; kept for ever. */
   pinned(namespaceId: number, method: string, version: number, contract: string): Promise<ChainPlan>;
+}
+
+/** What a launching step's input asks for. */
+export interface LaunchRequest {
+  kind: "action" | "chain";
+  /** Name of the callable; "" where the chain is given as data. */
+  method: string;
+  /** A chain file's text, or a ChainSpec. */
+  given?: string | ChainSpec;
+  /** Input of the run, as JSON. */
+  input: JsonValue;
+  labels: Readonly<Record<string, string>>;
+  timeoutMs?: number;
+  /** The step ends when the run has begun. */
+  detached: boolean;
+}
+
+/** What runs, once the request was found to be right. */
+export interface Launch {
+  plan: ChainPlan;
+  input: Value;
+}
+
+/** Launches: finds what a step names at run time, checks its input, and makes the step's output of the run's. */
+export interface Launcher {
+  /** Reads the input of a launching step. Rejects where that can't be read now. */
+  read(namespaceId: number, kind: "action" | "chain", input: Value): Promise<LaunchRequest>;
+  /** What is to run. Answers the failure of a request that can never be fulfilled; rejects where it can't be known now. */
+  prepare(namespaceId: number, request: LaunchRequest): Promise<Launch | { failure: Failure }>;
+  /** The output of a launching step, whose run has ended with `output`, or goes on without the step (undefined). */
+  answer(namespaceId: number, runId: string, output: Value | undefined): Promise<Value | { failure: Failure }>;
 }

@@ -1,6 +1,7 @@
 /** Ends of runs for callers of this coordinator that wait for them: no read of the database is needed for what was committed here. */
 import type { Failure, RunStatus } from "@taskmesh/proto";
 import type { Value } from "../engine/plan.js";
+import { answerOfCaller } from "../engine/responds.js";
 import type { Draft } from "./fold.js";
 
 export interface RunResult {
@@ -24,17 +25,18 @@ export class Results {
     };
   }
 
-  /** A committed draft ended its run, or broke it: whoever waits is told at once. */
+  /** A committed draft ended its run, broke it, or answered its caller: whoever waits is told at once. */
   ended(draft: Draft): void {
     const { run, records } = draft.write;
     const listeners = this.#waiting.get(run.id);
     if (!listeners) return;
     this.#waiting.delete(run.id);
-    const end = records.at(-1);
+    const end = run.endedAtMs > 0 ? records.at(-1)?.payload : undefined;
+    const output = end ?? answerOfCaller(run);
     const result: RunResult = {
       namespaceId: run.namespaceId,
       status: run.status,
-      ...(end?.payload && run.endedAtMs > 0 ? { output: end.payload } : {}),
+      ...(output ? { output } : {}),
       ...(run.failure ? { failure: run.failure } : {}),
     };
     for (const listener of listeners) listener(result);

@@ -10,7 +10,7 @@ import { readEvents, type StoredEvent } from "../store/run-reads.js";
 import { createRunStore } from "../store/run-store.js";
 import { loadRuns, type StoredRun } from "../store/runs.js";
 import { createEngineRoom, type EngineRoom } from "./engine-room.js";
-import type { LaneState, StartCommand } from "./ports.js";
+import type { LaneState, Launcher, StartCommand } from "./ports.js";
 import type { EventWork, Settled } from "./work.js";
 
 const lane = { namespaceId: 1, queueId: 1, laneId: 1 };
@@ -37,6 +37,7 @@ export interface RoomOptions {
   bus?: MemoryBus;
   id?: string;
   window?: number;
+  launcher?: Launcher;
 }
 
 /** Opens a room whose carrier runs; `start` it where sweeping and refilling matter. */
@@ -70,6 +71,7 @@ export async function openRoom(options: RoomOptions): Promise<Room> {
     },
     clock: new DbClock(),
     coordinatorId: id,
+    ...(options.launcher ? { launcher: options.launcher } : {}),
     log: createLogger("test", { level: "silent" }),
     meters: {
       settled: () => {},

@@ -9,20 +9,31 @@
 
 import { createHash } from "node:crypto";
 import type { DescEnum, DescMessage } from "@bufbuild/protobuf";
-import { ChainInvalid, ChainProblem, ChainSpec, type Expression, type StepSpec } from "@taskmesh/proto";
+import { ChainInvalid, ChainProblem, ChainSpec } from "@taskmesh/proto";
 import { nearestName, type StatusError, statusDetail, statusError } from "@taskmesh/runtime";
 import { type CompiledChain, compileChain } from "../contracts/compile-chain.js";
 import { calledBy } from "../contracts/compile-compensate.js";
 import { problemOf } from "../contracts/compile-message.js";
 import { isDeclaredBy } from "../contracts/compile-wait.js";
 import type { Contract } from "../contracts/contract.js";
-import { type ChainRow, insertChainVersion, readChain } from "../store/chains.js";
+import { launchContracts, launchesOf } from "../contracts/launch.js";
+import { type ChainRow, insertChainVersion, type NewChainVersion, readChain } from "../store/chains.js";
 import type { Db } from "../store/db.js";
-import { bumpEpoch, claimMethods, insertContracts, readCallable, readCallables } from "../store/registry.js";
+import { storeGiven } from "../store/given-chains.js";
+import {
+  bumpEpoch,
+  claimMethods,
+  insertContracts,
+  type NewContract,
+  readCallable,
+  readCallables,
+} from "../store/registry.js";
 import type { LiveCatalogue } from "./catalogue.js";
 import type { ContractCache } from "./contract-cache.js";
+import { nameGiven } from "./given-chains.js";
 import { preferredRevision, preferredRevisions } from "./plans.js";
 import { newContract } from "./registration.js";
+import { specInOrder } from "./spec-order.js";
 
 /** Tries of a save that meets other saves of the same chain. */
 const triesMax = 10;
@@ -54,11 +65,35 @@ export interface ChainSave {
     spec: ChainSpec,
     options: { requireLiveWorkers: boolean },
   ): Promise<{ chain: ChainRow; created: boolean; warnings: ChainProblem[] }>;
+  /** Checks and stores a chain of the mesh itself, whose contract it knows. Rejects like `put`. */
+  putOwn(namespaceId: number, spec: ChainSpec): Promise<void>;
+  /**
+   * Checks a chain that is given as data and stores it for its runs alone: nobody can call it by its name. Equal data is one version
+   * (given-chains.ts). Rejects: INVALID_ARGUMENT / CHAIN_INVALID.
+   */
+  putGiven(namespaceId: number, spec: ChainSpec): Promise<Pick<ChainRow, "name" | "version">>;
 }
 
 /** Makes it. */
 export function createChainSave(options: ChainSaveOptions): ChainSave {
   const { db, catalogue } = options;
+  const put = async (
+    namespaceId: number,
+    spec: ChainSpec,
+    { requireLiveWorkers, allowReserved = false }: { requireLiveWorkers: boolean; allowReserved?: boolean },
+  ) => {
+    for (let tries = 1; tries <= triesMax; tries += 1) {
+      const draft = await compile(options, namespaceId, spec, allowReserved);
+      const { contract, problems } = draft.compiled;
+      if (problems.length > 0 || !contract) throw invalid(problems);
+      if (requireLiveWorkers && draft.unserved.length > 0) throw unservable(draft.unserved);
+      const stored = await store(db, namespaceId, spec, draft, contract);
+      if (stored === "outdated") continue; // K2
+      if (stored.created) await catalogue.refresh();
+      return { ...stored, warnings: draft.warnings };
+    }
+    throw statusError({ reason: "OVERLOADED", message: "too many saves of this chain at once", retryAfterMs: 500 });
+  };
   return {
     async validate(namespaceId, spec) {
       const draft = await compile(options, namespaceId, spec);
@@ -72,18 +107,16 @@ export function createChainSave(options: ChainSaveOptions): ChainSave {
         : draft.compiled.problems;
       return { problems, warnings: draft.warnings };
     },
-    async put(namespaceId, spec, { requireLiveWorkers }) {
-      for (let tries = 1; tries <= triesMax; tries += 1) {
-        const draft = await compile(options, namespaceId, spec);
-        const { contract, problems } = draft.compiled;
-        if (problems.length > 0 || !contract) throw invalid(problems);
-        if (requireLiveWorkers && draft.unserved.length > 0) throw unservable(draft.unserved);
-        const stored = await store(db, namespaceId, spec, draft, contract);
-        if (stored === "outdated") continue; // K2
-        if (stored.created) await catalogue.refresh();
-        return { ...stored, warnings: draft.warnings };
-      }
-      throw statusError({ reason: "OVERLOADED", message: "too many saves of this chain at once", retryAfterMs: 500 });
+    put: (namespaceId, spec, { requireLiveWorkers }) => put(namespaceId, spec, { requireLiveWorkers }),
+    async putOwn(namespaceId, spec) {
+      await put(namespaceId, spec, { requireLiveWorkers: false, allowReserved: true });
+    },
+    async putGiven(namespaceId, spec) {
+      const named = nameGiven(spec);
+      const draft = await compile(options, namespaceId, named, true);
+      const { contract, problems } = draft.compiled;
+      if (problems.length > 0 || !contract) throw invalid(problems);
+      return storeGiven(db, newVersion(namespaceId, named, draft.compiled, contract), contractsOf(draft, contract));
     },
   };
 }
@@ -97,7 +130,12 @@ interface Draft {
   previous: ChainRow | undefined;
 }
 
-async function compile(options: ChainSaveOptions, namespaceId: number, spec: ChainSpec): Promise<Draft> {
+async function compile(
+  options: ChainSaveOptions,
+  namespaceId: number,
+  spec: ChainSpec,
+  allowReserved = false,
+): Promise<Draft> {
   const { db, contracts, catalogue } = options;
   const name = spec.contract?.name ?? "";
   const [previous, methods] = await Promise.all([
@@ -115,7 +153,8 @@ async function compile(options: ChainSaveOptions, namespaceId: number, spec: Cha
   const sources = [...callees.values(), ...(own ? [own] : [])];
   const types = await findTypes(options, namespaceId, spec, sources, methods);
   const compiled = compileChain(spec, {
-    contractFor: (method) => callees.get(method),
+    contractFor: (method) => callees.get(method) ?? launchContracts().get(method),
+    allowReserved,
     chainContract: own,
     resolveType: (type) => types.get(type),
     isChain: (method) => methods.get(method) === "chain",
@@ -167,6 +206,7 @@ async function findTypes(
 ): Promise<Map<string, DescMessage | DescEnum>> {
   const declared = spec.steps.flatMap((step) => [
     step.signal?.output ?? {},
+    step.signal?.answer ?? {},
     step.callback?.output ?? {},
     step.human?.output ?? {},
   ]);
@@ -195,13 +235,11 @@ async function store(
   db: Db,
   namespaceId: number,
   spec: ChainSpec,
-  { compiled, previous }: Draft,
+  draft: Draft,
   contract: Contract,
 ): Promise<{ chain: ChainRow; created: boolean } | "outdated"> {
+  const { compiled, previous } = draft;
   const name = contract.method;
-  const bytes = ChainSpec.encode(inOrder(spec)).finish();
-  const hash = createHash("sha256").update(bytes).update(contract.fingerprint);
-  for (const pin of Object.entries(compiled.pins).sort(([a], [b]) => (a < b ? -1 : 1))) hash.update(pin.join("@"));
   return db.transaction(async (tx) => {
     const taken = await claimMethods(tx, namespaceId, "chain", [name]);
     if (taken.length > 0) {
@@ -209,16 +247,8 @@ async function store(
     }
     const newest = await readChain(tx, namespaceId, name, 0);
     if (newest?.version !== previous?.version) return "outdated";
-    await insertContracts(tx, namespaceId, "chain", [contract, ...compiled.declared].map(newContract));
-    const { created } = await insertChainVersion(tx, {
-      namespaceId,
-      name,
-      spec: bytes,
-      specHash: hash.digest("hex"),
-      contract: contract.fingerprint,
-      pins: compiled.pins,
-      edges: compiled.edges,
-    });
+    await insertContracts(tx, namespaceId, "chain", contractsOf(draft, contract));
+    const { created } = await insertChainVersion(tx, newVersion(namespaceId, spec, compiled, contract));
     const chain = created ? await readChain(tx, namespaceId, name, 0) : newest;
     if (!chain) throw new Error(`chain ${name} vanished within its transaction`);
     if (created) await bumpEpoch(tx);
@@ -226,28 +256,21 @@ async function store(
   });
 }
 
-/** K3: the same chain with the entries of its maps sorted by key. */
-function inOrder(spec: ChainSpec): ChainSpec {
-  const { contract } = spec;
-  const ordered = (step: StepSpec): StepSpec => ({
-    ...step,
-    input: sortedMap<Expression>(step.input),
-    compensate: step.compensate && { ...step.compensate, input: sortedMap<Expression>(step.compensate.input) },
-    onFailure: step.onFailure.map((rule) => ({ ...rule, output: sortedMap<Expression>(rule.output) })),
-    signal: step.signal && { ...step.signal, output: sortedMap(step.signal.output) },
-    human: step.human && { ...step.human, output: sortedMap(step.human.output) },
-    callback: step.callback && { ...step.callback, output: sortedMap(step.callback.output) },
-  });
-  return {
-    ...spec,
-    contract: contract && { ...contract, input: sortedMap(contract.input), output: sortedMap(contract.output) },
-    steps: spec.steps.map(ordered),
-    output: sortedMap<Expression>(spec.output),
-  };
-}
+/** What is stored with a version beside itself: its own contract and those that its steps declare. */
+const contractsOf = ({ compiled }: Draft, contract: Contract): NewContract[] =>
+  [contract, ...compiled.declared].map(newContract);
 
-function sortedMap<T>(map: Readonly<Record<string, T>>): Record<string, T> {
-  return Object.fromEntries(Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1)));
+function newVersion(
+  namespaceId: number,
+  spec: ChainSpec,
+  { pins, edges }: CompiledChain,
+  contract: Contract,
+): NewChainVersion {
+  const bytes = ChainSpec.encode(specInOrder(spec)).finish();
+  const hash = createHash("sha256").update(bytes).update(contract.fingerprint);
+  for (const pin of Object.entries(pins).sort(([a], [b]) => (a < b ? -1 : 1))) hash.update(pin.join("@"));
+  const specHash = hash.digest("hex");
+  return { namespaceId, name: contract.method, spec: bytes, specHash, contract: contract.fingerprint, pins, edges };
 }
 
 /** Steps that call an action which no live worker serves; a chain's steps are its own business. */
@@ -262,6 +285,7 @@ function unservedSteps(
   const look = (call: string, stepId: string, path: string, field: string): void => {
     const fingerprint = compiled.pins[call];
     if (fingerprint === undefined || methods.get(call) !== "action" || slots.has(`${call}@${fingerprint}`)) return;
+    if (launchesOf(call)) return;
     const message = `no live worker serves ${call}; the step waits until one does`;
     // Distances between names add up where a long chain has no workers at all.
     const suggestion = found.length < suggestedMax ? (nearestName(call, served) ?? "") : "";

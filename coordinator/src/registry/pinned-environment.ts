@@ -24,6 +24,7 @@ export async function pinnedEnvironment(
     resolveType: (name) => own.registry.getMessage(name) ?? own.registry.getEnum(name),
     version: row.version,
     pinned: true,
+    allowReserved: true,
   };
 }
 

@@ -10,16 +10,18 @@
  *   gate          whether a contract may follow another; lineage: which chains use what
  */
 import { type Carrier, type Logger, type Service, serviceGroup } from "@taskmesh/runtime";
-import type { Intake, Plans } from "../pipeline/ports.js";
+import type { Intake, Launcher, Plans } from "../pipeline/ports.js";
 import type { Db } from "../store/db.js";
 import type { GateMode } from "../store/gates.js";
 import { deleteIncompletePayloads } from "../store/payloads.js";
 import { createCatalogue, type LiveCatalogue } from "./catalogue.js";
+import { type ChainSave, createChainSave } from "./chain-save.js";
 import { type ContractCache, createContractCache } from "./contract-cache.js";
 import { type Coordinators, createCoordinators } from "./coordinators.js";
 import { createGate, type Gate } from "./gate.js";
 import { defaultIntervals, type RegistryIntervals } from "./intervals.js";
 import { createLapses } from "./lapses.js";
+import { createLauncher } from "./launcher.js";
 import { createLineage, type Lineage } from "./lineage.js";
 import { createLoop } from "./loop.js";
 import { createNamespaces, type Namespaces } from "./namespaces.js";
@@ -64,6 +66,8 @@ export interface Registry extends Service {
   readonly plans: Plans;
   readonly gate: Gate;
   readonly lineage: Lineage;
+  readonly chainSave: ChainSave;
+  readonly launcher: Launcher;
   readonly intervals: RegistryIntervals;
 }
 
@@ -99,6 +103,8 @@ export function createRegistry(options: RegistryOptions): Registry {
     log,
   });
   const plans = createPlans({ db, contracts, catalogue, publicUrl: options.publicUrl ?? "" });
+  const chainSave = createChainSave({ db, contracts, catalogue });
+  const launcher = createLauncher({ db, contracts, plans, chainSave });
   const lineage = createLineage({ db, contracts });
   const gate = createGate({ db, contracts, lineage, defaultMode: options.contractGate ?? "refuse" });
   const sessions = createSessions({
@@ -134,6 +140,8 @@ export function createRegistry(options: RegistryOptions): Registry {
     plans,
     gate,
     lineage,
+    chainSave,
+    launcher,
     intervals,
   };
 }

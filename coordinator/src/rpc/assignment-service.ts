@@ -139,6 +139,7 @@ function describe(row: AssignmentRow, namespace: string): Assignment {
     instructions: terms.instructions,
     assignees: [...terms.assignees],
     groups: [...terms.groups],
+    escalated: terms.escalated ?? 0,
     openedAt: toTimestamp(row.openedAtMs),
     dueAt: toTimestamp(row.dueAtMs),
   };

@@ -10,7 +10,6 @@ import {
 } from "@taskmesh/proto";
 import { statusError } from "@taskmesh/runtime";
 import { splitMethod } from "../contracts/contract.js";
-import { createChainSave } from "../registry/chain-save.js";
 import type { Registry } from "../registry/registry.js";
 import { type ChainRow, listChains, readChain } from "../store/chains.js";
 import type { Db } from "../store/db.js";
@@ -23,13 +22,12 @@ const versionMax = 2 ** 31 - 1;
 
 export interface ChainServiceOptions {
   db: Db;
-  registry: Pick<Registry, "namespaces" | "contracts" | "catalogue">;
+  registry: Pick<Registry, "namespaces" | "chainSave">;
 }
 
 /** Makes the service. */
 export function createChainService({ db, registry }: ChainServiceOptions): ChainServiceServer {
-  const { namespaces, contracts, catalogue } = registry;
-  const save = createChainSave({ db, contracts, catalogue });
+  const { namespaces, chainSave: save } = registry;
   return {
     validateChain: unary(async (request): Promise<ValidateChainResponse> => {
       const namespace = await namespaces.resolve(request.namespace);

@@ -214,9 +214,9 @@ async function waitForOutput(
   const wait = { seconds: waitSeconds, nanos: 0 };
   for (;;) {
     const result = await getResult(deps, { namespace, runId, wait }, context);
-    if (result.status === RunStatus.RUN_STATUS_SUCCEEDED) {
+    if (result.status === RunStatus.RUN_STATUS_SUCCEEDED || result.output) {
       const { data } = result.output ?? {};
-      if (data?.$case !== "reference") return data?.value ?? Buffer.alloc(0);
+      if (data?.$case !== "reference") return asBuffer(data?.value ?? new Uint8Array(0));
       const { id } = await deps.namespaces.resolve(namespace);
       const stored = await getPayload(deps.db, id, data.value);
       if (stored) return Buffer.from(stored);

@@ -9,7 +9,6 @@ import {
   type ListRunsResponse,
   type RunServiceServer,
   RunStatus,
-  Signal,
   type StartRunRequest,
   type WatchRunRequest,
   type WatchRunResponse,
@@ -18,6 +17,7 @@ import { status, statusError } from "@taskmesh/runtime";
 import type { Violation } from "../contracts/check.js";
 import type { Contract } from "../contracts/contract.js";
 import type { ChainPlan } from "../engine/plan.js";
+import { answerOfCaller } from "../engine/responds.js";
 import { isFinal, type RunState, StepStatus } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import { isRunId } from "../pipeline/completions.js";
@@ -29,7 +29,7 @@ import type { Results, RunResult } from "../pipeline/results.js";
 import { readSuccessors } from "../store/custom-ids.js";
 import type { Database } from "../store/db.js";
 import { readProgress } from "../store/reports.js";
-import { listRuns, readEnd, readEvents, readLogs, readStatuses } from "../store/run-reads.js";
+import { listRuns, readEnd, readEvents, readLogs, readStanding, readStatuses } from "../store/run-reads.js";
 import { completeCallback } from "./callbacks.js";
 import { type CallContext, type Send, serverStream, unary } from "./calls.js";
 import { readUsual, withEstimates } from "./estimates.js";
@@ -41,7 +41,7 @@ import { checkLabels, checkPriority } from "./request-checks.js";
 import { runOperations } from "./run-operations.js";
 import { currentReports } from "./run-progress.js";
 import { describeRun, summarizeRun, toRunEvent } from "./run-view.js";
-import { readSignal } from "./signals.js";
+import { readSignal, signalRun } from "./signals.js";
 import { readCustomId, readStarter } from "./start-ids.js";
 import { successorCalls } from "./successors.js";
 import { WatchProgress } from "./watch-progress.js";
@@ -103,11 +103,7 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
       await completeCallback(deps, request);
       return {};
     }),
-    signalRun: unary(async ({ namespace, runId, signal }) => {
-      const { id } = await deps.namespaces.resolve(namespace);
-      const { plan } = await findPlanned(deps, id, runId);
-      return deps.intake.send(id, runId, await readSignal(deps, id, plan, signal ?? Signal.create()));
-    }),
+    signalRun: unary((request, context) => signalRun(deps, request, context)),
     listItems: unary(async (request) => {
       const { id } = await deps.namespaces.resolve(request.namespace);
       return listItems(deps.db, await findPlanned(deps, id, request.runId), request);
@@ -182,7 +178,8 @@ async function getRun(deps: RunServiceDeps, request: GetRunRequest): Promise<Get
   const children = await readStatuses(deps.db, childrenOf(found));
   const successors = await readSuccessors(deps.db, request.runId, successorsMax);
   const { omitPayloads } = request;
-  return describeRun(found, events, { output: end?.payload, payloads: !omitPayloads, progress, children, successors });
+  const output = end?.payload ?? answerOfCaller(found.run);
+  return describeRun(found, events, { output, payloads: !omitPayloads, progress, children, successors });
 }
 
 /** Runs that its steps have under way. */
@@ -212,7 +209,7 @@ export async function getResult(
   try {
     for (;;) {
       const found = await lookForEnd(deps, id, runId);
-      if (found.status >= RunStatus.RUN_STATUS_BROKEN) return found;
+      if (found.status >= RunStatus.RUN_STATUS_BROKEN || found.output) return found;
       const left = endAt - performance.now();
       if (left <= 0 || context.signal.aborted || deps.draining().aborted) return found;
       await deps.notices.pause([context.signal, deps.draining(), given.signal], left);
@@ -226,17 +223,17 @@ export async function getResult(
 
 async function lookForEnd(deps: RunServiceDeps, namespaceId: number, runId: string): Promise<GetResultResponse> {
   if (!isRunId(runId)) throw runNotFound(runId);
-  const [row] = await deps.db.query<{ status: RunStatus; namespace_id: number }>(
-    "select status, namespace_id from runs where id = $1::uuid",
-    [runId],
-  );
-  if (!row || row.namespace_id !== namespaceId) throw runNotFound(runId);
-  if (!isFinal(row.status)) {
-    const broken = row.status === RunStatus.RUN_STATUS_BROKEN ? await findRun(deps, namespaceId, runId) : undefined;
-    return { status: broken?.run.status ?? row.status, output: undefined, failure: broken?.run.failure };
+  const row = await readStanding(deps.db, runId);
+  if (!row || row.namespaceId !== namespaceId) throw runNotFound(runId);
+  const { status, answered } = row;
+  if (isFinal(status) && !(answered && status !== RunStatus.RUN_STATUS_SUCCEEDED)) {
+    const end = await readEnd(deps.db, runId);
+    return { status, output: end?.payload && toPayload(end.payload), failure: end?.body.failure };
   }
-  const end = await readEnd(deps.db, runId);
-  return { status: row.status, output: end?.payload && toPayload(end.payload), failure: end?.body.failure };
+  if (!answered && status !== RunStatus.RUN_STATUS_BROKEN) return { status, output: undefined, failure: undefined };
+  const { run } = await findRun(deps, namespaceId, runId);
+  const answer = answerOfCaller(run);
+  return { status: run.status, output: answer && toPayload(answer), failure: run.failure };
 }
 
 async function list(deps: RunServiceDeps, request: ListRunsRequest): Promise<ListRunsResponse> {

@@ -174,7 +174,8 @@ export const writtenAs = (contract: string, value: Value): Value =>
 /** Inputs are not stored: they are what the expressions make of stored values, then as now. */
 function inputOf(run: RunState, plan: ChainPlan, stepPlan: StepPlan, step: StepState): Value | undefined {
   if (step.input) return step.input;
-  if (stepPlan.each) return undefined;
+  // A step that answers puts out what goes in, and its type may be that of an output alone.
+  if (stepPlan.each || stepPlan.wait?.kind === "respond") return undefined;
   if (step.attempt === 0 && (!stepPlan.wait || !hasBegun(step))) return undefined;
   const scope: Scope = {
     run: aboutRun(run, plan.method),
@@ -318,6 +319,7 @@ const notedKinds = new Set([
   EventKind.EVENT_KIND_ASSIGNMENT_RELEASED,
   EventKind.EVENT_KIND_ASSIGNMENT_COMMENTED,
   EventKind.EVENT_KIND_ASSIGNMENT_COMPLETED,
+  EventKind.EVENT_KIND_ASSIGNMENT_ESCALATED,
   EventKind.EVENT_KIND_CANCEL_REQUESTED,
   EventKind.EVENT_KIND_RUN_PAUSED,
   EventKind.EVENT_KIND_RUN_RESUMED,

@@ -93,11 +93,15 @@ export async function readChainVersion(db: Db, namespaceId: number, name: string
   return row?.version;
 }
 
-/** The newest version of each chain whose name is behind `after`, by name (in byte order, whatever the database's collation). */
+/**
+ * The newest version of each chain whose name is behind `after`, by name (in byte order, whatever the database's collation); those that were
+ * given as data are left out.
+ */
 export function listChains(db: Db, namespaceId: number, after: string, limit: number): Promise<ChainRow[]> {
   return db.query(
     `select ${columns} from chains c join chain_versions v on v.chain_id = c.id and v.version = c.version
      where c.namespace_id = $1::int and c.name collate "C" > $2::text collate "C"
+       and exists (select from callables a where a.namespace_id = c.namespace_id and a.method = c.name)
      order by c.name collate "C" limit $3::int`,
     [namespaceId, after, limit],
   );

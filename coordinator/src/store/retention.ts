@@ -9,6 +9,7 @@
  * R3. Steps are bounded, and those that others wait for are short: they give up when the tables are busy, until the next round.
  */
 import { type Db, sqlState } from "./db.js";
+import { deleteGiven } from "./given-chains.js";
 import { weekMs } from "./partitions.js";
 import { deleteExpiredKeys, deleteOrphans, deleteUnusedPayloads, orphanTables } from "./retention-leftovers.js";
 import { deleteRuns, dropWeek, historyFits, keptRuns, readPolicy, readWeeks, type Week } from "./retention-weeks.js";
@@ -55,6 +56,7 @@ export async function retain(db: Db, options: RetainOptions): Promise<Retained> 
   if (oldest) {
     const beforeMs = oldest.week * weekMs;
     for (const table of orphanTables) await batches(round, () => deleteOrphans(db, table, beforeMs));
+    await batches(round, () => deleteGiven(db, beforeMs));
     if (await goOn()) done.payloadsDeleted = await deleteUnusedPayloads(db, beforeMs, options.signal);
   }
   await batches(round, () => deleteExpiredKeys(db));

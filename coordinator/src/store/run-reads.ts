@@ -67,6 +67,19 @@ export async function readEnd(db: Db, runId: string): Promise<StoredEvent | unde
   return payload ? { ...read, payload: toValue(payload) } : read;
 }
 
+/** How a run stands, and whether a step of it has answered its caller: its state says so under a name of its own (engine/run-codec.ts). */
+export async function readStanding(
+  db: Db,
+  runId: string,
+): Promise<{ status: RunStatus; namespaceId: number; answered: boolean } | undefined> {
+  const [row] = await db.query<{ status: RunStatus; namespaceId: number; answered: boolean }>(
+    `select status, namespace_id as "namespaceId", position('"answered":'::bytea in state) > 0 as answered
+     from runs where id = $1::uuid`,
+    [runId],
+  );
+  return row;
+}
+
 /** How these runs stand, by id. */
 export async function readStatuses(db: Db, ids: readonly string[]): Promise<Map<string, RunStatus>> {
   if (ids.length === 0) return new Map();

@@ -105,6 +105,18 @@ export async function readSteps(db: Db, id: string): Promise<StepState[] | undef
   return row && decodeRunState(Buffer.from(row.state).toString("utf8"), row.accepted).steps;
 }
 
+/** The stored state of a run without its values, and how it stands; undefined: no such run. */
+export async function readRunState(
+  db: Db,
+  id: string,
+): Promise<(ReturnType<typeof decodeRunState> & { status: RunStatus }) | undefined> {
+  const [row] = await db.query<{ state: Uint8Array; accepted: number; status: RunStatus }>(
+    `select state, status, ${ms("accepted_at")} as accepted from runs where id = $1::uuid`,
+    [id],
+  );
+  return row && { ...decodeRunState(Buffer.from(row.state).toString("utf8"), row.accepted), status: row.status };
+}
+
 /** Gives the run a value that a history row other than its end holds. */
 export function placeValue(
   stored: StoredRun,

@@ -121,7 +121,7 @@ const runs: ControlOperation[] = [
   },
   {
     ...{ route: "post /api/v1/runs/{runId}/signals", id: "signalRun", tag: "Runs", summary: "Send a run a message" },
-    body: refTo("SignalMessage"),
+    body: refTo("SignalToSend"),
     answers: { 200: refTo("SignalAnswer") },
   },
   {

@@ -47,9 +47,11 @@ export function addControlSchemas(book: SchemaBook): void {
   }
   const { payload: _, json: __, signal: ___, ...start } = propertiesOf(book, "StartRunRequest");
   const { payload: ____, json: _____, ...signal } = propertiesOf(book, "Signal");
-  book.set("SignalMessage", {
-    ...object({ ...signal, value: { ...anyJson } }, ["name"]),
-    description: comment("Signal"),
+  const message = { ...signal, value: { ...anyJson } };
+  book.set("SignalMessage", { ...object(message, ["name"]), description: comment("Signal") });
+  book.set("SignalToSend", {
+    ...object({ ...message, wait: durationText }, ["name"]),
+    description: `${comment("Signal")} With \`wait\` the answer has what the chain answers, if it comes in time.`,
   });
   book.set("StartRun", {
     ...object({ ...start, input: anyJson, signal: refTo("SignalMessage"), wait: durationText }, ["method"]),
@@ -162,7 +164,7 @@ function addViews(book: SchemaBook): void {
       "items",
       "nextPageToken",
     ]),
-    SignalAnswer: object({ delivered: flag, existing: flag }),
+    SignalAnswer: object({ delivered: flag, existing: flag, id: text, answer: anyJson }, ["delivered", "existing"]),
     CallbackAnswer: object({ accepted: flag }),
     Cancel: { ...object({ reason: text }, []), description: "Why; for people." },
     AssignmentPage: object({ assignments: list(meshRef("Assignment")), nextPageToken: text }),

@@ -207,20 +207,22 @@ async function answer(
 ): Promise<FastifyReply> {
   const { namespace, run, result, answerField } = ended;
   const options = context.callOptions(request);
+  // A run that goes on, or has failed since, may have answered its caller.
+  if (result.output !== undefined) {
+    const id = result.output.contract;
+    const contract =
+      id === "" || id === run.contract.id ? run.contract : await context.contracts.revision(namespace, id, options);
+    const bytes = await readPayload(context.upstream, namespace, result.output, options);
+    // Who called for a result gets all of it: masking is for those who look on.
+    const json = payloadToJson(contract, "output", bytes, false);
+    if (answerField === undefined) return reply.send(json);
+    // A field can be a bare string, number or null, which the library would not send as JSON by itself.
+    const field = isJsonObject(json) ? (json[answerField] ?? null) : null;
+    return reply.header("content-type", "application/json; charset=utf-8").send(JSON.stringify(field));
+  }
   switch (result.status) {
-    case RunStatus.RUN_STATUS_SUCCEEDED: {
-      if (result.output === undefined) return reply.send({});
-      const id = result.output.contract;
-      const contract =
-        id === "" || id === run.contract.id ? run.contract : await context.contracts.revision(namespace, id, options);
-      const bytes = await readPayload(context.upstream, namespace, result.output, options);
-      // Who called for a result gets all of it: masking is for those who look on.
-      const json = payloadToJson(contract, "output", bytes, false);
-      if (answerField === undefined) return reply.send(json);
-      // A field can be a bare string, number or null, which the library would not send as JSON by itself.
-      const field = isJsonObject(json) ? (json[answerField] ?? null) : null;
-      return reply.header("content-type", "application/json; charset=utf-8").send(JSON.stringify(field));
-    }
+    case RunStatus.RUN_STATUS_SUCCEEDED:
+      return reply.send({});
     case RunStatus.RUN_STATUS_FAILED:
     case RunStatus.RUN_STATUS_CANCELLED:
     case RunStatus.RUN_STATUS_EXPIRED:

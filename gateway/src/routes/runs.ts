@@ -1,5 +1,4 @@
 /** Runs: start, list, show, result, cancel, logs. */
-import { randomUUID } from "node:crypto";
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import {
   CancelRunRequest,
@@ -12,13 +11,22 @@ import {
   Signal,
   StartRunRequest,
 } from "@taskmesh/proto";
-import { isStatusError, type JsonPath, nearestName, shorten, status, statusError } from "@taskmesh/runtime";
+import {
+  isJsonObject,
+  isStatusError,
+  type JsonPath,
+  nearestName,
+  shorten,
+  status,
+  statusError,
+} from "@taskmesh/runtime";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { decodeBody } from "../body.js";
 import type { GatewayContext } from "../context.js";
 import { PAYLOAD_BYTES_MAX, payloadToJson, readPayload } from "../payloads.js";
 import { checkMethod, header, invalid, parseDurationMs, Query, refuseQuery, runIdOfPath } from "../query.js";
 import { failureToJson, render } from "../render.js";
+import { readSignal, sendSignal } from "../signals.js";
 import { type JsonInput, readJsonBody, startRun, WAIT_MS_MAX, waitForResult } from "../start.js";
 
 const PAGE_SIZE_MAX = 1_000;
@@ -84,34 +92,17 @@ function readStart(body: JsonInput): { settings: StartRunRequest; input: JsonInp
 const below = (paths: readonly JsonPath[], key: string): JsonPath[] =>
   paths.filter((path) => path[0] === key).map((path) => path.slice(1));
 
-/** Sends a signal: `{"name", "id", "value"}`, the value as JSON in place. */
+/** Sends a signal: `{"name", "id", "value", "wait"}`, the value as JSON in place; with `wait` the answer has what the chain answers. */
 async function signal(context: GatewayContext, request: FastifyRequest): Promise<JsonObject> {
   refuseQuery(request);
   const namespace = context.namespaceOf(request);
   const runId = runIdOfPath(request);
-  const given = readSignal(readJsonBody(request.body), "");
-  const command = { namespace, runId, signal: given };
-  const answer = await context.upstream.call(RunServiceService.signalRun, command, context.callOptions(request));
-  return { delivered: answer.delivered, existing: answer.existing };
-}
-
-function readSignal({ value: body, lossyIntegers }: JsonInput, field: string): Signal {
-  const within = (name: string): string => (field === "" ? name : `${field}.${name}`);
-  if (typeof body !== "object" || body === null || Array.isArray(body)) {
-    throw invalid(field, 'expected an object such as {"name": "decided", "id": "…", "value": {}}');
-  }
-  const { value = {}, ...rest } = body;
-  for (const name of ["payload", "json"]) {
-    if (Object.hasOwn(rest, name)) throw invalid(within(name), 'the message goes into "value", as JSON');
-  }
-  const [lossy] = lossyIntegers;
-  if (lossy !== undefined)
-    throw invalid(within(lossy.join(".")), "JSON would round this integer; write it as a string");
-  const settings = decodeBody("Signal", Signal, rest, ["value"]);
-  if (settings.name === "") throw invalid(within("name"), "the signal needs the name that the chain's step gives it");
-  // With an id of its own, a signal whose answer was lost can be sent again at another coordinator without a second one.
-  const id = settings.id === "" ? `gateway-${randomUUID()}` : settings.id;
-  return { ...settings, id, value: { $case: "json", value: JSON.stringify(value) } };
+  const { value, lossyIntegers } = readJsonBody(request.body);
+  const { wait = "0s", ...body } = isJsonObject(value) ? value : {};
+  if (typeof wait !== "string") throw invalid("wait", 'expected a duration such as "30s"');
+  const given = readSignal({ value: isJsonObject(value) ? body : value, lossyIntegers }, "");
+  const waitMs = Math.min(parseDurationMs("wait", wait), WAIT_MS_MAX);
+  return sendSignal(context, { namespace, runId, signal: given }, waitMs, context.callOptions(request));
 }
 
 async function list(context: GatewayContext, request: FastifyRequest): Promise<JsonObject> {

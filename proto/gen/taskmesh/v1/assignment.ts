@@ -47,6 +47,8 @@ export interface Assignment {
     | undefined;
   /** Fingerprint of the contract whose output is the form. */
   contract: string;
+  /** Times that it was escalated. */
+  escalated: number;
 }
 
 /** FormField is one field of what completes an assignment. */
@@ -156,6 +158,7 @@ function createBaseAssignment(): Assignment {
     openedAt: undefined,
     dueAt: undefined,
     contract: "",
+    escalated: 0,
   };
 }
 
@@ -196,6 +199,9 @@ export const Assignment: MessageFns<Assignment> = {
     }
     if (message.contract !== "") {
       writer.uint32(98).string(message.contract);
+    }
+    if (message.escalated !== 0) {
+      writer.uint32(104).uint32(message.escalated);
     }
     return writer;
   },
@@ -309,6 +315,14 @@ export const Assignment: MessageFns<Assignment> = {
             message.contract = reader.string();
             continue;
           }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.escalated = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -359,6 +373,7 @@ export const Assignment: MessageFns<Assignment> = {
         ? fromJsonTimestamp(object.due_at)
         : undefined,
       contract: isSet(object.contract) ? globalThis.String(object.contract) : "",
+      escalated: isSet(object.escalated) ? globalThis.Number(object.escalated) : 0,
     };
   },
 
@@ -400,6 +415,9 @@ export const Assignment: MessageFns<Assignment> = {
     if (message.contract !== "") {
       obj.contract = message.contract;
     }
+    if (message.escalated !== 0) {
+      obj.escalated = Math.round(message.escalated);
+    }
     return obj;
   },
 
@@ -424,6 +442,7 @@ export const Assignment: MessageFns<Assignment> = {
       ? Timestamp.fromPartial(object.dueAt)
       : undefined;
     message.contract = object.contract ?? "";
+    message.escalated = object.escalated ?? 0;
     return message;
   },
 };

@@ -312,6 +312,10 @@ export interface StepSpec {
   repeat?:
     | RepeatSpec
     | undefined;
+  /** Answers somebody who waits, and lets the run go on. */
+  respond?:
+    | RespondSpec
+    | undefined;
   /** Undoes the step, if it has succeeded and its run then fails, expires or is cancelled. Only where the step calls something. */
   compensate?:
     | CompensateSpec
@@ -418,11 +422,34 @@ export interface SignalSpec {
   name: string;
   /** The message, which is the step's output: field name to type, as in ChainContract. */
   output: { [key: string]: string };
+  /** What its sender may wait for: field name to type, as in ChainContract. A `respond` step gives it. */
+  answer: { [key: string]: string };
 }
 
 export interface SignalSpec_OutputEntry {
   key: string;
   value: string;
+}
+
+export interface SignalSpec_AnswerEntry {
+  key: string;
+  value: string;
+}
+
+/**
+ * RespondSpec is a step that answers somebody who waits, while the run goes on: the run's caller, or whoever sent a signal. Of several for one of
+ * them the first that runs counts.
+ */
+export interface RespondSpec {
+  /** The `signal` step that took the message to be answered; empty: the run's caller. */
+  to: string;
+  /** Field of the answer to its value: of the chain's output message, which then is the run's output; or of what the signal declares as `answer`. */
+  output: { [key: string]: Expression };
+}
+
+export interface RespondSpec_OutputEntry {
+  key: string;
+  value?: Expression | undefined;
 }
 
 /**
@@ -459,11 +486,31 @@ export interface HumanSpec {
     | undefined;
   /** The form, which is the step's output: field name to type, as in ChainContract. */
   output: { [key: string]: string };
+  /** What happens while nobody completes it, in this order; at most 10. */
+  escalations: EscalationSpec[];
 }
 
 export interface HumanSpec_OutputEntry {
   key: string;
   value: string;
+}
+
+/** EscalationSpec hands an assignment that is still open to others, or begins further steps while it stays open. */
+export interface EscalationSpec {
+  /** Since the step became ready. Each later than the one before. */
+  after?:
+    | Duration
+    | undefined;
+  /** A list of strings: people who may do it from then on, in place of those before. Whoever has claimed it loses it. */
+  assignees?:
+    | Expression
+    | undefined;
+  /** A list of strings: likewise groups. */
+  groups?:
+    | Expression
+    | undefined;
+  /** Steps that begin then; they are skipped if the assignment is over before. */
+  steps: string[];
 }
 
 /** Each is a fan-out: over a list or over a map, at most 100,000 items. */
@@ -1361,6 +1408,7 @@ function createBaseStepSpec(): StepSpec {
     join: 0,
     switch: undefined,
     repeat: undefined,
+    respond: undefined,
     compensate: undefined,
     each: undefined,
   };
@@ -1430,6 +1478,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     }
     if (message.repeat !== undefined) {
       RepeatSpec.encode(message.repeat, writer.uint32(178).fork()).join();
+    }
+    if (message.respond !== undefined) {
+      RespondSpec.encode(message.respond, writer.uint32(194).fork()).join();
     }
     if (message.compensate !== undefined) {
       CompensateSpec.encode(message.compensate, writer.uint32(186).fork()).join();
@@ -1624,6 +1675,14 @@ export const StepSpec: MessageFns<StepSpec> = {
             message.repeat = RepeatSpec.decode(reader, reader.uint32());
             continue;
           }
+          case 24: {
+            if (tag !== 194) {
+              break;
+            }
+
+            message.respond = RespondSpec.decode(reader, reader.uint32());
+            continue;
+          }
           case 23: {
             if (tag !== 186) {
               break;
@@ -1712,6 +1771,7 @@ export const StepSpec: MessageFns<StepSpec> = {
       join: isSet(object.join) ? joinFromJSON(object.join) : 0,
       switch: isSet(object.switch) ? SwitchSpec.fromJSON(object.switch) : undefined,
       repeat: isSet(object.repeat) ? RepeatSpec.fromJSON(object.repeat) : undefined,
+      respond: isSet(object.respond) ? RespondSpec.fromJSON(object.respond) : undefined,
       compensate: isSet(object.compensate) ? CompensateSpec.fromJSON(object.compensate) : undefined,
       each: isSet(object.each) ? Each.fromJSON(object.each) : undefined,
     };
@@ -1788,6 +1848,9 @@ export const StepSpec: MessageFns<StepSpec> = {
     if (message.repeat !== undefined) {
       obj.repeat = RepeatSpec.toJSON(message.repeat);
     }
+    if (message.respond !== undefined) {
+      obj.respond = RespondSpec.toJSON(message.respond);
+    }
     if (message.compensate !== undefined) {
       obj.compensate = CompensateSpec.toJSON(message.compensate);
     }
@@ -1850,6 +1913,9 @@ export const StepSpec: MessageFns<StepSpec> = {
       : undefined;
     message.repeat = (object.repeat !== undefined && object.repeat !== null)
       ? RepeatSpec.fromPartial(object.repeat)
+      : undefined;
+    message.respond = (object.respond !== undefined && object.respond !== null)
+      ? RespondSpec.fromPartial(object.respond)
       : undefined;
     message.compensate = (object.compensate !== undefined && object.compensate !== null)
       ? CompensateSpec.fromPartial(object.compensate)
@@ -2817,7 +2883,7 @@ export const WaitSpec: MessageFns<WaitSpec> = {
 };
 
 function createBaseSignalSpec(): SignalSpec {
-  return { name: "", output: {} };
+  return { name: "", output: {}, answer: {} };
 }
 
 export const SignalSpec: MessageFns<SignalSpec> = {
@@ -2827,6 +2893,9 @@ export const SignalSpec: MessageFns<SignalSpec> = {
     }
     globalThis.Object.entries(message.output).forEach(([key, value]: [string, string]) => {
       SignalSpec_OutputEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    globalThis.Object.entries(message.answer).forEach(([key, value]: [string, string]) => {
+      SignalSpec_AnswerEntry.encode({ key: key as any, value }, writer.uint32(26).fork()).join();
     });
     return writer;
   },
@@ -2863,6 +2932,17 @@ export const SignalSpec: MessageFns<SignalSpec> = {
             }
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            const entry3 = SignalSpec_AnswerEntry.decode(reader, reader.uint32());
+            if (entry3.value !== undefined) {
+              message.answer[entry3.key] = entry3.value;
+            }
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2892,6 +2972,20 @@ export const SignalSpec: MessageFns<SignalSpec> = {
           {},
         )
         : {},
+      answer: isObject(object.answer)
+        ? (globalThis.Object.entries(object.answer) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
     };
   },
 
@@ -2909,6 +3003,15 @@ export const SignalSpec: MessageFns<SignalSpec> = {
         });
       }
     }
+    if (message.answer) {
+      const entries = globalThis.Object.entries(message.answer) as [string, string][];
+      if (entries.length > 0) {
+        obj.answer = {};
+        entries.forEach(([k, v]) => {
+          obj.answer[k] = v;
+        });
+      }
+    }
     return obj;
   },
 
@@ -2919,6 +3022,15 @@ export const SignalSpec: MessageFns<SignalSpec> = {
     const message = createBaseSignalSpec();
     message.name = object.name ?? "";
     message.output = (globalThis.Object.entries(object.output ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.answer = (globalThis.Object.entries(object.answer ?? {}) as [string, string][]).reduce(
       (acc: { [key: string]: string }, [key, value]: [string, string]) => {
         if (value !== undefined) {
           acc[key] = globalThis.String(value);
@@ -3012,6 +3124,293 @@ export const SignalSpec_OutputEntry: MessageFns<SignalSpec_OutputEntry> = {
     const message = createBaseSignalSpec_OutputEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseSignalSpec_AnswerEntry(): SignalSpec_AnswerEntry {
+  return { key: "", value: "" };
+}
+
+export const SignalSpec_AnswerEntry: MessageFns<SignalSpec_AnswerEntry> = {
+  encode(message: SignalSpec_AnswerEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SignalSpec_AnswerEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSignalSpec_AnswerEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SignalSpec_AnswerEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: SignalSpec_AnswerEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SignalSpec_AnswerEntry>, I>>(base?: I): SignalSpec_AnswerEntry {
+    return SignalSpec_AnswerEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SignalSpec_AnswerEntry>, I>>(object: I): SignalSpec_AnswerEntry {
+    const message = createBaseSignalSpec_AnswerEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseRespondSpec(): RespondSpec {
+  return { to: "", output: {} };
+}
+
+export const RespondSpec: MessageFns<RespondSpec> = {
+  encode(message: RespondSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.to !== "") {
+      writer.uint32(10).string(message.to);
+    }
+    globalThis.Object.entries(message.output).forEach(([key, value]: [string, Expression]) => {
+      RespondSpec_OutputEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RespondSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRespondSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.to = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = RespondSpec_OutputEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.output[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RespondSpec {
+    return {
+      to: isSet(object.to) ? globalThis.String(object.to) : "",
+      output: isObject(object.output)
+        ? (globalThis.Object.entries(object.output) as [string, any][]).reduce(
+          (acc: { [key: string]: Expression }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: Expression.fromJSON(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+    };
+  },
+
+  toJSON(message: RespondSpec): unknown {
+    const obj: any = {};
+    if (message.to !== "") {
+      obj.to = message.to;
+    }
+    if (message.output) {
+      const entries = globalThis.Object.entries(message.output) as [string, Expression][];
+      if (entries.length > 0) {
+        obj.output = {};
+        entries.forEach(([k, v]) => {
+          obj.output[k] = Expression.toJSON(v);
+        });
+      }
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RespondSpec>, I>>(base?: I): RespondSpec {
+    return RespondSpec.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RespondSpec>, I>>(object: I): RespondSpec {
+    const message = createBaseRespondSpec();
+    message.to = object.to ?? "";
+    message.output = (globalThis.Object.entries(object.output ?? {}) as [string, Expression][]).reduce(
+      (acc: { [key: string]: Expression }, [key, value]: [string, Expression]) => {
+        if (value !== undefined) {
+          acc[key] = Expression.fromPartial(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseRespondSpec_OutputEntry(): RespondSpec_OutputEntry {
+  return { key: "", value: undefined };
+}
+
+export const RespondSpec_OutputEntry: MessageFns<RespondSpec_OutputEntry> = {
+  encode(message: RespondSpec_OutputEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== undefined) {
+      Expression.encode(message.value, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RespondSpec_OutputEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRespondSpec_OutputEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RespondSpec_OutputEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? Expression.fromJSON(object.value) : undefined,
+    };
+  },
+
+  toJSON(message: RespondSpec_OutputEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== undefined) {
+      obj.value = Expression.toJSON(message.value);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RespondSpec_OutputEntry>, I>>(base?: I): RespondSpec_OutputEntry {
+    return RespondSpec_OutputEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RespondSpec_OutputEntry>, I>>(object: I): RespondSpec_OutputEntry {
+    const message = createBaseRespondSpec_OutputEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null)
+      ? Expression.fromPartial(object.value)
+      : undefined;
     return message;
   },
 };
@@ -3201,7 +3600,14 @@ export const CallbackSpec_OutputEntry: MessageFns<CallbackSpec_OutputEntry> = {
 };
 
 function createBaseHumanSpec(): HumanSpec {
-  return { title: undefined, instructions: undefined, assignees: undefined, groups: undefined, output: {} };
+  return {
+    title: undefined,
+    instructions: undefined,
+    assignees: undefined,
+    groups: undefined,
+    output: {},
+    escalations: [],
+  };
 }
 
 export const HumanSpec: MessageFns<HumanSpec> = {
@@ -3221,6 +3627,9 @@ export const HumanSpec: MessageFns<HumanSpec> = {
     globalThis.Object.entries(message.output).forEach(([key, value]: [string, string]) => {
       HumanSpec_OutputEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
     });
+    for (const v of message.escalations) {
+      EscalationSpec.encode(v!, writer.uint32(50).fork()).join();
+    }
     return writer;
   },
 
@@ -3280,6 +3689,14 @@ export const HumanSpec: MessageFns<HumanSpec> = {
             }
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.escalations.push(EscalationSpec.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3312,6 +3729,9 @@ export const HumanSpec: MessageFns<HumanSpec> = {
           {},
         )
         : {},
+      escalations: globalThis.Array.isArray(object?.escalations)
+        ? object.escalations.map((e: any) => EscalationSpec.fromJSON(e))
+        : [],
     };
   },
 
@@ -3337,6 +3757,9 @@ export const HumanSpec: MessageFns<HumanSpec> = {
           obj.output[k] = v;
         });
       }
+    }
+    if (message.escalations?.length) {
+      obj.escalations = message.escalations.map((e) => EscalationSpec.toJSON(e));
     }
     return obj;
   },
@@ -3367,6 +3790,7 @@ export const HumanSpec: MessageFns<HumanSpec> = {
       },
       {},
     );
+    message.escalations = object.escalations?.map((e) => EscalationSpec.fromPartial(e)) || [];
     return message;
   },
 };
@@ -3452,6 +3876,129 @@ export const HumanSpec_OutputEntry: MessageFns<HumanSpec_OutputEntry> = {
     const message = createBaseHumanSpec_OutputEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseEscalationSpec(): EscalationSpec {
+  return { after: undefined, assignees: undefined, groups: undefined, steps: [] };
+}
+
+export const EscalationSpec: MessageFns<EscalationSpec> = {
+  encode(message: EscalationSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.after !== undefined) {
+      Duration.encode(message.after, writer.uint32(10).fork()).join();
+    }
+    if (message.assignees !== undefined) {
+      Expression.encode(message.assignees, writer.uint32(18).fork()).join();
+    }
+    if (message.groups !== undefined) {
+      Expression.encode(message.groups, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.steps) {
+      writer.uint32(34).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EscalationSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEscalationSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.after = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.assignees = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.groups = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.steps.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): EscalationSpec {
+    return {
+      after: isSet(object.after) ? Duration.fromJSON(object.after) : undefined,
+      assignees: isSet(object.assignees) ? Expression.fromJSON(object.assignees) : undefined,
+      groups: isSet(object.groups) ? Expression.fromJSON(object.groups) : undefined,
+      steps: globalThis.Array.isArray(object?.steps) ? object.steps.map((e: any) => globalThis.String(e)) : [],
+    };
+  },
+
+  toJSON(message: EscalationSpec): unknown {
+    const obj: any = {};
+    if (message.after !== undefined) {
+      obj.after = Duration.toJSON(message.after);
+    }
+    if (message.assignees !== undefined) {
+      obj.assignees = Expression.toJSON(message.assignees);
+    }
+    if (message.groups !== undefined) {
+      obj.groups = Expression.toJSON(message.groups);
+    }
+    if (message.steps?.length) {
+      obj.steps = message.steps;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<EscalationSpec>, I>>(base?: I): EscalationSpec {
+    return EscalationSpec.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<EscalationSpec>, I>>(object: I): EscalationSpec {
+    const message = createBaseEscalationSpec();
+    message.after = (object.after !== undefined && object.after !== null)
+      ? Duration.fromPartial(object.after)
+      : undefined;
+    message.assignees = (object.assignees !== undefined && object.assignees !== null)
+      ? Expression.fromPartial(object.assignees)
+      : undefined;
+    message.groups = (object.groups !== undefined && object.groups !== null)
+      ? Expression.fromPartial(object.groups)
+      : undefined;
+    message.steps = object.steps?.map((e) => e) || [];
     return message;
   },
 };

@@ -213,6 +213,10 @@ export enum EventKind {
   EVENT_KIND_ASSIGNMENT_COMPLETED = 45,
   /** EVENT_KIND_RUN_STARTED - The instant has come that the run was to start at. */
   EVENT_KIND_RUN_STARTED = 46,
+  /** EVENT_KIND_SIGNAL_ANSWERED - A `respond` step answered a signal's sender, with the output that it succeeded with. */
+  EVENT_KIND_SIGNAL_ANSWERED = 47,
+  /** EVENT_KIND_ASSIGNMENT_ESCALATED - Nobody had completed an assignment in time; `note` counts the escalations, from 1. */
+  EVENT_KIND_ASSIGNMENT_ESCALATED = 48,
   /** EVENT_KIND_STEP_CAUGHT - A rule of the step's `on_failure` caught its failure; with a payload, that is the step's output. */
   EVENT_KIND_STEP_CAUGHT = 50,
   EVENT_KIND_RUN_PAUSED = 51,
@@ -234,6 +238,8 @@ export enum EventKind {
   EVENT_KIND_RUN_CLOSING = 61,
   /** EVENT_KIND_STEP_ROUND - A call of a step that repeats succeeded, and the condition that ends it does not hold yet. */
   EVENT_KIND_STEP_ROUND = 62,
+  /** EVENT_KIND_RUN_RESPONDED - A `respond` step answered the run's caller, with the output that it succeeded with. */
+  EVENT_KIND_RUN_RESPONDED = 63,
   /** EVENT_KIND_ITEMS_OPENED - Items of a fan-out step were opened. */
   EVENT_KIND_ITEMS_OPENED = 70,
   EVENT_KIND_ITEM_SUCCEEDED = 71,
@@ -321,6 +327,12 @@ export function eventKindFromJSON(object: any): EventKind {
     case 46:
     case "EVENT_KIND_RUN_STARTED":
       return EventKind.EVENT_KIND_RUN_STARTED;
+    case 47:
+    case "EVENT_KIND_SIGNAL_ANSWERED":
+      return EventKind.EVENT_KIND_SIGNAL_ANSWERED;
+    case 48:
+    case "EVENT_KIND_ASSIGNMENT_ESCALATED":
+      return EventKind.EVENT_KIND_ASSIGNMENT_ESCALATED;
     case 50:
     case "EVENT_KIND_STEP_CAUGHT":
       return EventKind.EVENT_KIND_STEP_CAUGHT;
@@ -357,6 +369,9 @@ export function eventKindFromJSON(object: any): EventKind {
     case 62:
     case "EVENT_KIND_STEP_ROUND":
       return EventKind.EVENT_KIND_STEP_ROUND;
+    case 63:
+    case "EVENT_KIND_RUN_RESPONDED":
+      return EventKind.EVENT_KIND_RUN_RESPONDED;
     case 70:
     case "EVENT_KIND_ITEMS_OPENED":
       return EventKind.EVENT_KIND_ITEMS_OPENED;
@@ -427,6 +442,10 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_ASSIGNMENT_COMPLETED";
     case EventKind.EVENT_KIND_RUN_STARTED:
       return "EVENT_KIND_RUN_STARTED";
+    case EventKind.EVENT_KIND_SIGNAL_ANSWERED:
+      return "EVENT_KIND_SIGNAL_ANSWERED";
+    case EventKind.EVENT_KIND_ASSIGNMENT_ESCALATED:
+      return "EVENT_KIND_ASSIGNMENT_ESCALATED";
     case EventKind.EVENT_KIND_STEP_CAUGHT:
       return "EVENT_KIND_STEP_CAUGHT";
     case EventKind.EVENT_KIND_RUN_PAUSED:
@@ -451,6 +470,8 @@ export function eventKindToJSON(object: EventKind): string {
       return "EVENT_KIND_RUN_CLOSING";
     case EventKind.EVENT_KIND_STEP_ROUND:
       return "EVENT_KIND_STEP_ROUND";
+    case EventKind.EVENT_KIND_RUN_RESPONDED:
+      return "EVENT_KIND_RUN_RESPONDED";
     case EventKind.EVENT_KIND_ITEMS_OPENED:
       return "EVENT_KIND_ITEMS_OPENED";
     case EventKind.EVENT_KIND_ITEM_SUCCEEDED:
@@ -893,7 +914,11 @@ export interface Signal {
 export interface SignalRunRequest {
   namespace: string;
   runId: string;
-  signal?: Signal | undefined;
+  signal?:
+    | Signal
+    | undefined;
+  /** How long to wait for the answer of a signal that is answered, at most 60 s; unset: not at all. Ask again with the same id to wait on. */
+  wait?: Duration | undefined;
 }
 
 export interface SignalRunResponse {
@@ -901,6 +926,12 @@ export interface SignalRunResponse {
   delivered: boolean;
   /** The id had been accepted before, and nothing changed. */
   existing: boolean;
+  /** What the chain answers; absent: not yet. */
+  answer?:
+    | Payload
+    | undefined;
+  /** The signal's id; one is made up where a caller waits and gives none. */
+  id: string;
 }
 
 export interface StartRunResponse {
@@ -932,7 +963,7 @@ export interface GetResultRequest {
 
 export interface GetResultResponse {
   status: RunStatus;
-  /** Set when SUCCEEDED. */
+  /** Set when SUCCEEDED, and once a `respond` step has answered the run's caller, whatever the run's status is then and later. */
   output?:
     | Payload
     | undefined;
@@ -4161,7 +4192,7 @@ export const Signal: MessageFns<Signal> = {
 };
 
 function createBaseSignalRunRequest(): SignalRunRequest {
-  return { namespace: "", runId: "", signal: undefined };
+  return { namespace: "", runId: "", signal: undefined, wait: undefined };
 }
 
 export const SignalRunRequest: MessageFns<SignalRunRequest> = {
@@ -4174,6 +4205,9 @@ export const SignalRunRequest: MessageFns<SignalRunRequest> = {
     }
     if (message.signal !== undefined) {
       Signal.encode(message.signal, writer.uint32(26).fork()).join();
+    }
+    if (message.wait !== undefined) {
+      Duration.encode(message.wait, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -4215,6 +4249,14 @@ export const SignalRunRequest: MessageFns<SignalRunRequest> = {
             message.signal = Signal.decode(reader, reader.uint32());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.wait = Duration.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4236,6 +4278,7 @@ export const SignalRunRequest: MessageFns<SignalRunRequest> = {
         ? globalThis.String(object.run_id)
         : "",
       signal: isSet(object.signal) ? Signal.fromJSON(object.signal) : undefined,
+      wait: isSet(object.wait) ? Duration.fromJSON(object.wait) : undefined,
     };
   },
 
@@ -4250,6 +4293,9 @@ export const SignalRunRequest: MessageFns<SignalRunRequest> = {
     if (message.signal !== undefined) {
       obj.signal = Signal.toJSON(message.signal);
     }
+    if (message.wait !== undefined) {
+      obj.wait = Duration.toJSON(message.wait);
+    }
     return obj;
   },
 
@@ -4263,12 +4309,13 @@ export const SignalRunRequest: MessageFns<SignalRunRequest> = {
     message.signal = (object.signal !== undefined && object.signal !== null)
       ? Signal.fromPartial(object.signal)
       : undefined;
+    message.wait = (object.wait !== undefined && object.wait !== null) ? Duration.fromPartial(object.wait) : undefined;
     return message;
   },
 };
 
 function createBaseSignalRunResponse(): SignalRunResponse {
-  return { delivered: false, existing: false };
+  return { delivered: false, existing: false, answer: undefined, id: "" };
 }
 
 export const SignalRunResponse: MessageFns<SignalRunResponse> = {
@@ -4278,6 +4325,12 @@ export const SignalRunResponse: MessageFns<SignalRunResponse> = {
     }
     if (message.existing !== false) {
       writer.uint32(16).bool(message.existing);
+    }
+    if (message.answer !== undefined) {
+      Payload.encode(message.answer, writer.uint32(26).fork()).join();
+    }
+    if (message.id !== "") {
+      writer.uint32(34).string(message.id);
     }
     return writer;
   },
@@ -4311,6 +4364,22 @@ export const SignalRunResponse: MessageFns<SignalRunResponse> = {
             message.existing = reader.bool();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.answer = Payload.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4327,6 +4396,8 @@ export const SignalRunResponse: MessageFns<SignalRunResponse> = {
     return {
       delivered: isSet(object.delivered) ? globalThis.Boolean(object.delivered) : false,
       existing: isSet(object.existing) ? globalThis.Boolean(object.existing) : false,
+      answer: isSet(object.answer) ? Payload.fromJSON(object.answer) : undefined,
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
     };
   },
 
@@ -4338,6 +4409,12 @@ export const SignalRunResponse: MessageFns<SignalRunResponse> = {
     if (message.existing !== false) {
       obj.existing = message.existing;
     }
+    if (message.answer !== undefined) {
+      obj.answer = Payload.toJSON(message.answer);
+    }
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
     return obj;
   },
 
@@ -4348,6 +4425,10 @@ export const SignalRunResponse: MessageFns<SignalRunResponse> = {
     const message = createBaseSignalRunResponse();
     message.delivered = object.delivered ?? false;
     message.existing = object.existing ?? false;
+    message.answer = (object.answer !== undefined && object.answer !== null)
+      ? Payload.fromPartial(object.answer)
+      : undefined;
+    message.id = object.id ?? "";
     return message;
   },
 };
@@ -8923,7 +9004,7 @@ export const RunServiceService = {
     responseDeserialize: (value: Buffer): GetRunResponse => GetRunResponse.decode(value),
   },
   /**
-   * GetResult answers when the run has ended, or with its present status after `wait`.
+   * GetResult answers when the run has ended or its caller was answered, or with its present status after `wait`.
    *
    * NOT_FOUND: no such run in the namespace. Failures of the run are part of the answer, not a status of this call.
    */
@@ -9000,7 +9081,8 @@ export const RunServiceService = {
    * NOT_FOUND: no such run in the namespace, or its chain waits for no signal of this name, reason SIGNAL_UNKNOWN.
    * INVALID_ARGUMENT: the value breaks the type that the chain declares, reason INPUT_INVALID (BadRequest names the field).
    * FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, or every step that could take it has, reason SIGNAL_NOT_AWAITED.
-   * RESOURCE_EXHAUSTED: 64 messages are kept already, reason SIGNALS_FULL.
+   * RESOURCE_EXHAUSTED: 64 messages are kept already, reason SIGNALS_FULL. With `wait`, INVALID_ARGUMENT: the chain answers no such signal;
+   * FAILED_PRECONDITION: no answer will come any more, reason SIGNAL_UNANSWERED.
    */
   signalRun: {
     path: "/taskmesh.v1.RunService/SignalRun" as const,
@@ -9191,7 +9273,7 @@ export interface RunServiceServer extends UntypedServiceImplementation {
    */
   getRun: handleUnaryCall<GetRunRequest, GetRunResponse>;
   /**
-   * GetResult answers when the run has ended, or with its present status after `wait`.
+   * GetResult answers when the run has ended or its caller was answered, or with its present status after `wait`.
    *
    * NOT_FOUND: no such run in the namespace. Failures of the run are part of the answer, not a status of this call.
    */
@@ -9228,7 +9310,8 @@ export interface RunServiceServer extends UntypedServiceImplementation {
    * NOT_FOUND: no such run in the namespace, or its chain waits for no signal of this name, reason SIGNAL_UNKNOWN.
    * INVALID_ARGUMENT: the value breaks the type that the chain declares, reason INPUT_INVALID (BadRequest names the field).
    * FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, or every step that could take it has, reason SIGNAL_NOT_AWAITED.
-   * RESOURCE_EXHAUSTED: 64 messages are kept already, reason SIGNALS_FULL.
+   * RESOURCE_EXHAUSTED: 64 messages are kept already, reason SIGNALS_FULL. With `wait`, INVALID_ARGUMENT: the chain answers no such signal;
+   * FAILED_PRECONDITION: no answer will come any more, reason SIGNAL_UNANSWERED.
    */
   signalRun: handleUnaryCall<SignalRunRequest, SignalRunResponse>;
   /**
@@ -9356,7 +9439,7 @@ export interface RunServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetRunResponse) => void,
   ): ClientUnaryCall;
   /**
-   * GetResult answers when the run has ended, or with its present status after `wait`.
+   * GetResult answers when the run has ended or its caller was answered, or with its present status after `wait`.
    *
    * NOT_FOUND: no such run in the namespace. Failures of the run are part of the answer, not a status of this call.
    */
@@ -9454,7 +9537,8 @@ export interface RunServiceClient extends Client {
    * NOT_FOUND: no such run in the namespace, or its chain waits for no signal of this name, reason SIGNAL_UNKNOWN.
    * INVALID_ARGUMENT: the value breaks the type that the chain declares, reason INPUT_INVALID (BadRequest names the field).
    * FAILED_PRECONDITION: the run has ended, reason RUN_ENDED, or every step that could take it has, reason SIGNAL_NOT_AWAITED.
-   * RESOURCE_EXHAUSTED: 64 messages are kept already, reason SIGNALS_FULL.
+   * RESOURCE_EXHAUSTED: 64 messages are kept already, reason SIGNALS_FULL. With `wait`, INVALID_ARGUMENT: the chain answers no such signal;
+   * FAILED_PRECONDITION: no answer will come any more, reason SIGNAL_UNANSWERED.
    */
   signalRun(
     request: SignalRunRequest,
