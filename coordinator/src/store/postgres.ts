@@ -104,11 +104,17 @@ type Run = <T>(work: (statement: Statement) => PromiseLike<T>) => Promise<T>;
 function session(run: Run, begin: <T>(work: (tx: Db) => Promise<T>) => Promise<T>): Db {
   return {
     kind: "postgres",
-    query: async (text, params = []) => [...(await run((statement) => statement(text, params)))] as never[],
+    query: async (text, params = []) => there(await run((statement) => statement(text, params))) as never[],
     transaction: begin,
-    orm: drizzle(async (text, params) => ({ rows: [...(await run((statement) => statement(text, params).values()))] })),
+    orm: drizzle(async (text, params) => ({ rows: there(await run((statement) => statement(text, params).values())) })),
   };
 }
+
+/**
+ * The rows of a result. postgres.js goes on counting where a statement stopped that failed after its first rows, so the next result of that
+ * connection begins with as many holes.
+ */
+const there = <T>(rows: readonly T[]): T[] => (rows.length === 0 || 0 in rows ? [...rows] : rows.filter(() => true));
 
 /** The session of a transaction; a transaction inside of it is a savepoint. */
 function bound(statement: Statement): Db {
