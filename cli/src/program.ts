@@ -24,6 +24,7 @@ import { gen } from "./commands/gen.js";
 import { init } from "./commands/init.js";
 import { mesh } from "./commands/mesh.js";
 import { namespaceSet, namespaceShow } from "./commands/namespace.js";
+import { contractsCanary, contractsUpcast } from "./commands/rollout.js";
 import { runsCancel } from "./commands/runs-cancel.js";
 import { runsItems } from "./commands/runs-items.js";
 import { runsLaunch } from "./commands/runs-launch.js";
@@ -90,7 +91,9 @@ export function createProgram() {
     .addCommand(contractsCheck())
     .addCommand(contractsUses())
     .addCommand(contractsGate())
-    .addCommand(contractsAllow());
+    .addCommand(contractsAllow())
+    .addCommand(contractsCanary())
+    .addCommand(contractsUpcast());
   group("sdk", "clients of the mesh's contracts").addCommand(sdkGenerate());
   group("runs", "runs of actions and chains")
     .addCommand(runsStart())

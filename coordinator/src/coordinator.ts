@@ -194,7 +194,10 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
       server.addService(RunServiceService, createRunService(runDeps));
       server.addService(RegistryServiceService, createRegistryService({ db, registry, intake: engine.intake }));
       server.addService(ChainServiceService, createChainService({ db, registry }));
-      server.addService(ContractServiceService, createContractService({ db, registry }));
+      server.addService(
+        ContractServiceService,
+        createContractService({ db, registry, live: { plans, inputs: engine.inputs } }),
+      );
       server.addService(PayloadServiceService, createPayloadService({ db, namespaces }));
       server.addService(
         RelayServiceService,

@@ -34,6 +34,7 @@ import { docsRoutes } from "./routes/docs.js";
 import { eventRoutes } from "./routes/events.js";
 import { namespaceRoutes } from "./routes/namespace.js";
 import { openApiRoutes } from "./routes/openapi.js";
+import { rolloutRoutes } from "./routes/rollout.js";
 import { routeRoutes } from "./routes/routes.js";
 import { runOperationRoutes } from "./routes/run-operations.js";
 import { runRoutes } from "./routes/runs.js";
@@ -79,6 +80,7 @@ export function createServer(context: GatewayContext): FastifyInstance {
   chainRoutes(app, context);
   namespaceRoutes(app, context);
   contractRoutes(app, context);
+  rolloutRoutes(app, context);
   runRoutes(app, context);
   runOperationRoutes(app, context);
   bulkRoutes(app, context);

@@ -14,6 +14,7 @@ import {
   parseProtobufJson,
   type ToJsonOptions,
 } from "@taskmesh/runtime";
+import { compilePattern } from "./cel/patterns.js";
 import type { Contract } from "./contract.js";
 import { hasRules } from "./fingerprint.js";
 
@@ -115,7 +116,8 @@ const validators = new WeakMap<Contract, Validator>();
 function validatorOf(contract: Contract): Validator {
   const existing = validators.get(contract);
   if (existing !== undefined) return existing;
-  const validator = createValidator({ registry: contract.registry });
+  const regexMatch = (pattern: string, text: string): boolean => compilePattern(pattern).test(text);
+  const validator = createValidator({ registry: contract.registry, regexMatch });
   validators.set(contract, validator);
   return validator;
 }

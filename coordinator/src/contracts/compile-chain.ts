@@ -27,7 +27,15 @@ import { checkJoin, inOrderOfJoins, joinPlan, missedBy, racesOf, typesWithout } 
 import { type CheckedMessage, checkMapping, problemOf, type Report, type UseListener } from "./compile-message.js";
 import { checkRepeat, type Repeat, repeatPlan } from "./compile-repeat.js";
 import { answeredSignals, checkOutput, linkResponds } from "./compile-respond.js";
-import { type Branch, branchCondition, checkBool, checkCases, fellowsOf, linkBranches } from "./compile-switch.js";
+import {
+  type Branch,
+  bindChoice,
+  branchCondition,
+  checkBool,
+  checkCases,
+  fellowsOf,
+  linkBranches,
+} from "./compile-switch.js";
 import { isWaiting, readWait, refuseDifferentSignals, type WaitEnvironment, type WaitingStep } from "./compile-wait.js";
 import { type Contract, splitMethod } from "./contract.js";
 import {
@@ -99,7 +107,8 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
   const tell = (problem: Parameters<Report>[0]): void => {
     if (result.problems.length < problemsMax) result.problems.push(problemOf(problem));
   };
-  const report: Report = Object.assign(tell, { uses: environment.uses });
+  const warn: Report["warn"] = (problem) => void result.warnings.push(problemOf(problem));
+  const report: Report = Object.assign(tell, { uses: environment.uses, warn });
   const contract = chainContract(spec, environment, report);
   if (contract !== undefined) result.contract = contract;
   const runTimeoutMs = runTimeout(spec, report);
@@ -190,6 +199,7 @@ interface StepDraft {
   needs: Set<number>;
   branch?: Branch;
   escalation?: { of: number; level: number };
+  cases?: CheckedExpression[] | undefined;
   repeat?: Repeat | undefined;
   condition?: CheckedExpression;
   input?: CheckedMessage;
@@ -233,15 +243,8 @@ function readStep(
           ? `no action or chain ${spec.call} is registered`
           : `"${spec.call.slice(0, 120)}" is not a full method name such as acme.html.v1.HtmlActions/FetchPage`;
     const suggestion = nearestMethod(spec.call, environment) ?? "";
-    report({
-      ...place,
-      reason: "UNKNOWN_ACTION",
-      path: `${path}.call`,
-      field: "call",
-      message,
-      found: spec.call,
-      suggestion,
-    });
+    const at = { path: `${path}.call`, field: "call", found: spec.call };
+    report({ ...place, ...at, reason: "UNKNOWN_ACTION", message, suggestion });
   }
   const faults: SettingFault[] = [];
   const settings = stepSettings(spec, contract?.options, contract?.service ?? "", faults);
@@ -257,7 +260,7 @@ function readStep(
 function scopeTypes(
   steps: readonly StepDraft[],
   contract: Contract | undefined,
-  { publicUrl = "" }: ChainEnvironment,
+  { publicUrl = "", pinned = false }: ChainEnvironment,
   errors?: readonly Registry[],
 ): ScopeTypes {
   const outputs = new Map<string, StepOutput>();
@@ -285,7 +288,8 @@ function scopeTypes(
       : { desc: known.input, registry: known.registry };
   const callbacks = steps.filter(({ spec }) => spec.callback !== undefined && stepIds.test(spec.id));
   const ids = callbacks.map(({ spec }) => spec.id);
-  return createScopeTypes(input, [...outputs.values()], opaque, { ids, publicUrl }, errors);
+  const types = createScopeTypes(input, [...outputs.values()], opaque, { ids, publicUrl }, errors);
+  return pinned ? { ...types, stored: true } : types;
 }
 
 function checkStep(step: StepDraft, steps: readonly StepDraft[], all: ScopeTypes, report: Report): void {
@@ -329,7 +333,12 @@ function checkStep(step: StepDraft, steps: readonly StepDraft[], all: ScopeTypes
   if (step.contract === undefined || (spec.each && !each)) return;
   step.repeat = checkRepeat(step, types, guarded, report);
   for (const read of step.repeat?.until.reading.steps ?? []) if (read !== step.index) step.needs.add(read);
-  if (spec.switch !== undefined && !checkCases(step, types, guarded, report)) return;
+  if (spec.switch !== undefined) {
+    step.cases = checkCases(step, types, guarded, report);
+    step.input = { sources: [], reads: new Set(step.cases?.flatMap(({ reading }) => [...reading.steps])) };
+    for (const read of step.input.reads) step.needs.add(read);
+    return;
+  }
   const mapping = {
     target: step.contract.input,
     fields: step.waiting?.fields ?? spec.input,
@@ -362,7 +371,10 @@ function planStep(step: StepDraft, shape: Shape, types: ScopeTypes, options: { f
     neededBy: shape.users[step.index]!,
   };
   const within = step.each?.types ?? types;
-  const bind = compileBinding(contract.input, step.input!.sources, within, { ...options, label });
+  const { cases, input } = step;
+  const bind = cases
+    ? bindChoice(cases, contract, types, { ...options, label })
+    : compileBinding(contract.input, input!.sources, within, { ...options, label });
   const bindInput = checkedBinding(bind, contract, "input");
   const when = step.condition && compileCondition(step.condition, types, { ...options, label: `${label}, when` });
   const condition = step.branch ? branchCondition(step.branch, shape.steps[step.branch.of]!.contract!, when) : when;

@@ -1,7 +1,9 @@
 /** `compensate` of a step: checked when the chain is saved, compiled into a step behind the chain's own that undoes it. */
 import { type ChainSpec, type CompensateSpec, Join, StepSpec } from "@taskmesh/proto";
 import type { StepPlan } from "../engine/plan.js";
+import { describeTarget, targetOf } from "./cel/assignable.js";
 import { compileBinding } from "./cel/bind.js";
+import { compileProjection } from "./cel/projection.js";
 import type { ScopeTypes } from "./cel/scope-types.js";
 import { nearestMethod } from "./chain-callee.js";
 import type { ChainEnvironment } from "./compile-chain.js";
@@ -85,7 +87,36 @@ function checkUndo(
   const mapping = { target: contract.input, fields: compensate.input, path: `${at.path}.input`, stepId: spec.id };
   const known = whereDone(step, steps, types);
   const input = checkMapping({ ...mapping, types: known, guarded: new Set<string>() }, report);
+  warnOfUnfed(step, compensate, contract, report);
   return { contract, settings: { ...settings, scheduleToCloseMs: settings.scheduleToCloseMs ?? undoMsDefault }, input };
+}
+
+/** Fields of the undo that nobody sets, although the step's own output or input has their value: most likely they were forgotten. */
+function warnOfUnfed(
+  { spec, path, contract }: UndoneStep,
+  compensate: CompensateSpec,
+  undo: Contract,
+  report: Report,
+): void {
+  const oneofs = new Set(undo.input.fields.filter((one) => compensate.input[one.name]).map((one) => one.oneof));
+  for (const field of undo.input.fields) {
+    if (compensate.input[field.name] !== undefined || (field.oneof !== undefined && oneofs.has(field.oneof))) continue;
+    const own = contract?.output.fields.find((one) => one.name === field.name);
+    const fits = own !== undefined && compileProjection([own], "", field) !== undefined;
+    const given = spec.input[field.name]?.kind;
+    const source = fits ? `steps.${spec.id}.output.${field.name}` : given?.$case === "cel" ? given.value : undefined;
+    const sent = contract?.input.fields.find((one) => one.name === field.name);
+    if (source === undefined || (!fits && (!sent || compileProjection([sent], "", field) === undefined))) continue;
+    const message = `${undo.input.name}.${field.name} is not set, and ${fits ? "the step's output" : "its input"} has a field of that name and type`;
+    const place = { path: `${path}.compensate.input.${field.name}`, stepId: spec.id, field: field.name };
+    report.warn?.({
+      ...place,
+      reason: "NOT_FED",
+      message,
+      expected: describeTarget(targetOf(field)),
+      suggestion: source,
+    });
+  }
 }
 
 function conflictOf({ spec, waiting }: UndoneStep): string | undefined {

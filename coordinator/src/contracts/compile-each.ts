@@ -113,10 +113,6 @@ export function planEach(
 ): { each?: EachPlan } {
   if (each === undefined) return {};
   const { expression, kind, settings } = each;
-  const heavy = sources.some((source) => {
-    if (source.kind === "constant") return false;
-    const { depth, matches } = source.expression.reading;
-    return depth > 0 || matches;
-  });
+  const heavy = sources.some((source) => source.kind === "expression" && source.expression.cost?.steep === true);
   return { each: { kind, ...settings, open: compileItems({ expression, kind, types, bindInput, heavy }, options) } };
 }

@@ -5,17 +5,22 @@ import { type DescField, type DescMessage, getExtension, hasExtension, type Json
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
 import type { ChainProblem, Expression } from "@taskmesh/proto";
 import { nearestName } from "@taskmesh/runtime";
-import { describeTarget, isAssignable, targetOf } from "./cel/assignable.js";
+import { describeTarget, targetOf } from "./cel/assignable.js";
 import { encodeConstant, encodeLiteral, type FieldSource } from "./cel/bind.js";
 import { type CheckedExpression, checkExpression } from "./cel/check.js";
+import { misfitOf } from "./cel/misfit.js";
+import { guardProblem, nullsOf } from "./cel/nulls.js";
 import { compileProjection } from "./cel/projection.js";
 import type { ExpressionProblem } from "./cel/reading.js";
-import type { ScopeTypes } from "./cel/scope-types.js";
+import type { ScopeTypes, StepOutput } from "./cel/scope-types.js";
+import { isCostlyConstant } from "./cel/sizes.js";
 import { meshFiles } from "./descriptors.js";
 
 /** Where problems go; `at` is the part of a ChainProblem that names the place. */
 export interface Report {
   (problem: Partial<ChainProblem> & { reason: string; path: string; message: string }): void;
+  /** Tells of what works and will surprise. */
+  readonly warn?: ((problem: Parameters<Report>[0]) => void) | undefined;
   /** Hears of every expression that has no problem, and of every field that is set. */
   readonly uses?: UseListener | undefined;
 }
@@ -122,36 +127,54 @@ function checkField(
   const checked = checkCel(scopeOf(mapping), source, place, report, true);
   if (checked === undefined) return undefined;
   for (const step of checked.reading.steps) reads.add(step);
-  const whole = { expression: source, start: 0, end: source.length };
-  if (!isCopied(checked, field, mapping.types) && !isAssignable(checked.ast, checked.type, target, mapping.types)) {
-    const found = mapping.types.display(checked.type);
-    const message = `${mapping.target.name}.${field.name} is ${expected}, and the expression gives ${found}${conversionHint(found)}`;
-    report({ ...place, ...whole, reason: "WRONG_TYPE", message, expected, found });
+  const problem = fieldProblem(mapping, field, checked);
+  if (problem !== undefined) {
+    report({ ...place, expression: source, ...definite(problem) });
     return undefined;
   }
   const { steps, input, run, each, error, depth } = checked.reading;
   const varies = steps.size > 0 || input || run || each || error;
-  if (varies || depth > 0) return { kind: "expression", field, expression: checked };
+  if (varies || depth > 0 || isCostlyConstant(checked)) return { kind: "expression", field, expression: checked };
   const bytes = encodeConstant(mapping.target, field, checked);
   if (bytes instanceof Uint8Array) return { kind: "constant", field, bytes };
+  const whole = { expression: source, start: 0, end: source.length, found: clip(source) };
   report({ ...place, ...whole, reason: "INVALID_VALUE", message: bytes.message, expected });
   return undefined;
 }
 
+/** Why a checked expression can't be the value of the field; undefined: it can. */
+function fieldProblem(
+  { target, types, guarded }: MessageMapping,
+  field: DescField,
+  checked: CheckedExpression,
+): ExpressionProblem | undefined {
+  const { ast, type, source, reading } = checked;
+  const { bare } = reading;
+  const step = bare === undefined ? undefined : outputAt(types, bare.source);
+  if (types.stored !== true && step?.skippable === true && isRequired(field) && !guarded.has(step.id)) {
+    const test = `has(steps.${step.id}.output)`;
+    const message = `${target.name}.${field.name} is required, and step "${step.id}" may be skipped: guard it with ${test}`;
+    const place = { start: 0, end: source.length, found: `${source}, which may be unset`, expected: test };
+    return { reason: "MISSING_GUARD", message, ...place, suggestion: `${test} ? ${source} : …` };
+  }
+  if (isCopied(checked, field, types)) return undefined;
+  const name = `${target.name}.${field.name}`;
+  const into = { target: targetOf(field), types, guards: guarded, bare: bare !== undefined, name };
+  return misfitOf({ ast, type, source, ...into });
+}
+
+const outputAt = (types: ScopeTypes, index: number): StepOutput | undefined =>
+  [...types.steps.values()].find((step) => step.index === index);
+
 /** A path onto a field that is written alike fits whatever CEL makes of its type: an Any is copied as it is. */
 function isCopied({ reading: { bare } }: CheckedExpression, field: DescField, types: ScopeTypes): boolean {
   if (bare === undefined) return false;
-  const output = [...types.steps.values()].find((step) => step.index === bare.source)?.output;
-  const whole = bare.source < 0 ? types.input : output;
+  const whole = bare.source < 0 ? types.input : outputAt(types, bare.source)?.output;
   return compileProjection(bare.fields, whole?.typeName ?? "", field) !== undefined;
 }
 
 function scopeOf({ types, guarded, self }: MessageMapping): Parameters<typeof checkCel>[0] {
   return { types, guarded, ...(self === undefined ? {} : { self }) };
-}
-
-function conversionHint(found: string): string {
-  return found === "dyn" ? "; convert it, for example with string(…) or int(…)" : "";
 }
 
 /** Checks an expression and reports its problems; undefined if it has any. */
@@ -163,12 +186,22 @@ export function checkCel(
   bareAllowed: boolean,
 ): CheckedExpression | undefined {
   const result = checkExpression(source, types, { ...scope, bareAllowed });
-  if (result.ok) {
+  // What is to be a field's value is looked at together with the field.
+  const nulls = result.ok && !bareAllowed ? unguarded(result.value, types, scope.guarded) : [];
+  if (result.ok && nulls.length === 0) {
     report.uses?.expression(place, source, result.value, types);
     return result.value;
   }
-  for (const problem of result.problems) report({ ...place, expression: source, ...definite(problem) });
+  const problems = result.ok ? nulls : result.problems;
+  for (const problem of problems) report({ ...place, expression: source, ...definite(problem) });
   return undefined;
+}
+
+/** Reads that may be null, of an expression that has to have a value. */
+function unguarded(checked: CheckedExpression, types: ScopeTypes, guards: ReadonlySet<string>): ExpressionProblem[] {
+  if (types.stored === true) return [];
+  const { problems, whole } = nullsOf(checked.ast, checked.source, types, guards);
+  return whole === undefined ? problems : [...problems, guardProblem(whole, "false")];
 }
 
 const definite = (problem: ExpressionProblem) => ({ expected: "", found: "", suggestion: "", ...problem });

@@ -1,14 +1,17 @@
 /**
  * Steps that choose: a switch, and the branches whose steps run only if it takes their case.
  *
- * A switch is evaluated like a step that waits: its input is the number of the case (one expression made of all conditions), and is its
- * output too. A step of a branch has the case as its condition, before its own.
+ * A switch is evaluated like a step that waits: its input is the number of the first case that holds, and is its output
+ * too. A step of a branch has the case as its condition, before its own.
  */
 import { fromBinary } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
-import type { Expression, StepSpec } from "@taskmesh/proto";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import type { StepSpec } from "@taskmesh/proto";
 import { nearestName } from "@taskmesh/runtime";
 import type { Evaluated, Scope } from "../engine/plan.js";
+import { type BindOptions, compileChoice } from "./cel/bind.js";
+import type { CheckedExpression } from "./cel/check.js";
 import type { ScopeTypes } from "./cel/scope-types.js";
 import { checkCel, type Report } from "./compile-message.js";
 import type { Contract } from "./contract.js";
@@ -34,28 +37,46 @@ interface Step {
   branch?: Branch;
 }
 
-/** The number of the first case that holds, as one expression; text that is no expression makes it none, and is reported by `checkCases`. */
-export function choiceOf({ switch: chosen }: StepSpec): Record<string, Expression> {
-  const cases = (chosen?.cases ?? []).slice(0, casesMax);
-  const value = cases.reduceRight((rest, { when }, at) => `(${when}\n) ? ${at + 1} : (${rest})`, "0");
-  return { case: { kind: { $case: "cel", value } } };
-}
-
-/** Checks each condition by itself, so that a problem is told where it stands; answers whether all are right. */
-export function checkCases(step: Step, types: ScopeTypes, guarded: ReadonlySet<string>, report: Report): boolean {
+/** Checks each condition by itself, so that a problem is told where it stands; undefined if one is not right. */
+export function checkCases(
+  step: Step,
+  types: ScopeTypes,
+  guarded: ReadonlySet<string>,
+  report: Report,
+): CheckedExpression[] | undefined {
   const { spec, path } = step;
   const cases = spec.switch?.cases ?? [];
   const place = { stepId: spec.id, path: `${path}.switch.cases`, field: "switch" };
-  if (cases.length === 0) report({ ...place, reason: "MISSING_VALUE", message: "the switch has no cases" });
+  const expected = `1 to ${casesMax} cases`;
+  if (cases.length === 0) report({ ...place, reason: "MISSING_VALUE", message: "the switch has no cases", expected });
   if (cases.length > casesMax) {
     const message = `the switch has ${cases.length} cases; at most ${casesMax} are allowed`;
-    report({ ...place, reason: "TOO_LARGE", message });
+    report({ ...place, reason: "TOO_LARGE", message, expected, found: `${cases.length}` });
   }
   const right = cases.map(({ when }, at) => {
     const own = { ...place, path: `${place.path}[${at}].when` };
-    return checkBool({ types, guarded, self: spec.id }, when, own, report) !== undefined;
+    return checkBool({ types, guarded, self: spec.id }, when, own, report);
   });
-  return cases.length > 0 && cases.length <= casesMax && right.every(Boolean);
+  const whole = cases.length > 0 && cases.length <= casesMax && right.every((one) => one !== undefined);
+  return whole ? right : undefined;
+}
+
+/** Compiles what makes the input of a switch: the number of the case that it takes. */
+export function bindChoice(
+  cases: readonly CheckedExpression[],
+  contract: Contract,
+  types: ScopeTypes,
+  options: BindOptions,
+): (scope: Scope) => Evaluated<Uint8Array> {
+  const choose = compileChoice(cases, types, { ...options, label: `${options.label}, switch` });
+  const { number } = contract.input.field["case"]!;
+  return (scope) => {
+    const chosen = choose(scope);
+    if (chosen.kind !== "value") return chosen;
+    const writer = new BinaryWriter();
+    if (chosen.value > 0) writer.tag(number, WireType.Varint).int32(chosen.value);
+    return { kind: "value", value: writer.finish() };
+  };
 }
 
 /** Checks a condition, which must be true or false. */

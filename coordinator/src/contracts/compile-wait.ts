@@ -13,7 +13,6 @@ import type { ChainEnvironment } from "./compile-chain.js";
 import { escalationPath, namesAt, readEscalations } from "./compile-escalation.js";
 import type { Report } from "./compile-message.js";
 import { type AnsweredSignal, responseContract, responseOf } from "./compile-respond.js";
-import { choiceOf } from "./compile-switch.js";
 import type { Contract } from "./contract.js";
 import { declareContract } from "./declare.js";
 
@@ -160,7 +159,8 @@ function switchOf(spec: StepSpec): Kind | undefined {
     refused: [...attemptSettings, "scheduleToClose"],
     input: { case: "int32" },
     output: { case: "int32" },
-    fields: choiceOf(spec),
+    // Made of its cases, not of expressions of fields.
+    fields: {},
     plan: () => ({ kind: "choice" }),
   };
 }

@@ -174,7 +174,7 @@ class Imports {
     if (scalar !== undefined) return { base: scalar, ...rest };
     const base = wellKnown(name) ?? this.resolve?.(name);
     if (base === undefined) {
-      const near = nearestName(name, scalars.keys());
+      const near = otherNames.get(name.toLowerCase()) ?? nearestName(name, scalars.keys());
       return {
         message: `"${name.slice(0, 120)}" is no type: not a protobuf scalar, and no registered message or enum has this full name`,
         expected: 'a scalar, a full message or enum name, "repeated T" or "map<K, V>"',
@@ -195,6 +195,18 @@ class Imports {
     return { base, ...rest };
   }
 }
+
+/** What other languages call scalars. */
+const otherNames: ReadonlyMap<string, string> = new Map([
+  ...["boolean", "logical"].map((name) => [name, "bool"] as const),
+  ...["int", "integer", "long"].map((name) => [name, "int64"] as const),
+  ...["uint", "ulong", "unsigned"].map((name) => [name, "uint64"] as const),
+  ...["number", "float64", "decimal"].map((name) => [name, "double"] as const),
+  ...["str", "text", "char"].map((name) => [name, "string"] as const),
+  ...["timestamp", "datetime", "date", "time"].map((name) => [name, "google.protobuf.Timestamp"] as const),
+  ["duration", "google.protobuf.Duration"],
+  ...["json", "any", "object"].map((name) => [name, "google.protobuf.Value"] as const),
+]);
 
 function sameText(a: DescFile, b: DescFile): boolean {
   const bytes = (file: DescFile) => {

@@ -1,10 +1,11 @@
 /** The thread that evaluates; evaluation.ts holds the other end. */
 import { parentPort } from "node:worker_threads";
-import { ChainSpec } from "@taskmesh/proto";
+import { ChainSpec, Upcaster } from "@taskmesh/proto";
 import type { ChainPlan, Evaluated, OpenedItems, Scope, StepPlan } from "../engine/plan.js";
 import { compileChain } from "./compile-chain.js";
 import { loadContract } from "./descriptors.js";
 import type { EvaluationAnswer, EvaluationRequest, EvaluationStart } from "./evaluation.js";
+import { compileUpcaster } from "./upcast.js";
 
 const port = parentPort;
 if (!port) throw new Error("evaluation-thread runs as a worker thread only");
@@ -44,7 +45,13 @@ function opened({ each, id }: StepPlan, scope: Scope, from: number): Evaluated<O
   return each.open(scope, from);
 }
 
-function compile({ spec, method, contracts, publicUrl }: NonNullable<EvaluationRequest["source"]>): ChainPlan {
+function compile({ spec, method, contracts, publicUrl, upcasts }: NonNullable<EvaluationRequest["source"]>): ChainPlan {
+  if (upcasts) {
+    const [from, to] = contracts.map(([, set]) => loadContract(set, method));
+    const { plan } = compileUpcaster(Upcaster.decode(spec), from!, to!, { force: true });
+    if (plan === undefined) throw new Error("the upcaster does not compile");
+    return plan;
+  }
   const loaded = new Map(contracts.map(([name, set]) => [name, loadContract(set, name)]));
   const own = loaded.get(method);
   const { plan, problems } = compileChain(ChainSpec.decode(spec), {

@@ -32,6 +32,8 @@ export interface EvaluationRequest {
     method: string;
     contracts: [method: string, descriptorSet: Uint8Array][];
     publicUrl: string;
+    /** The plan is an upcaster's: `contracts` are both revisions of `method`, the older one first. */
+    upcasts: boolean;
   };
   task: EvaluationTask;
   scope: Scope;
@@ -70,6 +72,8 @@ export interface EvaluationOptions {
 
 /** Plans that a thread keeps. When it has more, it is given a fresh start instead of a bookkeeping of its own. */
 const plansMax = 200;
+/** Heap of the thread: a few payloads of 64 MiB, decoded. An expression that makes more ends its thread, not its coordinator. */
+const heapMiB = 1_024;
 /** Longest start of a thread, compiling included. */
 const startTimeoutMs = 60_000;
 
@@ -106,7 +110,7 @@ export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions
     return ended?.terminate();
   };
   const open = (): Worker => {
-    const opened = startThread("evaluation-thread", import.meta.url, undefined);
+    const opened = startThread("evaluation-thread", import.meta.url, undefined, { maxOldGenerationSizeMb: heapMiB });
     opened.on("message", (answer: EvaluationAnswer | EvaluationStart) => {
       if ("starts" in answer) arm(timeoutMs, `the expression took longer than ${timeoutMs} ms`);
       else if (answer.id === running?.request.id) finish(answer.result);
@@ -141,8 +145,8 @@ export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions
         method,
         descriptorSet,
       ]);
-      const { spec, publicUrl = "" } = plan.source;
-      request.source = { spec, method: plan.method, contracts, publicUrl };
+      const { spec, publicUrl = "", upcasts = false } = plan.source;
+      request.source = { spec, method: plan.method, contracts, publicUrl, upcasts };
       sent.add(request.plan);
     }
     thread.postMessage(request);

@@ -208,6 +208,8 @@ export interface PlanSource {
   /** The chain's own contract and those of its callees, by full method name. */
   contracts: ReadonlyMap<string, { readonly descriptorSet: Uint8Array }>;
   publicUrl?: string;
+  /** It is no chain: `spec` is an encoded Upcaster, and the contracts are those that it leads from and to. */
+  upcasts?: true;
 }
 
 export interface ChainPlan {

@@ -7,6 +7,7 @@ import { type RunState, stateOf } from "../engine/run-state.js";
 import type { Children } from "./children.js";
 import type { Draft } from "./fold.js";
 import type { Notices } from "./notices.js";
+import type { Upcast } from "./upcaster.js";
 import type { Windows } from "./windows.js";
 
 export interface EffectsDeps {
@@ -33,6 +34,8 @@ export interface EffectsDeps {
   traceOf(run: RunState, report: Report): TraceHeaders | undefined;
   /** What an earlier attempt kept for the next. */
   checkpointOf(run: RunState, report: Report): Promise<StartStep["checkpoint"]>;
+  /** Makes an input one for workers of another revision. */
+  upcast: Upcast;
   /** Something is due then. */
   wakeAt(ms: number): void;
 }
@@ -91,9 +94,9 @@ function sendStart(deps: EffectsDeps, run: RunState, effect: Dispatch, done: () 
   const report = { stepId: step.id, item, attempt, lease };
   const place = deps.windows.placeOf(lease);
   if (!place) return deps.redispatch(run, report, "it lost its place before it was sent", done);
-  const publish = (checkpoint?: StartStep["checkpoint"]): void => {
+  const publish = (checkpoint?: StartStep["checkpoint"], given = effect): void => {
     const headers = deps.traceOf(run, report);
-    const bytes = encodeStartStep(toStartStep(run, effect, deps.coordinatorId, deps.nowMs(), checkpoint));
+    const bytes = encodeStartStep(toStartStep(run, given, deps.coordinatorId, deps.nowMs(), checkpoint));
     const { lane, packMax } = place;
     deps.carrier.publishStart({ lane, packMax, id: lease, bytes, ...(headers ? { headers } : {}) }, (outcome) => {
       deps.sent(outcome);
@@ -107,9 +110,16 @@ function sendStart(deps: EffectsDeps, run: RunState, effect: Dispatch, done: () 
       }
     });
   };
-  if (!effect.resume) return publish();
-  const unread = (): void => deps.redispatch(run, report, "its checkpoint could not be read", done);
-  deps.checkpointOf(run, report).then(publish, unread);
+  const { upcast } = place;
+  if (!effect.resume && !upcast) return publish();
+  const unread = (): void => deps.redispatch(run, report, "its checkpoint or input could not be read", done);
+  const checkpoint = effect.resume ? deps.checkpointOf(run, report) : Promise.resolve(undefined);
+  const input = upcast ? deps.upcast(run, upcast, effect.input) : undefined;
+  Promise.all([checkpoint, input]).then(([kept, made]) => {
+    if (made === undefined) publish(kept);
+    else if (made.kind === "value") publish(kept, { ...effect, input: made.value });
+    else deps.refused(run, report, made.kind === "failed" ? made.error.message : "the upcaster did not end", done);
+  }, unread);
 }
 
 /** The message that asks a worker to run an attempt. */

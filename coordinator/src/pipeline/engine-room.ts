@@ -16,7 +16,7 @@ import { type Audit, createAudit } from "./audit.js";
 import { type Children, createChildren } from "./children.js";
 import { takeCompletions } from "./completions.js";
 import { performEffects } from "./effects.js";
-import { createEvaluator } from "./evaluator.js";
+import { createEvaluator, type Evaluator } from "./evaluator.js";
 import type { Draft } from "./fold.js";
 import { createIntake } from "./intake.js";
 import { Notices } from "./notices.js";
@@ -28,6 +28,7 @@ import { createReports } from "./reports.js";
 import { Results } from "./results.js";
 import { createSpans } from "./spans.js";
 import { createSweeper } from "./sweeper.js";
+import type { Upcast } from "./upcaster.js";
 import { Windows } from "./windows.js";
 import type { Settled } from "./work.js";
 
@@ -70,6 +71,8 @@ export interface EngineRoom {
   audit: Audit;
   /** Attempts of this coordinator that are under way. */
   dispatched(): number;
+  /** What steps of live runs are given, and what upcasters make of it. */
+  inputs: Pick<Evaluator, "inputOf" | "upcast">;
   /** What the carrier tells. */
   listener: CarrierListener;
   /** Begins to sweep and refill; the carrier and the registry run already. */
@@ -132,6 +135,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     traceOf: (run: RunState, report: Report) =>
       run.trace && tracing.announce(run.trace, attemptSpanKey({ runId: run.id, ...report })),
     checkpointOf: (run: RunState, { stepId, item }: Report) => reports.checkpointOf(run.id, stepId, item),
+    upcast: (...about: Parameters<Upcast>) => evaluator.upcast(...about),
     wakeAt: (ms: number) => sweeper.wakeAt(ms),
     // Made after the pipeline, which it needs.
     get children(): Children {
@@ -170,7 +174,8 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
   const refill = createRefill({ store, pipeline, catalogue: deps.catalogue, windows, log });
   const recovery = createRecovery({ store, pipeline, log, nowMs, settleEnded: children.settleEnded });
   const audit = createAudit({ store, pipeline, windows, catalogue: deps.catalogue, log, nowMs, children });
-  const intake = createIntake({ store, pipeline, clock, coordinatorId, reports });
+  const { upcast } = evaluator;
+  const intake = createIntake({ store, pipeline, clock, coordinatorId, reports, catalogue: deps.catalogue, upcast });
 
   const completions = {
     pipeline,
@@ -194,6 +199,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     recovery,
     audit,
     dispatched: () => windows.size,
+    inputs: evaluator,
     listener: {
       onCompletions: (delivery) => takeCompletions(completions, delivery),
       onWiped() {

@@ -2,7 +2,7 @@
  * Evaluations that the engine asked for: over payloads that are stored elsewhere, or too costly for its tick. The result is stored as a payload and
  * comes back as an event; nothing is lost if this process dies in between, since the run says that it waits for it.
  */
-import type { Failure } from "@taskmesh/proto";
+import { type Failure, StepStatus } from "@taskmesh/proto";
 import { type Logger, payloadBytesMax, sha256, sleep } from "@taskmesh/runtime";
 import { encodeItems } from "../contracts/cel/items.js";
 import { createEvaluationThread } from "../contracts/evaluation.js";
@@ -18,6 +18,7 @@ import { aboutRun, errorOf } from "../engine/turn.js";
 import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
 import { runFields } from "./run-fields.js";
+import { createUpcast, type Upcast } from "./upcaster.js";
 
 export interface EvaluatorDeps {
   store: RunStore;
@@ -30,6 +31,10 @@ export interface Evaluator {
   evaluate(run: RunState, plan: ChainPlan, stepId: string, done: () => void): void;
   /** What is wrong with a stored output of a step; undefined: nothing. */
   checkStored(run: RunState, plan: ChainPlan, stepId: string, value: Value): Promise<string | undefined>;
+  /** Makes an input one of another revision. */
+  upcast: Upcast;
+  /** The input that a step has, or would have now; undefined: something that it reads has not happened. Rejects if a payload can't be read. */
+  inputOf(run: RunState, plan: ChainPlan, step: StepPlan): Promise<Evaluated<Value> | undefined>;
   /** Ends the thread. What is not evaluated yet is asked for again by whoever takes the run over. */
   stop(): Promise<void>;
 }
@@ -212,9 +217,34 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
         return `the stored output has ${bytes.length} bytes, announced were ${value.sizeBytes}`;
       return plan.steps[index]!.checkOutput(bytes);
     },
+    upcast: createUpcast(deps.store, thread),
+    async inputOf(run, plan, step) {
+      const { input, status } = run.steps[step.index]!;
+      if (input) return { kind: "value", value: await load(run, plan, input) };
+      const begun = status !== StepStatus.STEP_STATUS_PENDING;
+      const isOver = (index: number): boolean => endedSteps.has(run.steps[index]!.status);
+      if (step.each || !(begun || step.needs.every(isOver))) return undefined;
+      // A lone action is given its run's input as it is.
+      if (plan.version === 0) return { kind: "value", value: await load(run, plan, run.input) };
+      const bound = await bind(plan, step, await scopeFor(run, plan, step));
+      if (bound.kind !== "value") return bound;
+      const { contract } = step;
+      return {
+        kind: "value",
+        value: { contract, sizeBytes: bound.value.length, sha256: sha256(bound.value), bytes: bound.value },
+      };
+    },
     stop: () => thread.stop(),
   };
 }
+
+const endedSteps: ReadonlySet<StepStatus> = new Set([
+  StepStatus.STEP_STATUS_SUCCEEDED,
+  StepStatus.STEP_STATUS_FAILED,
+  StepStatus.STEP_STATUS_SKIPPED,
+  StepStatus.STEP_STATUS_CANCELLED,
+  StepStatus.STEP_STATUS_EXPIRED,
+]);
 
 class Missing extends Error {}
 class TooLarge extends Error {}

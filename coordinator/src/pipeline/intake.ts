@@ -9,9 +9,10 @@ import { startNamed } from "./custom-ids.js";
 import { toStartStep } from "./effects.js";
 import { refusedOperation } from "./operated.js";
 import type { Pipeline } from "./pipeline.js";
-import type { AttemptRef, BindVerdict, Intake, StartCommand } from "./ports.js";
+import type { AttemptRef, BindVerdict, Catalogue, Intake, StartCommand } from "./ports.js";
 import type { Reports } from "./reports.js";
 import { assignmentAnswer, sendAnswer } from "./send-answer.js";
+import type { Upcast } from "./upcaster.js";
 import type { Settled, StartWork } from "./work.js";
 
 export interface IntakeDeps {
@@ -20,6 +21,8 @@ export interface IntakeDeps {
   clock: DbClock;
   coordinatorId: string;
   reports: Reports;
+  catalogue: Pick<Catalogue, "upcastFor">;
+  upcast: Upcast;
 }
 
 /** Times that an answer to a taken idempotency key is looked for: its row commits a moment after it wins. */
@@ -117,7 +120,7 @@ export function createIntake(deps: IntakeDeps): Intake {
 
     async claim(ref, sessionId) {
       const settled = await event(ref.runId, { kind: "claim", report: ref, session: sessionId });
-      return claimAnswer(deps, ref, settled);
+      return claimAnswer(deps, ref, sessionId, settled);
     },
   };
 }
@@ -183,6 +186,7 @@ type Dispatch = Extract<Effect, { kind: "dispatch" }>;
 async function claimAnswer(
   deps: IntakeDeps,
   ref: AttemptRef,
+  sessionId: string,
   settled: Settled,
 ): Promise<{ start: StartStep } | { drop: string }> {
   if (settled.verdict === "unknown-run") return { drop: "no such run" };
@@ -193,7 +197,13 @@ async function claimAnswer(
   const { run } = settled;
   if (!given || stateOf(run, given.step.index, ref.item)?.lease !== given.lease) return { drop: "the step has ended" };
   const checkpoint = given.resume && (await deps.reports.checkpointOf(run.id, ref.stepId, ref.item));
-  return { start: toStartStep(run, given, deps.coordinatorId, deps.clock.now(), checkpoint) };
+  const { method, contract } = given.step;
+  const upcast = await deps.catalogue.upcastFor?.(sessionId, run.namespaceId, `${method}@${contract}`);
+  const input = upcast && (await deps.upcast(run, upcast, given.input));
+  // The attempt is the session's: unlisted, it is given out again, and fails where its first start is made.
+  if (input && input.kind !== "value") return { drop: "the input can't be made one for this worker" };
+  const effect = input ? { ...given, input: input.value } : given;
+  return { start: toStartStep(run, effect, deps.coordinatorId, deps.clock.now(), checkpoint) };
 }
 
 function dropMessage(settled: Extract<Settled, { verdict: "unchanged" }>): string {

@@ -155,12 +155,20 @@ export interface LaneState {
   window: number;
   /** Starts that may share a message on the lane: its smallest worker takes so many at once. */
   packMax: number;
+  /** Where the step goes if the lane has no room. Default: nowhere, it waits for room. */
+  otherwise?: LaneState;
+  /** What makes inputs of other revisions, "method@fingerprint", such as its workers know. Absent: they take all of them as they are. */
+  upcasts?: ReadonlyMap<string, ChainPlan>;
+  /** To be called when a step was given a place in the lane. Absent: nobody counts. */
+  admitted?: () => void;
 }
 
 /** The live registry as this coordinator sees it; answers from memory. */
 export interface Catalogue {
   /** Where a step of this callee goes now; undefined: no live worker serves it. */
   laneFor(target: { namespaceId: number; taskQueue: string; method: string; contract: string }): LaneState | undefined;
+  /** What makes the input of a callee one for the workers of a session; undefined: they take it as it is. Absent: they all do. */
+  upcastFor?(sessionId: string, namespaceId: number, callee: string): Promise<ChainPlan | undefined> | undefined;
   /** Every lane with live slots, to refill from the ready queue, with the callees it can serve. */
   liveLanes(): { namespaceId: number; taskQueue: string; state: LaneState; contracts: readonly string[] }[];
   /** Called after lanes or slots changed. */

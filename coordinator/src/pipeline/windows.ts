@@ -5,12 +5,14 @@
  * priority, fairness and limits are decided in Postgres. Counts are this coordinator's own and may be lost with it: they only pace.
  */
 import type { Lane } from "@taskmesh/runtime";
-import type { StepPlan } from "../engine/plan.js";
+import type { ChainPlan, StepPlan } from "../engine/plan.js";
 import type { Catalogue, LaneState } from "./ports.js";
 
 interface Place {
   lane: Lane;
   packMax: number;
+  /** Makes the step's input one for the lane's workers. */
+  upcast?: ChainPlan;
   runId: string;
   stepId: string;
   takenAtMs: number;
@@ -39,22 +41,26 @@ export class Windows {
     nowMs: number,
   ): LaneState | undefined {
     const { taskQueue, method, contract } = step;
-    const state = this.catalogue.laneFor({ namespaceId: run.namespaceId, taskQueue, method, contract });
+    let state = this.catalogue.laneFor({ namespaceId: run.namespaceId, taskQueue, method, contract });
     const key = queueKey(run.namespaceId, taskQueue);
     if (!state) {
       this.#waiting.add(key);
       return undefined;
     }
+    if (state.otherwise && this.room(state) === 0) state = state.otherwise;
     const { laneId } = state.lane;
     const taken = this.#taken.get(laneId) ?? 0;
     if (taken >= state.window || (!fromQueue && this.#waiting.has(key))) {
       this.#waiting.add(key);
       return undefined;
     }
+    state.admitted?.();
     this.#taken.set(laneId, taken + 1);
+    const upcast = state.upcasts?.get(`${method}@${contract}`);
     this.#places.set(lease, {
       lane: state.lane,
       packMax: state.packMax,
+      ...(upcast ? { upcast } : {}),
       runId: run.id,
       stepId: step.id,
       takenAtMs: nowMs,
@@ -81,7 +87,7 @@ export class Windows {
   }
 
   /** Where the lease's start goes, and how many may share a message there; undefined: it has no place (any more). */
-  placeOf(lease: string): Pick<Place, "lane" | "packMax"> | undefined {
+  placeOf(lease: string): Pick<Place, "lane" | "packMax" | "upcast"> | undefined {
     return this.#places.get(lease);
   }
 

@@ -6,14 +6,19 @@
  * C3. Windows of one lane over all coordinators add up to about twice its live slots.
  */
 import { type Carrier, type Lane, type Logger, packMaxFor, type Service } from "@taskmesh/runtime";
+import type { ChainPlan } from "../engine/plan.js";
 import type { Catalogue, LaneState } from "../pipeline/ports.js";
+import { readCanaries } from "../store/canaries.js";
 import type { Db } from "../store/db.js";
 import { readQuarantined } from "../store/gates.js";
 import { type LiveLaneRow, readEpoch, readLiveLanes } from "../store/registry.js";
+import { readSessionLanes } from "../store/upcasters.js";
 import { inTime } from "./in-time.js";
 import type { RegistryIntervals } from "./intervals.js";
 import { createLoop } from "./loop.js";
 import { createPart } from "./part.js";
+import { chooseLane, type LaneEntry, type Route, routeKey, routesOf, type Shares } from "./routes.js";
+import type { LaneUpcasts, Upcasts } from "./upcasts.js";
 
 /** Attempts in flight per live slot: one runs, the next waits at the worker's door. */
 const windowPerSlot = 2;
@@ -31,6 +36,8 @@ export interface CatalogueOptions {
    * Default: nothing.
    */
   alsoServes?: (namespaceId: number, contracts: readonly string[]) => Promise<readonly string[]>;
+  /** What lanes can serve by upcasters. Default: nothing. */
+  upcasts?: Upcasts;
   log: Logger;
 }
 
@@ -41,15 +48,8 @@ export interface LiveCatalogue extends Catalogue, Service {
   recount(): void;
   /** Live slots by "method@fingerprint" of a namespace; what a lane serves besides is not listed. */
   slotsOf(namespaceId: number): ReadonlyMap<string, number>;
-}
-
-interface Entry {
-  row: LiveLaneRow;
-  lane: Lane;
-  state: LaneState;
-  contracts: readonly string[];
-  /** Grows by the lane's slots with each choice and pays for being chosen: work is spread by slots. */
-  credit: number;
+  /** Task queues with live workers by "method@fingerprint" of a namespace, older revisions that they can serve included. */
+  queuesOf(namespaceId: number): ReadonlyMap<string, ReadonlySet<string>>;
 }
 
 /** Makes the catalogue; it is empty until it is started. */
@@ -65,8 +65,11 @@ export function createCatalogue(options: CatalogueOptions): LiveCatalogue {
       refresh: round,
       recount: () => snapshot.recount(),
       laneFor: (target: Parameters<Catalogue["laneFor"]>[0]) => snapshot.laneFor(target),
+      upcastFor: (sessionId: string, namespaceId: number, callee: string) =>
+        snapshot.upcastFor(sessionId, namespaceId, callee),
       liveLanes: () => snapshot.liveLanes(),
       slotsOf: (namespaceId: number) => slotsByCallee(snapshot.entries, namespaceId),
+      queuesOf: (namespaceId: number) => queuesByCallee(snapshot.entries, namespaceId),
       onChange: (listener: () => void) => void snapshot.listeners.add(listener),
       coordinators: options.coordinators,
     },
@@ -76,8 +79,9 @@ export function createCatalogue(options: CatalogueOptions): LiveCatalogue {
 /** What was read last, and how it is read again. */
 class Snapshot {
   readonly listeners = new Set<() => void>();
-  entries: readonly Entry[] = [];
-  #byCallee = new Map<string, Entry[]>();
+  entries: readonly LaneEntry[] = [];
+  #routes = new Map<string, Route>();
+  #shares: Shares = new Map();
   #epoch = -1;
   /** A lane could not be offered: the same epoch is read again. */
   #incomplete = false;
@@ -99,12 +103,25 @@ class Snapshot {
   }
 
   recount(): void {
-    const entryWith = (entry: Entry): Entry => ({ ...entry, state: this.#state(entry.lane, entry.row) });
+    const entryWith = (entry: LaneEntry): LaneEntry => {
+      const { lane, row, state } = entry;
+      return { ...entry, state: this.#state(lane, row, state.upcasts) };
+    };
     this.#offer(this.entries.map(entryWith));
   }
 
   laneFor({ namespaceId, taskQueue, method, contract }: Parameters<Catalogue["laneFor"]>[0]): LaneState | undefined {
-    return choose(this.#byCallee.get(calleeKey(namespaceId, taskQueue, `${method}@${contract}`)))?.state;
+    return chooseLane(this.#routes.get(routeKey(namespaceId, taskQueue, `${method}@${contract}`)));
+  }
+
+  upcastFor(sessionId: string, namespaceId: number, callee: string): Promise<ChainPlan | undefined> | undefined {
+    const lanes = this.entries.filter(
+      ({ row, state }) => row.namespaceId === namespaceId && state.upcasts?.has(callee),
+    );
+    if (lanes.length === 0) return undefined;
+    return readSessionLanes(this.options.db, sessionId).then((own) =>
+      lanes.find(({ row }) => own.includes(row.laneId))?.state.upcasts?.get(callee),
+    );
   }
 
   liveLanes(): ReturnType<Catalogue["liveLanes"]> {
@@ -118,23 +135,37 @@ class Snapshot {
     const epoch = await readEpoch(this.options.db);
     if (epoch === this.#epoch && !this.#incomplete) return;
     const known = new Set(this.entries.map((entry) => entry.row.laneId));
-    const [lanes, quarantined] = await Promise.all([readLiveLanes(this.options.db), readQuarantined(this.options.db)]);
+    const { db } = this.options;
+    const [lanes, quarantined, canaries] = await Promise.all([
+      readLiveLanes(db),
+      readQuarantined(db),
+      readCanaries(db),
+    ]);
+    this.#shares = new Map(
+      canaries.map(({ namespaceId, method, fingerprint, share }) => [`${namespaceId}/${method}@${fingerprint}`, share]),
+    );
     const rows = quarantined.size === 0 ? lanes : lanes.map((row) => withoutQuarantined(row, quarantined));
-    const next = await Promise.all(rows.map((row) => this.#entry(row, known.has(row.laneId))));
+    const upcastsOf = await this.options.upcasts?.load();
+    const next = await Promise.all(rows.map((row) => this.#entry(row, known.has(row.laneId), upcastsOf)));
     this.#incomplete = next.includes(undefined);
     this.#offer(next.filter((entry) => entry !== undefined));
     // The epoch was read before the rows: at worst they are read once more.
     this.#epoch = epoch;
   }
 
-  async #entry(row: LiveLaneRow, known: boolean): Promise<Entry | undefined> {
+  async #entry(
+    row: LiveLaneRow,
+    known: boolean,
+    upcastsOf: Awaited<ReturnType<Upcasts["load"]>> | undefined,
+  ): Promise<LaneEntry | undefined> {
     const { carrier, alsoServes, log } = this.options;
     const lane = { namespaceId: row.namespaceId, queueId: row.queueId, laneId: row.laneId };
     try {
       if (!known) await inTime(carrier.ensureLane(lane), laneMsMax); // C2
       const more = (await alsoServes?.(row.namespaceId, row.contracts)) ?? [];
-      const contracts = more.length > 0 ? [...row.contracts, ...more] : row.contracts;
-      return { row, lane, state: this.#state(lane, row), contracts, credit: 0 };
+      const upcasts = await upcastsOf?.(row.namespaceId, row.contracts);
+      const serves = upcasts ? [...new Set([...more, ...upcasts.keys()])] : more;
+      return { row, lane, state: this.#state(lane, row, upcasts), serves, contracts: row.contracts, credit: 0 };
     } catch (error) {
       log.warn({ err: error, lane: row.laneId }, "a lane can't be offered yet");
       return undefined;
@@ -142,13 +173,14 @@ class Snapshot {
   }
 
   /** C3 */
-  #state(lane: Lane, { slots, slotsMin }: LiveLaneRow): LaneState {
+  #state(lane: Lane, { slots, slotsMin }: LiveLaneRow, upcasts: LaneUpcasts | undefined): LaneState {
     const share = (windowPerSlot * slots) / Math.max(1, this.options.coordinators().length);
-    return { lane, window: slots === 0 ? 0 : Math.max(1, Math.ceil(share)), packMax: packMaxFor(slotsMin) };
+    const window = slots === 0 ? 0 : Math.max(1, Math.ceil(share));
+    return { lane, window, packMax: packMaxFor(slotsMin), ...(upcasts ? { upcasts } : {}) };
   }
 
-  #offer(entries: readonly Entry[]): void {
-    this.#byCallee = indexed(entries);
+  #offer(entries: readonly LaneEntry[]): void {
+    this.#routes = routesOf(entries, this.#shares);
     this.entries = entries;
     for (const listener of this.listeners) listener();
   }
@@ -159,51 +191,21 @@ function withoutQuarantined(row: LiveLaneRow, quarantined: ReadonlySet<string>):
   return { ...row, contracts: row.contracts.filter((entry) => !quarantined.has(`${row.namespaceId}/${entry}`)) };
 }
 
-const calleeKey = (namespaceId: number, taskQueue: string, callee: string): string =>
-  `${namespaceId}\n${taskQueue}\n${callee}`; // Names hold no control characters.
-
-function indexed(entries: readonly Entry[]): Map<string, Entry[]> {
-  const index = new Map<string, Entry[]>();
-  const add = (entry: Entry, callee: string): void => {
-    const key = calleeKey(entry.row.namespaceId, entry.row.taskQueue, callee);
-    const list = index.get(key);
-    if (list) list.push(entry);
-    else index.set(key, [entry]);
-  };
-  for (const entry of entries) for (const callee of entry.row.contracts) add(entry, callee);
-  // Workers of the very revision come first: others take its steps only where there is none.
-  const exact = new Set(index.keys());
-  for (const entry of entries) {
-    const { namespaceId, taskQueue, contracts } = entry.row;
-    const more = entry.contracts
-      .slice(contracts.length)
-      .filter((callee) => !exact.has(calleeKey(namespaceId, taskQueue, callee)));
-    for (const callee of more) add(entry, callee);
-    entry.contracts = [...contracts, ...more];
-  }
-  return index;
-}
-
-/** Several lanes serve one callee when workers offer different sets of actions; they are used in proportion to their slots. */
-function choose(candidates: readonly Entry[] | undefined): Entry | undefined {
-  const [first] = candidates ?? [];
-  if (!candidates || candidates.length <= 1) return first;
-  let best = candidates[0] as Entry;
-  let total = 0;
-  for (const entry of candidates) {
-    entry.credit += entry.row.slots;
-    total += entry.row.slots;
-    if (entry.credit > best.credit) best = entry;
-  }
-  best.credit -= total;
-  return best;
-}
-
-function slotsByCallee(entries: readonly Entry[], namespaceId: number): Map<string, number> {
+function slotsByCallee(entries: readonly LaneEntry[], namespaceId: number): Map<string, number> {
   const slots = new Map<string, number>();
   for (const { row } of entries) {
     if (row.namespaceId !== namespaceId) continue;
     for (const callee of row.contracts) slots.set(callee, (slots.get(callee) ?? 0) + row.slots);
   }
   return slots;
+}
+
+function queuesByCallee(entries: readonly LaneEntry[], namespaceId: number): Map<string, Set<string>> {
+  const queues = new Map<string, Set<string>>();
+  for (const { row, serves } of entries) {
+    if (row.namespaceId !== namespaceId || row.slots === 0) continue;
+    for (const callee of [...row.contracts, ...serves])
+      queues.set(callee, (queues.get(callee) ?? new Set()).add(row.taskQueue));
+  }
+  return queues;
 }

@@ -10,13 +10,13 @@
 import { createHash } from "node:crypto";
 import type { DescEnum, DescMessage } from "@bufbuild/protobuf";
 import { ChainInvalid, ChainProblem, ChainSpec } from "@taskmesh/proto";
-import { nearestName, type StatusError, statusDetail, statusError } from "@taskmesh/runtime";
+import { type StatusError, statusDetail, statusError } from "@taskmesh/runtime";
 import { type CompiledChain, compileChain } from "../contracts/compile-chain.js";
 import { calledBy } from "../contracts/compile-compensate.js";
 import { problemOf } from "../contracts/compile-message.js";
 import { isDeclaredBy } from "../contracts/compile-wait.js";
 import type { Contract } from "../contracts/contract.js";
-import { launchContracts, launchesOf } from "../contracts/launch.js";
+import { launchContracts } from "../contracts/launch.js";
 import { type ChainRow, insertChainVersion, type NewChainVersion, readChain } from "../store/chains.js";
 import type { Db } from "../store/db.js";
 import { storeGiven } from "../store/given-chains.js";
@@ -29,11 +29,13 @@ import {
   readCallables,
 } from "../store/registry.js";
 import type { LiveCatalogue } from "./catalogue.js";
+import { strandedCallers } from "./chain-callers.js";
 import type { ContractCache } from "./contract-cache.js";
 import { nameGiven } from "./given-chains.js";
 import { preferredRevision, preferredRevisions } from "./plans.js";
 import { newContract } from "./registration.js";
 import { specInOrder } from "./spec-order.js";
+import { unservedSteps } from "./unserved.js";
 
 /** Tries of a save that meets other saves of the same chain. */
 const triesMax = 10;
@@ -43,7 +45,7 @@ const searchedMax = 500;
 export interface ChainSaveOptions {
   db: Db;
   contracts: ContractCache;
-  catalogue: Pick<LiveCatalogue, "slotsOf" | "refresh">;
+  catalogue: Pick<LiveCatalogue, "slotsOf" | "queuesOf" | "refresh">;
 }
 
 /** What a check found. */
@@ -85,7 +87,7 @@ export function createChainSave(options: ChainSaveOptions): ChainSave {
     for (let tries = 1; tries <= triesMax; tries += 1) {
       const draft = await compile(options, namespaceId, spec, allowReserved);
       const { contract, problems } = draft.compiled;
-      if (problems.length > 0 || !contract) throw invalid(problems);
+      if (problems.length > 0 || !contract) throw chainInvalid(problems);
       if (requireLiveWorkers && draft.unserved.length > 0) throw unservable(draft.unserved);
       const stored = await store(db, namespaceId, spec, draft, contract);
       if (stored === "outdated") continue; // K2
@@ -115,7 +117,7 @@ export function createChainSave(options: ChainSaveOptions): ChainSave {
       const named = nameGiven(spec);
       const draft = await compile(options, namespaceId, named, true);
       const { contract, problems } = draft.compiled;
-      if (problems.length > 0 || !contract) throw invalid(problems);
+      if (problems.length > 0 || !contract) throw chainInvalid(problems);
       return storeGiven(db, newVersion(namespaceId, named, draft.compiled, contract), contractsOf(draft, contract));
     },
   };
@@ -160,14 +162,18 @@ async function compile(
     isChain: (method) => methods.get(method) === "chain",
     methods: () => methods.keys(),
   });
-  const unservedNow = () => unservedSteps(spec, compiled, methods, catalogue.slotsOf(namespaceId));
-  let unserved = unservedNow();
+  const chain = { steps: spec.steps, pins: compiled.pins };
+  const unservedNow = () => unservedSteps(chain, { db, namespaceId, methods, served: catalogue.queuesOf(namespaceId) });
+  let unserved = await unservedNow();
   if (unserved.length > 0) {
     // A worker that registered a moment ago, perhaps elsewhere, is not seen before the next poll; whoever waited for it is right to expect it.
     await catalogue.refresh();
-    unserved = unservedNow();
+    unserved = await unservedNow();
   }
-  return { compiled, warnings: [...compiled.warnings, ...unserved], unserved, previous };
+  const { contract } = compiled;
+  const changed = previous !== undefined && contract !== undefined && contract.fingerprint !== previous.contract;
+  const stranded = changed ? await strandedCallers(options, namespaceId, contract) : [];
+  return { compiled, warnings: [...compiled.warnings, ...stranded, ...unserved], unserved, previous };
 }
 
 /** The contract of each action and chain that a step calls. */
@@ -273,40 +279,13 @@ function newVersion(
   return { namespaceId, name: contract.method, spec: bytes, specHash, contract: contract.fingerprint, pins, edges };
 }
 
-/** Steps that call an action which no live worker serves; a chain's steps are its own business. */
-function unservedSteps(
-  spec: ChainSpec,
-  compiled: CompiledChain,
-  methods: ReadonlyMap<string, string>,
-  slots: ReadonlyMap<string, number>,
-): ChainProblem[] {
-  const served = new Set([...slots.keys()].map((callee) => callee.slice(0, callee.lastIndexOf("@"))));
-  const found: ChainProblem[] = [];
-  const look = (call: string, stepId: string, path: string, field: string): void => {
-    const fingerprint = compiled.pins[call];
-    if (fingerprint === undefined || methods.get(call) !== "action" || slots.has(`${call}@${fingerprint}`)) return;
-    if (launchesOf(call)) return;
-    const message = `no live worker serves ${call}; the step waits until one does`;
-    // Distances between names add up where a long chain has no workers at all.
-    const suggestion = found.length < suggestedMax ? (nearestName(call, served) ?? "") : "";
-    found.push(problemOf({ reason: "NO_LIVE_WORKER", path, stepId, field, message, suggestion }));
-  };
-  for (const [index, { id, call, compensate }] of spec.steps.entries()) {
-    look(call, id, `steps[${index}].call`, "call");
-    if (compensate) look(compensate.call, id, `steps[${index}].compensate.call`, "compensate");
-  }
-  return found;
-}
-
-/** Steps without workers for which a name is suggested. */
-const suggestedMax = 20;
-
 const takenMessage = (name: string): string => `${name} is an action; a chain can't have the same name`;
 
 /** Whether a name may be compared with stored ones. */
 const isText = (name: string): boolean => name.length > 0 && name.length <= 512 && !name.includes("\u0000");
 
-function invalid(problems: readonly ChainProblem[]): StatusError {
+/** INVALID_ARGUMENT / CHAIN_INVALID with the problems that fit. */
+export function chainInvalid(problems: readonly ChainProblem[]): StatusError {
   const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : "";
   const violations = problems.map(({ path, message, reason }) => ({
     field: path.slice(0, violationTextMax),

@@ -11,6 +11,7 @@ import { compileChain } from "../contracts/compile-chain.js";
 import { splitMethod } from "../contracts/contract.js";
 import type { ChainPlan } from "../engine/plan.js";
 import type { Plans } from "../pipeline/ports.js";
+import { readCanaries } from "../store/canaries.js";
 import { readChain, readChainVersion } from "../store/chains.js";
 import type { Db } from "../store/db.js";
 import { type ContractRow, readCallable, readRevisionsOf } from "../store/registry.js";
@@ -86,7 +87,7 @@ export function createPlans(options: PlansOptions): Plans {
 
 /**
  * The revision of an action that new work is given to: the newest that a live worker serves, else the newest of all. Revisions in quarantine
- * are none.
+ * are none, and canaries are none while they are given only a share.
  */
 export async function preferredRevision(
   db: Db,
@@ -105,12 +106,19 @@ export async function preferredRevisions(
   methods: readonly string[],
 ): Promise<Map<string, ContractRow>> {
   const slots = catalogue.slotsOf(namespaceId);
+  const canaries = new Set(
+    (await readCanaries(db, { namespaceId, methods }))
+      .filter(({ share }) => share < 100)
+      .map(({ method, fingerprint }) => `${method}@${fingerprint}`),
+  );
   const isServed = (row: ContractRow): boolean => slots.has(`${row.method}@${row.fingerprint}`);
   const preferred = new Map<string, ContractRow>();
   // Oldest first: a newer one takes the place of an older one, unless only that one is served.
   for (const row of await readRevisionsOf(db, namespaceId, methods)) {
     const before = preferred.get(row.method);
-    if (!row.quarantined && (before === undefined || isServed(row) || !isServed(before)))
+    // What is pinned to a canary would be all its own, whatever its share.
+    const isTried = before !== undefined && canaries.has(`${row.method}@${row.fingerprint}`);
+    if (!row.quarantined && !isTried && (before === undefined || isServed(row) || !isServed(before)))
       preferred.set(row.method, row);
   }
   return preferred;

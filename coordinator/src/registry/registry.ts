@@ -30,6 +30,7 @@ import { createOtherRevisions } from "./other-revisions.js";
 import { createPlans } from "./plans.js";
 import { createRetention } from "./retention.js";
 import { createSessions, type Sessions } from "./sessions.js";
+import { createUpcasts } from "./upcasts.js";
 
 /** Between two searches for payloads whose call broke off. */
 const payloadCleanUpMs = 10 * 60_000;
@@ -100,6 +101,7 @@ export function createRegistry(options: RegistryOptions): Registry {
     intervals,
     coordinators: () => coordinators.live(),
     alsoServes: createOtherRevisions(db, contracts),
+    upcasts: createUpcasts(db, contracts, log),
     log,
   });
   const plans = createPlans({ db, contracts, catalogue, publicUrl: options.publicUrl ?? "" });

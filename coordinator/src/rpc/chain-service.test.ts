@@ -27,6 +27,8 @@ import {
 afterAll(stopDatabases);
 
 const service: TestService = { package: "acme.pages.v1" };
+/** The service's own task queue, which steps use where they say nothing else. */
+const queue = methodOf(service).split("/")[0]!;
 const cel = (text: string): Expression => ({ kind: { $case: "cel", value: text } });
 
 function step(id: string, input: Record<string, Expression>, more: Partial<StepSpec> = {}): StepSpec {
@@ -51,7 +53,7 @@ describe.each(["pglite", "postgres"] as const)("chains on %s", (kind) => {
   beforeEach(async () => {
     database = await openTestDatabase(kind);
     coordinator = await startTestCoordinator(database.db);
-    worker = await TestWorker.start(coordinator, registration([service], 4));
+    worker = await TestWorker.start(coordinator, registration([service], 4, queue));
     await waitFor("the lane", () => coordinator.registry.catalogue.liveLanes().length === 1);
   });
   afterEach(async () => {
@@ -210,6 +212,27 @@ describe.each(["pglite", "postgres"] as const)("chains on %s", (kind) => {
       ["NO_LIVE_WORKER", "one"],
       ["NO_LIVE_WORKER", "two"],
     ]);
+  });
+
+  it("warns of steps on a task queue where no live worker serves them, and of chains that call such", async () => {
+    const elsewhere = (stepId: string) => step(stepId, { text: cel("input.text") }, { taskQueue: "other" });
+    const { warnings } = await put(chain({ steps: [elsewhere("one")], output: {} }));
+    expect(warnings).toMatchObject([
+      { reason: "NO_LIVE_WORKER", stepId: "one", expected: `task queue ${queue}`, found: "other", suggestion: queue },
+    ]);
+    const outer = chain({
+      contract: { name: "acme.pages.v1.Pages/Outer", input: { text: "string" }, output: {} },
+      steps: [step("inner", { text: cel("input.text") }, { call: "acme.pages.v1.Pages/Check" })],
+      output: {},
+    });
+    expect(await refusal(outer, true)).toMatchObject({ reason: "CHAIN_UNSERVABLE" });
+    expect((await put(outer)).warnings).toMatchObject([
+      { reason: "NO_LIVE_WORKER", stepId: "inner", path: "steps[0].call" },
+    ]);
+    // The inner chain lets go of what the outer one is pinned to.
+    const narrowed = { name: "acme.pages.v1.Pages/Check", input: { text: "string", more: "string" }, output: {} };
+    const { warnings: broken } = await put(chain({ contract: narrowed, steps: [step("one", {})], output: {} }));
+    expect(broken).toMatchObject([{ reason: "BREAKS_CALLER", found: "acme.pages.v1.Pages/Outer" }]);
   });
 
   it("lists the newest version of each chain by name, page by page", async () => {

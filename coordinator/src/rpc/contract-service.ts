@@ -9,30 +9,30 @@ import {
   ContractVerdict,
   type ContractViolation,
   GateMode as GateModeEnum,
-  type Timestamp,
 } from "@taskmesh/proto";
 import { statusError } from "@taskmesh/runtime";
 import { type Contract, isFullName, splitMethod } from "../contracts/contract.js";
 import { evolutionRules, type Violation } from "../contracts/evolution/violation.js";
 import { judgementToProto, modeToProto, useToProto, violationToProto } from "../registry/gate-answers.js";
 import { isUseOfName } from "../registry/lineage.js";
-import { linkContracts, methodsMax, storable } from "../registry/registration.js";
+import { linkContracts, methodsMax } from "../registry/registration.js";
 import type { Registry } from "../registry/registry.js";
 import type { Db } from "../store/db.js";
 import { type GateMode, insertGate, readGates, readVerdicts, type VerdictRow, writeVerdict } from "../store/gates.js";
 import { bumpEpoch, knownContracts, readCallable, readCallables } from "../store/registry.js";
 import { unary } from "./calls.js";
+import { canaryCalls } from "./canary-calls.js";
+import { fingerprintForm, invalid, reasonOf, timestamp } from "./contract-request.js";
+import { type UpcasterOptions, upcasterCalls } from "./upcaster-calls.js";
 
-/** Characters of a reason. */
-const reasonMax = 1_000;
 /** Settings and decisions that are shown. */
 const historyMax = 100;
 /** Uses in one answer. */
 const usesMax = 1_000;
 
-export interface ContractServiceOptions {
+export interface ContractServiceOptions extends UpcasterOptions {
   db: Db;
-  registry: Pick<Registry, "namespaces" | "gate" | "lineage" | "catalogue">;
+  registry: Pick<Registry, "namespaces" | "gate" | "lineage" | "catalogue" | "contracts">;
 }
 
 /** Makes the service. */
@@ -45,6 +45,8 @@ export function createContractService(options: ContractServiceOptions): Contract
     return { namespace: name, mode: modeToProto[mode], reason, ...changedAt };
   };
   return {
+    ...canaryCalls(options),
+    ...upcasterCalls(options),
     checkContracts: unary(async (request) => {
       const namespace = await namespaces.resolve(request.namespace);
       return checkContracts(options, namespace.id, request);
@@ -103,8 +105,6 @@ export function createContractService(options: ContractServiceOptions): Contract
     }),
   };
 }
-
-const fingerprintForm = /^[0-9a-f]{64}$/;
 
 const modes: Partial<Record<GateModeEnum, GateMode>> = {
   [GateModeEnum.GATE_MODE_REFUSE]: "refuse",
@@ -197,22 +197,3 @@ const decision = ({ method, fingerprint, verdict, reason, decidedAtMs, violation
 /** A stored violation of a rule that this release knows. */
 const isViolation = (value: unknown): value is Violation =>
   typeof value === "object" && value !== null && "rule" in value && String(value.rule) in evolutionRules;
-
-function reasonOf(text: string, needed: boolean): string {
-  const reason = storable(text.trim(), Number.POSITIVE_INFINITY);
-  if (needed && reason === "") throw invalid("reason", "must say why: it is recorded");
-  if (reason.length > reasonMax) throw invalid("reason", `has more than ${reasonMax} characters`);
-  return reason;
-}
-
-const invalid = (field: string, description: string): Error =>
-  statusError({
-    reason: "ARGUMENT_INVALID",
-    message: `${field}: ${description}`,
-    fieldViolations: [{ field, description }],
-  });
-
-const timestamp = (ms: number): Timestamp => ({
-  seconds: BigInt(Math.floor(ms / 1000)),
-  nanos: Math.floor((ms % 1000) * 1e6),
-});

@@ -162,7 +162,8 @@ export interface LiveRunsRow {
   ids: string[];
 }
 
-const liveStatuses = [RunStatus.RUN_STATUS_RUNNING, RunStatus.RUN_STATUS_PAUSED, RunStatus.RUN_STATUS_BROKEN];
+/** Statuses of runs that have not ended. */
+export const liveStatuses = [RunStatus.RUN_STATUS_RUNNING, RunStatus.RUN_STATUS_PAUSED, RunStatus.RUN_STATUS_BROKEN];
 
 /** Live runs of a namespace; of more than `limit` the newest `limit` are counted. */
 export function readLiveRuns(db: Db, namespaceId: number, limit: number): Promise<LiveRunsRow[]> {

@@ -1,6 +1,7 @@
 /** The routes under /api/v1 and the probes, as operations of the document. A route that is missing here fails the tests. */
 import type { JsonObject } from "@bufbuild/protobuf";
 import { meshRef } from "./control-schemas.js";
+import { rolloutOperations } from "./rollout-api.js";
 import type { Schema } from "./schema.js";
 import { refTo } from "./schema-book.js";
 
@@ -356,6 +357,7 @@ export const controlOperations: readonly ControlOperation[] = [
   ...chains,
   ...actions,
   ...contracts,
+  ...rolloutOperations,
   ...assignments,
   ...operations,
 ];

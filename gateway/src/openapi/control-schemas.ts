@@ -13,6 +13,9 @@ const shown = [
   ...["BrokenGroup", "BulkOperation", "StartBulkOperationRequest"],
   ...["CheckContractsRequest", "CheckContractsResponse", "AllowContractRequest", "AllowContractResponse"],
   ...["GetContractGateResponse", "SetContractGateRequest", "SetContractGateResponse", "FindFieldUsesResponse"],
+  ...["ListCanariesResponse", "SetCanaryRequest", "SetCanaryResponse", "ClearCanaryRequest", "ClearCanaryResponse"],
+  ...["ListUpcastersResponse", "DeclareUpcasterRequest", "DeclareUpcasterResponse"],
+  ...["DeleteUpcasterRequest", "DeleteUpcasterResponse"],
   ...["Run", "Step", "Attempt", "Item", "ItemCounts", "RunEvent", "RunProgress", "GetLogsResponse", "Failure"],
 ] as const;
 

@@ -74,7 +74,7 @@ async function findUses(context: GatewayContext, request: FastifyRequest): Promi
 }
 
 /** The request that the body is, as canonical protobuf JSON; its namespace is where every route has it. */
-function readBody<T extends { namespace: string }>(
+export function readBody<T extends { namespace: string }>(
   context: GatewayContext,
   request: FastifyRequest,
   name: string,

@@ -79,8 +79,8 @@ export function isAssignable(node: ASTNode, type: string, target: Target, types:
   }
 }
 
-/** An item of a list or map can't be unset, so a wrapper there takes no null. */
-function isItem(node: ASTNode, target: Target, types: ScopeTypes): boolean {
+/** Whether it fits as an item of a list or map: one can't be unset, so a wrapper there takes no null. */
+export function isItem(node: ASTNode, target: Target, types: ScopeTypes): boolean {
   const type = typeOfNode(node) ?? "dyn";
   const isWrapper = target.kind === "message" && wrappedScalar(target.message) !== undefined;
   return !(isWrapper && type === "null") && isAssignable(node, type, target, types);

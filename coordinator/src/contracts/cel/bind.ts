@@ -9,7 +9,15 @@
  * Work that may take long is not done here unless the caller says so (`force`): the answer is `deferred` when a payload is not in
  * memory, or when a comprehension or a regular expression would go over more than `inlineCostMax`.
  */
-import { create, type DescField, type DescMessage, fromBinary, type JsonValue, toBinary } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescField,
+  type DescMessage,
+  fromBinary,
+  type JsonValue,
+  type Message,
+  toBinary,
+} from "@bufbuild/protobuf";
 import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
 import { TimestampSchema, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { messageFromJson } from "@taskmesh/runtime";
@@ -20,11 +28,11 @@ import { Budget, OverBudget, setField } from "./convert.js";
 import { type CelInput, isCelError, runPlan } from "./engine-values.js";
 import { errorVariable } from "./error-variable.js";
 import { decodeItems } from "./items.js";
+import { isRequired, partialOf } from "./partial.js";
 import { compileProjection, MessageWriter, type Projection, project } from "./projection.js";
 import type { ScopeTypes } from "./scope-types.js";
+import { inlineCostMax, isTooCostly } from "./sizes.js";
 
-/** Roughly the number of tree nodes that the engine visits, a few microseconds each at worst; above it the event loop would stall. */
-export const inlineCostMax = 20_000;
 /** Bound of a forced evaluation's result; its time is bounded by the thread that runs it. */
 const forcedWorkMax = 10_000_000;
 
@@ -57,8 +65,17 @@ interface Evaluation {
 /** Encodes a literal under its field; or says why it is no value of it. */
 export function encodeLiteral(desc: DescMessage, field: DescField, value: JsonValue): Uint8Array | { message: string } {
   const read = messageFromJson(desc, { [field.jsonName]: value });
-  if (read.ok) return toBinary(desc, read.message);
+  if (read.ok) return encodePart(desc, read.message);
   return { message: read.violations[0]?.message ?? "not a value of this field" };
+}
+
+/** Encodes a message in which required fields are left to others; or says why something in it has no encoding. */
+function encodePart(desc: DescMessage, message: Message): Uint8Array | { message: string } {
+  try {
+    return toBinary(partialOf(desc), message);
+  } catch (error) {
+    return { message: error instanceof Error ? error.message : String(error) };
+  }
 }
 
 /** Encodes an expression that reads nothing under its field; or says why it has no value for it. */
@@ -72,7 +89,7 @@ export function encodeConstant(
   const message = reflect(desc, create(desc));
   try {
     setField(message, field, result, new Budget(inlineCostMax));
-    return toBinary(desc, message.message);
+    return encodePart(desc, message.message);
   } catch (error) {
     return { message: error instanceof Error ? error.message : String(error) };
   }
@@ -97,7 +114,7 @@ export function compileBinding(
     const { bare } = source.expression.reading;
     const whole = bare === undefined ? "" : (bare.source < 0 ? types.input : outputs[bare.source]!).typeName;
     const projection =
-      bare === undefined || options.projections === false
+      bare === undefined || options.projections === false || isRequired(source.field)
         ? undefined
         : compileProjection(bare.fields, whole, source.field);
     if (projection !== undefined && bare !== undefined) copies.push({ source: bare.source, projection });
@@ -132,14 +149,41 @@ export function compileCondition(
   const variables = compileVariables([expression], types);
   return (scope) => {
     const read = variables(scope);
-    if (read.kind !== "value") return read;
-    if (!options.force && costOf(expression, read.value) > inlineCostMax) return deferred;
-    const result = runPlan(expression.run, read.value.bindings);
-    if (isCelError(result)) return failed(options.label, expression.source, result.message);
-    return typeof result === "boolean"
-      ? { kind: "value", value: result }
-      : failed(options.label, expression.source, "the condition is neither true nor false");
+    return read.kind === "value" ? decide(expression, read.value, types, options) : read;
   };
+}
+
+/** Compiles conditions of which the first that holds counts: its number from 1; 0 if none holds. */
+export function compileChoice(
+  expressions: readonly CheckedExpression[],
+  types: ScopeTypes,
+  options: BindOptions,
+): (scope: Scope) => Evaluated<number> {
+  const variables = compileVariables(expressions, types);
+  return (scope) => {
+    const read = variables(scope);
+    if (read.kind !== "value") return read;
+    for (const [at, expression] of expressions.entries()) {
+      const held = decide(expression, read.value, types, options);
+      if (held.kind !== "value") return held;
+      if (held.value) return { kind: "value", value: at + 1 };
+    }
+    return { kind: "value", value: 0 };
+  };
+}
+
+function decide(
+  expression: CheckedExpression,
+  variables: Variables,
+  types: ScopeTypes,
+  options: BindOptions,
+): Evaluated<boolean> {
+  if (!options.force && isTooCostly(expression, variables, types)) return deferred;
+  const result = runPlan(expression.run, variables.bindings);
+  if (isCelError(result)) return failed(options.label, expression.source, result.message);
+  return typeof result === "boolean"
+    ? { kind: "value", value: result }
+    : failed(options.label, expression.source, "the condition is neither true nor false");
 }
 
 const writer = new MessageWriter();
@@ -178,8 +222,8 @@ function compileEvaluations(
     // Work in proportion to what was read is always allowed: decoding it was no less.
     const budget = new Budget((options.force ? forcedWorkMax : inlineCostMax) + read.value.bytes);
     for (const { field, expression } of evaluations) {
-      if (!options.force && costOf(expression, read.value) > inlineCostMax) return deferred;
-      if (!isBareSet(expression, read.value)) continue;
+      if (!options.force && isTooCostly(expression, read.value, types)) return deferred;
+      if (!isBareSet(expression, read.value) && !isRequired(field)) continue;
       const label = `${options.label}, field "${field.name}"`;
       const result = runPlan(expression.run, read.value.bindings);
       if (isCelError(result)) return failed(label, expression.source, result.message);
@@ -190,12 +234,13 @@ function compileEvaluations(
         return failed(label, expression.source, error instanceof Error ? error.message : String(error));
       }
     }
-    return { kind: "value", value: toBinary(target, message.message) };
+    const bytes = encodePart(target, message.message);
+    return bytes instanceof Uint8Array ? { kind: "value", value: bytes } : failed(options.label, "", bytes.message);
   };
 }
 
 /** Sources as the engine takes them. */
-interface Variables {
+export interface Variables {
   bindings: Record<string, CelInput>;
   /** By step index; -1 is `input`. */
   messages: Map<number, ReflectMessage>;
@@ -311,28 +356,4 @@ function isBareSet(expression: CheckedExpression, variables: Variables): boolean
     if (index < bare.fields.length - 1) message = message.get(field) as ReflectMessage;
   }
   return message !== undefined;
-}
-
-/**
- * How many tree nodes may be visited. Each level of comprehension goes over at most as many elements as the longest list or map of the
- * sources has, or the expression itself; split() makes lists as long as its text.
- */
-function costOf({ reading }: CheckedExpression, variables: Variables): number {
-  const matching = reading.matches ? variables.bytes : 0;
-  if (reading.depth === 0) return matching;
-  variables.longest ??= Math.max(
-    variables.items,
-    ...[...variables.messages.values()].map((source) => longestIn(source.message)),
-  );
-  const elements = (reading.splits ? variables.bytes : variables.longest) + reading.nodes;
-  return reading.nodes * elements ** reading.depth + matching * elements;
-}
-
-/** Length of the longest list or map in a decoded message. Messages count with their fields: that is never much. */
-function longestIn(value: unknown): number {
-  if (typeof value !== "object" || value === null || value instanceof Uint8Array) return 0;
-  const items: unknown[] = Array.isArray(value) ? value : Object.values(value);
-  let longest = items.length;
-  for (const item of items) if (typeof item === "object") longest = Math.max(longest, longestIn(item));
-  return longest;
 }

@@ -5,9 +5,10 @@ import type { ASTNode, TypeError as CelTypeError, ParseError } from "@marcbachma
 import { nearestName } from "@taskmesh/runtime";
 import { listItem, mapItems, typeOfNode } from "./assignable.js";
 import { loneSurrogate } from "./convert.js";
+import { type Cost, costOf } from "./cost.js";
 import { faultOfConstant, planExpression } from "./engine-values.js";
 import type { ExpressionProblem, Reading } from "./reading.js";
-import type { ScopeTypes } from "./scope-types.js";
+import { depthMax, nodesMax, type ScopeTypes } from "./scope-types.js";
 import { type ReadOptions, readExpression } from "./syntax.js";
 
 /** Longest expression in UTF-16 code units. */
@@ -19,6 +20,8 @@ export interface CheckedExpression {
   /** The checker's type of the value. */
   type: string;
   reading: Reading;
+  /** What it costs; undefined: next to nothing, whatever it reads. */
+  cost: Cost | undefined;
   /** Runs it. */
   run: ReturnType<typeof planExpression>;
 }
@@ -34,11 +37,14 @@ export function checkExpression(source: string, types: ScopeTypes, options: Read
     problems: [{ ...whole, ...problem }],
   });
   if (source.length > expressionLengthMax) {
+    const [expected, found] = [`at most ${expressionLengthMax} characters`, `${source.length} characters`];
     const message = `the expression has ${source.length} characters; at most ${expressionLengthMax} are allowed`;
-    return refused({ reason: "TOO_LARGE", message });
+    return refused({ reason: "TOO_LARGE", message, expected, found });
   }
-  if (source.trim() === "") return refused({ reason: "SYNTAX", message: "the expression is empty" });
-  if (loneSurrogate.test(source)) return refused({ reason: "SYNTAX", message: "the expression has a lone surrogate" });
+  const text = { reason: "SYNTAX", expected: "a CEL expression" };
+  if (source.trim() === "") return refused({ ...text, message: "the expression is empty", found: "nothing" });
+  if (loneSurrogate.test(source))
+    return refused({ ...text, message: "the expression has a lone surrogate", found: "a lone surrogate" });
   try {
     const parsed = types.environment.parse(source);
     const reading = readExpression(parsed.ast, types, options);
@@ -46,10 +52,15 @@ export function checkExpression(source: string, types: ScopeTypes, options: Read
     const checked = parsed.check();
     if (!checked.valid || checked.type === undefined)
       return { ok: false, problems: [typeProblem(checked.error, types, whole)] };
-    const faults = [...faultsOfConstants(parsed.ast, source), ...faultsOfIndexes(parsed.ast, types)];
+    const faults = [
+      ...faultsOfConstants(parsed.ast, source),
+      ...faultsOfIndexes(parsed.ast, types),
+      ...(types.stored === true ? [] : faultsOfKeys(parsed.ast, source)),
+    ];
     if (faults.length > 0) return { ok: false, problems: faults };
     const run = planExpression(withPresenceTests(source, reading));
-    return { ok: true, value: { source, ast: parsed.ast, type: checked.type, reading, run } };
+    const cost = costOf(parsed.ast);
+    return { ok: true, value: { source, ast: parsed.ast, type: checked.type, reading, cost, run } };
   } catch (error) {
     return { ok: false, problems: [syntaxProblem(error, whole)] };
   }
@@ -62,14 +73,23 @@ function syntaxProblem(error: unknown, whole: Range): ExpressionProblem {
   const { summary, range, code } = error as Partial<ParseError>;
   if (summary === undefined) {
     const text = error instanceof Error ? error.message : String(error);
-    return { reason: "SYNTAX", message: `the expression is not part of this CEL profile: ${text}`, ...whole };
+    const message = `the expression is not part of this CEL profile: ${text}`;
+    return { reason: "SYNTAX", message, expected: "this CEL profile", found: text.slice(0, foundMax), ...whole };
   }
   const place = range ?? whole;
   if (code?.includes("limit") === true || /limit|exceed/i.test(summary)) {
-    return { reason: "TOO_LARGE", message: `the expression is too large: ${summary}`, ...whole };
+    const expected = `at most ${nodesMax} parts, nested ${depthMax} deep`;
+    return {
+      reason: "TOO_LARGE",
+      message: `the expression is too large: ${summary}`,
+      expected,
+      found: summary,
+      ...whole,
+    };
   }
   const message = summary.endsWith("EOF") ? "the expression ends too early" : `syntax error: ${summary}`;
-  return { reason: "SYNTAX", message, start: place.start, end: Math.max(place.end, place.start) };
+  const about = { expected: "a CEL expression", found: summary };
+  return { reason: "SYNTAX", message, start: place.start, end: Math.max(place.end, place.start), ...about };
 }
 
 function typeProblem(error: unknown, types: ScopeTypes, whole: Range): ExpressionProblem {
@@ -87,6 +107,7 @@ function typeProblem(error: unknown, types: ScopeTypes, whole: Range): Expressio
         reason: "UNKNOWN_FIELD",
         message: `${owner.name} has no field "${name}"`,
         ...place,
+        expected: `a field of ${owner.name}`,
         found: name,
         ...(near === undefined ? {} : { suggestion: near }),
       };
@@ -94,7 +115,42 @@ function typeProblem(error: unknown, types: ScopeTypes, whole: Range): Expressio
   }
   const text = types.display(summary ?? String(error));
   const conversion = /dyn/.test(text) ? "; a dyn value needs a conversion such as string(…)" : "";
-  return { reason: "WRONG_TYPE", message: `${text}${conversion}`, ...place, found: text };
+  return { reason: "WRONG_TYPE", message: `${text}${conversion}`, ...place, ...expectationOf(text) };
+}
+
+/** Characters of what was found. */
+const foundMax = 200;
+
+/** What the checker's sentences say of what is expected and what was found. */
+const sentences: readonly [RegExp, (match: RegExpExecArray) => { expected: string; found: string }][] = [
+  [
+    /^no such overload: (.+) (\S+) (.+)$/,
+    ([, left, op, right]) => ({
+      expected: left === right ? `types that have ${op}` : `the same type on both sides of ${op}`,
+      found: `${left} ${op} ${right}`,
+    }),
+  ],
+  [
+    /^no such overload: ([-!])(.+)$/,
+    ([, op, type]) => ({ expected: op === "!" ? "bool" : "int or double", found: type! }),
+  ],
+  [
+    /^found no matching overload for '(.*?)([A-Za-z_]\w*)\((.*)\)'$/,
+    ([, on, name, args]) => ({
+      expected: `what ${name}() takes`,
+      found: `${on}${name}(${args})`,
+    }),
+  ],
+  [/must have the same type, got '(.+)' and '(.+)'$/, ([, one, other]) => ({ expected: one!, found: other! })],
+  [/must be (\S+), got '(.+)'$/, ([, expected, found]) => ({ expected: expected!, found: found! })],
+];
+
+function expectationOf(text: string): { expected: string; found: string } {
+  for (const [form, read] of sentences) {
+    const match = form.exec(text);
+    if (match) return read(match);
+  }
+  return { expected: "another type", found: text.slice(0, foundMax) };
 }
 
 /** Every operation of an expression. */
@@ -117,7 +173,8 @@ function faultsOfConstants(ast: ASTNode, source: string): ExpressionProblem[] {
     const constant = constantOf(node, source);
     const fault = constant === undefined ? undefined : faultOfConstant(constant);
     if (fault !== undefined && (op === "call" || op === "rcall")) {
-      problems.push({ reason: "INVALID_VALUE", message: fault, start, end, found: source.slice(start, end) });
+      const found = source.slice(start, end);
+      problems.push({ reason: "INVALID_VALUE", message: fault, start, end, expected: "a value that it takes", found });
     }
   }
   return problems;
@@ -138,6 +195,24 @@ function faultsOfIndexes(ast: ASTNode, types: ScopeTypes): ExpressionProblem[] {
       continue;
     const message = `the index is ${types.display(found)}, and ${types.display(indexed)} is indexed by ${expected}`;
     problems.push({ reason: "WRONG_TYPE", message, start, end, expected, found: types.display(found) });
+  }
+  return problems;
+}
+
+/** Literal keys of a map that stand in it twice: the engine makes no map of them. */
+function faultsOfKeys(ast: ASTNode, source: string): ExpressionProblem[] {
+  const problems: ExpressionProblem[] = [];
+  for (const { op, args } of nodesOf(ast)) {
+    if (op !== "map") continue;
+    const seen = new Set<string>();
+    for (const [key] of args) {
+      if (key.op !== "value") continue;
+      const name = `${typeof key.args} ${String(key.args)}`;
+      const found = source.slice(key.start, key.end);
+      const place = { start: key.start, end: key.end, found, expected: "each key once" };
+      if (seen.has(name)) problems.push({ reason: "CONFLICT", message: `the key ${found} is given twice`, ...place });
+      seen.add(name);
+    }
   }
   return problems;
 }

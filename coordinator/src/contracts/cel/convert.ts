@@ -144,19 +144,24 @@ function scalarOf(
 /** Half of a pair of UTF-16 units, which no UTF-8 can express. */
 export const loneSurrogate = /\p{Surrogate}/u;
 
-const integerRanges = new Map<ScalarType, { low: bigint; high: bigint; wide: boolean }>();
-for (const scalar of [ScalarType.INT32, ScalarType.SINT32, ScalarType.SFIXED32]) {
-  integerRanges.set(scalar, { low: -(2n ** 31n), high: 2n ** 31n - 1n, wide: false });
+interface IntegerRange {
+  low: bigint;
+  high: bigint;
+  wide: boolean;
 }
-for (const scalar of [ScalarType.UINT32, ScalarType.FIXED32]) {
-  integerRanges.set(scalar, { low: 0n, high: 2n ** 32n - 1n, wide: false });
-}
-for (const scalar of [ScalarType.INT64, ScalarType.SINT64, ScalarType.SFIXED64]) {
-  integerRanges.set(scalar, { low: -(2n ** 63n), high: 2n ** 63n - 1n, wide: true });
-}
-for (const scalar of [ScalarType.UINT64, ScalarType.FIXED64]) {
-  integerRanges.set(scalar, { low: 0n, high: 2n ** 64n - 1n, wide: true });
-}
+
+const rangeOf = (bits: bigint, signed: boolean): IntegerRange => {
+  const high = signed ? 2n ** (bits - 1n) - 1n : 2n ** bits - 1n;
+  return { low: signed ? -(2n ** (bits - 1n)) : 0n, high, wide: bits > 32n };
+};
+
+/** What integers of each kind may be; `wide`: more than a number can hold. */
+export const integerRanges: ReadonlyMap<ScalarType, IntegerRange> = new Map([
+  ...[ScalarType.INT32, ScalarType.SINT32, ScalarType.SFIXED32].map((kind) => [kind, rangeOf(32n, true)] as const),
+  ...[ScalarType.UINT32, ScalarType.FIXED32].map((kind) => [kind, rangeOf(32n, false)] as const),
+  ...[ScalarType.INT64, ScalarType.SINT64, ScalarType.SFIXED64].map((kind) => [kind, rangeOf(64n, true)] as const),
+  ...[ScalarType.UINT64, ScalarType.FIXED64].map((kind) => [kind, rangeOf(64n, false)] as const),
+]);
 
 function integerOf(scalar: ScalarType, value: CelValue): number | bigint {
   const integer = isCelUint(value) ? value.value : value;

@@ -1,11 +1,12 @@
 /** The engine that runs expressions (@bufbuild/cel), as far as this folder uses it: one environment, and its value types. */
 import { type CelInput, type CelResult, celEnv, celError, isCelError, parse, plan } from "@bufbuild/cel";
 import { strings } from "@bufbuild/cel/ext";
-import { appendLists } from "./appended-list.js";
+import { engineFunctions } from "./engine-functions.js";
+import { compilePattern } from "./patterns.js";
 
 export { type CelInput, type CelValue, isCelError, isCelList, isCelMap, isCelUint } from "@bufbuild/cel";
 
-const environment = celEnv({ funcs: [...strings, appendLists] });
+const environment = celEnv({ funcs: [...strings, ...engineFunctions], re2: { compile: compilePattern } });
 
 /** Plans an expression once, to be run many times. Throws what the engine's parser throws. */
 export function planExpression(source: string): (variables: Record<string, CelInput>) => CelResult {

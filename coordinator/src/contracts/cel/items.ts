@@ -12,6 +12,7 @@ import { type BindOptions, compileVariables, failed } from "./bind.js";
 import type { CheckedExpression } from "./check.js";
 import { type CelInput, isCelError, isCelList, isCelMap, runPlan } from "./engine-values.js";
 import type { ScopeTypes } from "./scope-types.js";
+import { isTooCostly } from "./sizes.js";
 
 /** Items of one fan-out at most. */
 export const itemsMax = 100_000;
@@ -36,12 +37,13 @@ export function compileItems(
 ): (scope: Scope, from: number) => Evaluated<OpenedItems> {
   const { expression, kind, bindInput } = source;
   const variables = compileVariables([expression], source.types);
-  const light = expression.reading.depth === 0 && !expression.reading.matches && !source.heavy;
+  const light = expression.cost?.steep !== true && !source.heavy;
   return (given, from) => {
     if (!options.force && !light) return { kind: "deferred" };
     const scope: Scope = { ...given, memo: new Map() };
     const read = variables(scope);
     if (read.kind !== "value") return read;
+    if (!options.force && isTooCostly(expression, read.value, source.types)) return { kind: "deferred" };
     const result = runPlan(expression.run, read.value.bindings);
     const wrong = (reason: string) => failed(`${options.label}, each`, expression.source, reason);
     if (isCelError(result)) return wrong(result.message);

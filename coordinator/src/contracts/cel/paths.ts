@@ -34,12 +34,44 @@ export function guardedStep(node: ASTNode): { id: string; deeper: boolean } | un
   return { id: parts[1]!.name, deeper: parts.length > 3 };
 }
 
-/** Steps whose outputs exist when the node has the given value. */
+/**
+ * What is there when the node has the given value: ids of steps whose outputs exist, and dotted paths that are set.
+ */
 export function guardsOf(node: ASTNode, value: boolean): ReadonlySet<string> {
-  if (node.op === "!_") return guardsOf(node.args, !value);
-  if ((node.op === "&&" && value) || (node.op === "||" && !value)) {
-    return union(guardsOf(node.args[0], value), guardsOf(node.args[1], value));
+  switch (node.op) {
+    case "!_":
+      return guardsOf(node.args, !value);
+    case "&&":
+    case "||":
+      if (value !== (node.op === "&&")) return nothing;
+      return union(guardsOf(node.args[0], value), guardsOf(node.args[1], value));
+    case "==":
+    case "!=":
+      return value === (node.op === "!=") ? comparedWithNull(node.args[0], node.args[1]) : nothing;
+    default:
+      return value ? presenceOf(node) : nothing;
   }
-  const step = value ? guardedStep(node) : undefined;
-  return step === undefined ? new Set() : new Set([step.id]);
+}
+
+const nothing: ReadonlySet<string> = new Set();
+
+/** What a has() that holds says. */
+function presenceOf(node: ASTNode): ReadonlySet<string> {
+  if (node.op !== "call" || node.args[0] !== "has" || node.args[1][0] === undefined) return nothing;
+  const step = guardedStep(node);
+  const path = dotted(node.args[1][0]);
+  return new Set([...(step === undefined ? [] : [step.id]), ...(path === undefined ? [] : [path])]);
+}
+
+/** The path that is not null. */
+function comparedWithNull(left: ASTNode, right: ASTNode): ReadonlySet<string> {
+  const isNull = (side: ASTNode): boolean => side.op === "value" && side.args === null;
+  const path = isNull(right) ? dotted(left) : isNull(left) ? dotted(right) : undefined;
+  return path === undefined ? nothing : new Set([path]);
+}
+
+/** `a.b` and more; a name alone says nothing. */
+function dotted(node: ASTNode): string | undefined {
+  const parts = partsOf(node);
+  return parts === undefined || parts.length < 2 ? undefined : parts.map((part) => part.name).join(".");
 }

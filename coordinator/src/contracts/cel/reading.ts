@@ -33,10 +33,6 @@ export interface Reading {
   /** Deepest nesting of comprehensions. */
   depth: number;
   nodes: number;
-  /** Matches regular expressions, whose work grows with text and pattern. */
-  matches: boolean;
-  /** Splits text into lists. */
-  splits: boolean;
   /** Reads something whose type is not known, because of another problem: it can't be checked. */
   opaque: boolean;
   /** Places (of whole has() calls) where an output that may be missing must be tested first. */

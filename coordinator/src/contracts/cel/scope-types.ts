@@ -39,6 +39,11 @@ export interface ScopeTypes {
   readonly publicUrl: string;
   /** Where expressions answer a failure and so read `error`: who knows the types of its details. */
   readonly errors?: readonly Registry[];
+  /**
+   * The chain is a stored version: what was saved goes on as it is, so rules that are younger than it don't count (nulls, literals out of
+   * range, enums for each other).
+   */
+  readonly stored?: boolean;
   /** The message type that the checker knows under this name. */
   messageOf(celType: string): DescMessage | undefined;
   /** A text of the checker with its own names made readable. */
@@ -75,6 +80,8 @@ export function createScopeTypes(
     limits: { maxAstNodes: nodesMax, maxDepth: depthMax },
   });
   for (const signature of extraFunctions) environment.registerFunction(signature, never);
+  // A wrapper that is not set is null, and everybody may ask.
+  for (const type of nullable) environment.registerOperator(`${type} == null`, never);
   const names = new TypeNames(environment);
   const stepFields: Record<string, string> = {};
   for (const step of steps) {
@@ -119,6 +126,9 @@ export function withEach(types: ScopeTypes, each: NonNullable<ScopeTypes["each"]
   environment.registerVariable("each", "taskmesh_each");
   return { ...types, environment, each };
 }
+
+/** What wrappers wrap. */
+const nullable = ["string", "bytes", "bool", "int", "uint", "double"];
 
 /** Functions that the engine has and the checker lacks. */
 const extraFunctions = [

@@ -59,8 +59,6 @@ class Reader {
     bare: undefined,
     depth: 0,
     nodes: 0,
-    matches: false,
-    splits: false,
     opaque: false,
     presenceTests: [],
   };
@@ -111,7 +109,10 @@ class Reader {
         return this.methodCall(node, inner);
       case ".?":
       case "[?]":
-        return this.problem("SYNTAX", "optional access is not part of this CEL profile; use has()", node);
+        return this.problem("SYNTAX", "optional access is not part of this CEL profile; use has()", node, {
+          expected: "has()",
+          found: node.op,
+        });
       default:
         this.walk(node.args[0], inner);
         this.walk(node.args[1], inner);
@@ -148,6 +149,7 @@ class Reader {
       if (operand.op === "id" && operand.args === "steps" && !place.bound.has("steps")) {
         return this.problem("UNKNOWN_STEP", "steps can't be indexed: write steps.<id>.output", node, {
           expected: "steps.<id>.output",
+          found: "steps[…]",
         });
       }
       this.walk(operand, { ...place, whole: false });
@@ -183,11 +185,13 @@ class Reader {
     const { callbacks } = this.types;
     if (id === undefined || field === undefined) {
       const message = "callback alone has no value: write callback.<id>.url or callback.<id>.token";
-      return this.problem("UNKNOWN_FIELD", message, id ?? root!, { expected: "callback.<id>.url" });
+      const rest = { expected: "callback.<id>.url", found: "callback" };
+      return this.problem("UNKNOWN_FIELD", message, id ?? root!, rest);
     }
     if (!callbacks.has(id.name)) {
       const near = nearestName(id.name, callbacks);
       return this.problem("UNKNOWN_STEP", `there is no step "${id.name}" that waits for a callback`, id, {
+        expected: oneOf(callbacks) || "a step that waits for a callback",
         found: id.name,
         ...suggested(near),
       });
@@ -202,11 +206,13 @@ class Reader {
   private stepNames(parts: Part[], node: ASTNode, place: Place): undefined {
     const [root, id, output] = [parts[0]!, parts[1], parts[2]];
     if (id === undefined) {
-      return this.problem("UNKNOWN_STEP", "steps alone has no value: write steps.<id>.output", root);
+      const rest = { expected: "steps.<id>.output", found: "steps" };
+      return this.problem("UNKNOWN_STEP", "steps alone has no value: write steps.<id>.output", root, rest);
     }
     const step = this.types.steps.get(id.name);
     if (id.name === this.self) {
-      return this.problem("SELF_REFERENCE", `step "${id.name}" can't read its own output`, node);
+      const rest = { expected: "input, or another step", found: `steps.${id.name}` };
+      return this.problem("SELF_REFERENCE", `step "${id.name}" can't read its own output`, node, rest);
     }
     if (this.types.opaque.has(`steps.${id.name}`)) {
       this.reading.opaque = true;
@@ -215,6 +221,7 @@ class Reader {
     if (step === undefined) {
       const near = nearestName(id.name, this.types.steps.keys());
       return this.problem("UNKNOWN_STEP", `there is no step "${id.name}"`, id, {
+        expected: oneOf(this.types.steps.keys()) || "the id of a step",
         found: id.name,
         ...suggested(near),
       });
@@ -223,6 +230,7 @@ class Reader {
       const message = `step "${id.name}" has nothing to read but its output`;
       return this.problem("UNKNOWN_FIELD", message, output ?? id, {
         expected: `steps.${id.name}.output`,
+        found: output?.name ?? `steps.${id.name}`,
         ...suggested("output"),
       });
     }
@@ -234,6 +242,7 @@ class Reader {
     const message = `step "${id.name}" is a fan-out, its output a list: it has no field "${next.name}"`;
     this.problem("WRONG_TYPE", message, next, {
       expected: `${id.name}.output[0].${next.name}, or map(), all(), exists()`,
+      found: "a list",
     });
   }
 
@@ -249,7 +258,8 @@ class Reader {
   private missingGuard(step: StepOutput, node: ASTNode): undefined {
     const test = `has(steps.${step.id}.output)`;
     const message = `step "${step.id}" may be skipped and then has no output: write ${test} ? … : …`;
-    this.problem("MISSING_GUARD", message, node, { expected: test });
+    const found = `steps.${step.id}.output, which may be missing`;
+    this.problem("MISSING_GUARD", message, node, { expected: test, found });
   }
 
   private fields(desc: DescMessage, parts: readonly Part[]): undefined {
@@ -268,7 +278,8 @@ class Reader {
       else if (!last) {
         const next = parts[index + 1]!;
         const kind = field.fieldKind === "list" ? "a list" : "not a message";
-        return this.problem("WRONG_TYPE", `"${part.name}" is ${kind} and has no field "${next.name}"`, next);
+        const rest = { expected: `"${part.name}" as a whole, which is ${kind}`, found: next.name };
+        return this.problem("WRONG_TYPE", `"${part.name}" is ${kind} and has no field "${next.name}"`, next, rest);
       } else return;
     }
   }
@@ -277,14 +288,17 @@ class Reader {
     const near = nearestName(part.name, candidates);
     this.problem("UNKNOWN_FIELD", `${owner} has no field "${part.name}"`, part, {
       found: part.name,
-      ...(candidates.length <= 20 ? { expected: `one of ${candidates.join(", ")}` } : {}),
+      expected: oneOf(candidates) || `a field of ${owner}`,
       ...suggested(near),
     });
   }
 
   private unknownName(part: Part, alone: boolean): undefined {
     if (part.name === "each")
-      return this.problem("UNKNOWN_NAME", 'only the input of a fan-out reads "each"', part, { found: "each" });
+      return this.problem("UNKNOWN_NAME", 'only the input of a fan-out reads "each"', part, {
+        expected: "a step with each",
+        found: "each",
+      });
     const known = ["input", "steps", "run", "callback", ...(this.types.errors === undefined ? [] : ["error"])];
     const near = nearestName(part.name, known);
     const quoted = alone ? `'${part.name}'` : undefined;
@@ -292,7 +306,7 @@ class Reader {
     const reason =
       near === undefined && quoted !== undefined ? "text needs quotes" : "expressions read input, steps and run";
     const message = `unknown name "${part.name}"; ${reason}`;
-    this.problem("UNKNOWN_NAME", message, part, { found: part.name, ...suggested(hint) });
+    this.problem("UNKNOWN_NAME", message, part, { expected: oneOf(known), found: part.name, ...suggested(hint) });
   }
 
   private call(node: ASTNode & { op: "call" }, place: Place): undefined {
@@ -300,6 +314,7 @@ class Reader {
     if (!functions.has(name)) {
       const near = nearestName(name, functions);
       return this.problem("UNKNOWN_FUNCTION", `there is no function "${name}"`, node, {
+        expected: oneOf(functions),
         found: name,
         ...suggested(near),
       });
@@ -325,17 +340,18 @@ class Reader {
       !place.bound.has(receiver.args) &&
       ["cel", "optional", "math", "strings"].includes(receiver.args)
     ) {
-      return this.problem("UNKNOWN_FUNCTION", `${receiver.args}.${name}() is not part of this CEL profile`, node);
+      const found = `${receiver.args}.${name}()`;
+      const rest = { expected: "a function of this CEL profile", found };
+      return this.problem("UNKNOWN_FUNCTION", `${found} is not part of this CEL profile`, node, rest);
     }
     if (!methods.has(name)) {
       const near = nearestName(name, methods);
       this.problem("UNKNOWN_FUNCTION", `there is no method "${name}"`, node, {
+        expected: "a method of this CEL profile",
         found: name,
         ...suggested(near),
       });
     }
-    if (name === "matches") this.reading.matches = true;
-    if (name === "split") this.reading.splits = true;
     this.walk(receiver, place);
     const variable = args[0];
     if (!macros.has(name) || variable?.op !== "id") {
@@ -346,11 +362,13 @@ class Reader {
     this.reading.depth = Math.max(this.reading.depth, depth);
     if (depth > comprehensionDepthMax) {
       const message = `${name}() nests more than ${comprehensionDepthMax} deep; do a part of the work in a step of its own`;
-      return this.problem("TOO_LARGE", message, node);
+      const rest = { expected: `at most ${comprehensionDepthMax} inside each other`, found: `${depth}` };
+      return this.problem("TOO_LARGE", message, node, rest);
     }
     const taken = ["input", "steps", "run", "callback", "each"].includes(variable.args);
     if (taken || (variable.args === "error" && this.types.errors !== undefined)) {
-      return this.problem("INVALID_NAME", `"${variable.args}" is taken; name the variable differently`, variable);
+      const rest = { expected: "another name", found: variable.args };
+      return this.problem("INVALID_NAME", `"${variable.args}" is taken; name the variable differently`, variable, rest);
     }
     const inner = { ...place, depth, bound: union(place.bound, new Set([variable.args])) };
     for (const arg of args.slice(1)) this.walk(arg, inner);
@@ -369,5 +387,11 @@ class Reader {
 
 /** One expression's problems beyond this tell nothing new. */
 const problemsMax = 20;
+
+/** The candidates, where they are few. */
+function oneOf(names: Iterable<string>): string {
+  const list = [...names];
+  return list.length === 0 || list.length > 20 ? "" : `one of ${list.join(", ")}`;
+}
 
 const suggested = (name: string | undefined) => (name === undefined ? {} : { suggestion: name });

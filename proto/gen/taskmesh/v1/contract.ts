@@ -19,10 +19,54 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
+import { ChainProblem, Expression } from "./chain.js";
 
 export const protobufPackage = "taskmesh.v1";
 
 export const protobufFileName = "taskmesh/v1/contract.proto";
+
+/** UpcastOutcome is what an upcaster did to the input of one step. */
+export enum UpcastOutcome {
+  UPCAST_OUTCOME_UNSPECIFIED = 0,
+  UPCAST_OUTCOME_OK = 1,
+  UPCAST_OUTCOME_FAILED = 2,
+  /** UPCAST_OUTCOME_WAITING - The step has no input yet: what it reads has not happened. */
+  UPCAST_OUTCOME_WAITING = 3,
+}
+
+export function upcastOutcomeFromJSON(object: any): UpcastOutcome {
+  switch (object) {
+    case 0:
+    case "UPCAST_OUTCOME_UNSPECIFIED":
+      return UpcastOutcome.UPCAST_OUTCOME_UNSPECIFIED;
+    case 1:
+    case "UPCAST_OUTCOME_OK":
+      return UpcastOutcome.UPCAST_OUTCOME_OK;
+    case 2:
+    case "UPCAST_OUTCOME_FAILED":
+      return UpcastOutcome.UPCAST_OUTCOME_FAILED;
+    case 3:
+    case "UPCAST_OUTCOME_WAITING":
+      return UpcastOutcome.UPCAST_OUTCOME_WAITING;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum UpcastOutcome");
+  }
+}
+
+export function upcastOutcomeToJSON(object: UpcastOutcome): string {
+  switch (object) {
+    case UpcastOutcome.UPCAST_OUTCOME_UNSPECIFIED:
+      return "UPCAST_OUTCOME_UNSPECIFIED";
+    case UpcastOutcome.UPCAST_OUTCOME_OK:
+      return "UPCAST_OUTCOME_OK";
+    case UpcastOutcome.UPCAST_OUTCOME_FAILED:
+      return "UPCAST_OUTCOME_FAILED";
+    case UpcastOutcome.UPCAST_OUTCOME_WAITING:
+      return "UPCAST_OUTCOME_WAITING";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum UpcastOutcome");
+  }
+}
 
 /** GateMode is what becomes of a contract that breaks its predecessor. */
 export enum GateMode {
@@ -217,6 +261,148 @@ export function fieldUseKindToJSON(object: FieldUseKind): string {
   }
 }
 
+/** Canary is the share of an action's starts that its new revisions get. */
+export interface Canary {
+  method: string;
+  /** Fingerprint of the revision that it is about; empty: every revision after `after_revision`. */
+  contract: string;
+  afterRevision: number;
+  /** Percent, 0 to 100. */
+  share: number;
+  reason: string;
+  changedAt?:
+    | Timestamp
+    | undefined;
+  /** The canary was ended then. */
+  cleared: boolean;
+  /** Fingerprints that it is about now, and live slots of their workers; of a current canary only. */
+  contracts: string[];
+  liveSlots: number;
+}
+
+export interface SetCanaryRequest {
+  namespace: string;
+  /** Full method name of an action. */
+  method: string;
+  /**
+   * Fingerprint of one revision, registered or not. Empty: the revisions that the action's present canary is about; without one, every
+   * revision that is registered from now on.
+   */
+  contract: string;
+  /** Percent, 0 to 100. */
+  share: number;
+  /** For whoever reads the record; at most 1,000 characters. */
+  reason: string;
+}
+
+export interface SetCanaryResponse {
+  canary?: Canary | undefined;
+}
+
+export interface ClearCanaryRequest {
+  namespace: string;
+  method: string;
+  /** At most 1,000 characters. */
+  reason: string;
+}
+
+export interface ClearCanaryResponse {
+}
+
+export interface ListCanariesRequest {
+  namespace: string;
+  /** Full method name of an action; empty: all. */
+  method: string;
+}
+
+export interface ListCanariesResponse {
+  /** By method. */
+  canaries: Canary[];
+  /** What was set, the newest first, the present ones included; at most 100. */
+  history: Canary[];
+}
+
+/** Upcaster makes inputs of one revision of an action's contract from inputs of another. */
+export interface Upcaster {
+  method: string;
+  /** Fingerprints. */
+  fromContract: string;
+  toContract: string;
+  /**
+   * Field of the newer input message -> expression over `input`, the older one; a path such as "order.total" sets a field of a message within.
+   * Fields that both revisions have alike are copied without being named.
+   */
+  input: { [key: string]: Expression };
+  /** At most 1,000 characters. */
+  reason: string;
+  declaredAt?: Timestamp | undefined;
+}
+
+export interface Upcaster_InputEntry {
+  key: string;
+  value?: Expression | undefined;
+}
+
+/** UpcastReport is how an upcaster does on a step of a live run. */
+export interface UpcastReport {
+  runId: string;
+  /** Name of the chain, or of the action itself. */
+  method: string;
+  stepId: string;
+  outcome: UpcastOutcome;
+  /** Why it failed. */
+  message: string;
+}
+
+export interface DeclareUpcasterRequest {
+  namespace: string;
+  upcaster?:
+    | Upcaster
+    | undefined;
+  /** Checks and tries it, and stores nothing. */
+  dryRun: boolean;
+  /** Stores it although it fails on live runs. */
+  force: boolean;
+}
+
+export interface DeclareUpcasterResponse {
+  upcaster?: Upcaster | undefined;
+  stored: boolean;
+  /** What is lost without being an error, such as fields of the older revision that nothing reads. */
+  warnings: ChainProblem[];
+  /** Steps of live runs that are pinned to the older revision and not over, the newest runs first, those that fail before others; at most 200. */
+  reports: UpcastReport[];
+  /** All that were tried, by outcome. */
+  succeeded: number;
+  failed: number;
+  waiting: number;
+  /** There are more live runs than were tried. */
+  truncated: boolean;
+}
+
+export interface ListUpcastersRequest {
+  namespace: string;
+  /** Full method name of an action; empty: all. */
+  method: string;
+}
+
+export interface ListUpcastersResponse {
+  /** By method and revision. */
+  upcasters: Upcaster[];
+}
+
+export interface DeleteUpcasterRequest {
+  namespace: string;
+  method: string;
+  fromContract: string;
+  toContract: string;
+}
+
+export interface DeleteUpcasterResponse {
+  /** Whether there was one. */
+  deleted: boolean;
+}
+
 /** ContractViolation is one way in which a contract breaks its predecessor. */
 export interface ContractViolation {
   /** UPPER_SNAKE; without the prefix MESH_ a rule of the buf CLI's category WIRE_JSON. */
@@ -384,6 +570,1842 @@ export interface FindFieldUsesResponse {
   /** There are more uses than these. */
   truncated: boolean;
 }
+
+function createBaseCanary(): Canary {
+  return {
+    method: "",
+    contract: "",
+    afterRevision: 0,
+    share: 0,
+    reason: "",
+    changedAt: undefined,
+    cleared: false,
+    contracts: [],
+    liveSlots: 0,
+  };
+}
+
+export const Canary: MessageFns<Canary> = {
+  encode(message: Canary, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.method !== "") {
+      writer.uint32(10).string(message.method);
+    }
+    if (message.contract !== "") {
+      writer.uint32(18).string(message.contract);
+    }
+    if (message.afterRevision !== 0) {
+      writer.uint32(24).uint32(message.afterRevision);
+    }
+    if (message.share !== 0) {
+      writer.uint32(32).uint32(message.share);
+    }
+    if (message.reason !== "") {
+      writer.uint32(42).string(message.reason);
+    }
+    if (message.changedAt !== undefined) {
+      Timestamp.encode(message.changedAt, writer.uint32(50).fork()).join();
+    }
+    if (message.cleared !== false) {
+      writer.uint32(56).bool(message.cleared);
+    }
+    for (const v of message.contracts) {
+      writer.uint32(66).string(v!);
+    }
+    if (message.liveSlots !== 0) {
+      writer.uint32(72).uint32(message.liveSlots);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Canary {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCanary();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.contract = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.afterRevision = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.share = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.changedAt = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.cleared = reader.bool();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.contracts.push(reader.string());
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.liveSlots = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Canary {
+    return {
+      method: isSet(object.method) ? globalThis.String(object.method) : "",
+      contract: isSet(object.contract) ? globalThis.String(object.contract) : "",
+      afterRevision: isSet(object.afterRevision)
+        ? globalThis.Number(object.afterRevision)
+        : isSet(object.after_revision)
+        ? globalThis.Number(object.after_revision)
+        : 0,
+      share: isSet(object.share) ? globalThis.Number(object.share) : 0,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      changedAt: isSet(object.changedAt)
+        ? fromJsonTimestamp(object.changedAt)
+        : isSet(object.changed_at)
+        ? fromJsonTimestamp(object.changed_at)
+        : undefined,
+      cleared: isSet(object.cleared) ? globalThis.Boolean(object.cleared) : false,
+      contracts: globalThis.Array.isArray(object?.contracts)
+        ? object.contracts.map((e: any) => globalThis.String(e))
+        : [],
+      liveSlots: isSet(object.liveSlots)
+        ? globalThis.Number(object.liveSlots)
+        : isSet(object.live_slots)
+        ? globalThis.Number(object.live_slots)
+        : 0,
+    };
+  },
+
+  toJSON(message: Canary): unknown {
+    const obj: any = {};
+    if (message.method !== "") {
+      obj.method = message.method;
+    }
+    if (message.contract !== "") {
+      obj.contract = message.contract;
+    }
+    if (message.afterRevision !== 0) {
+      obj.afterRevision = Math.round(message.afterRevision);
+    }
+    if (message.share !== 0) {
+      obj.share = Math.round(message.share);
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.changedAt !== undefined) {
+      obj.changedAt = fromTimestamp(message.changedAt).toISOString();
+    }
+    if (message.cleared !== false) {
+      obj.cleared = message.cleared;
+    }
+    if (message.contracts?.length) {
+      obj.contracts = message.contracts;
+    }
+    if (message.liveSlots !== 0) {
+      obj.liveSlots = Math.round(message.liveSlots);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Canary>, I>>(base?: I): Canary {
+    return Canary.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Canary>, I>>(object: I): Canary {
+    const message = createBaseCanary();
+    message.method = object.method ?? "";
+    message.contract = object.contract ?? "";
+    message.afterRevision = object.afterRevision ?? 0;
+    message.share = object.share ?? 0;
+    message.reason = object.reason ?? "";
+    message.changedAt = (object.changedAt !== undefined && object.changedAt !== null)
+      ? Timestamp.fromPartial(object.changedAt)
+      : undefined;
+    message.cleared = object.cleared ?? false;
+    message.contracts = object.contracts?.map((e) => e) || [];
+    message.liveSlots = object.liveSlots ?? 0;
+    return message;
+  },
+};
+
+function createBaseSetCanaryRequest(): SetCanaryRequest {
+  return { namespace: "", method: "", contract: "", share: 0, reason: "" };
+}
+
+export const SetCanaryRequest: MessageFns<SetCanaryRequest> = {
+  encode(message: SetCanaryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.method !== "") {
+      writer.uint32(18).string(message.method);
+    }
+    if (message.contract !== "") {
+      writer.uint32(26).string(message.contract);
+    }
+    if (message.share !== 0) {
+      writer.uint32(32).uint32(message.share);
+    }
+    if (message.reason !== "") {
+      writer.uint32(42).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetCanaryRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetCanaryRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.contract = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.share = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetCanaryRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      method: isSet(object.method) ? globalThis.String(object.method) : "",
+      contract: isSet(object.contract) ? globalThis.String(object.contract) : "",
+      share: isSet(object.share) ? globalThis.Number(object.share) : 0,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+    };
+  },
+
+  toJSON(message: SetCanaryRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.method !== "") {
+      obj.method = message.method;
+    }
+    if (message.contract !== "") {
+      obj.contract = message.contract;
+    }
+    if (message.share !== 0) {
+      obj.share = Math.round(message.share);
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SetCanaryRequest>, I>>(base?: I): SetCanaryRequest {
+    return SetCanaryRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetCanaryRequest>, I>>(object: I): SetCanaryRequest {
+    const message = createBaseSetCanaryRequest();
+    message.namespace = object.namespace ?? "";
+    message.method = object.method ?? "";
+    message.contract = object.contract ?? "";
+    message.share = object.share ?? 0;
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseSetCanaryResponse(): SetCanaryResponse {
+  return { canary: undefined };
+}
+
+export const SetCanaryResponse: MessageFns<SetCanaryResponse> = {
+  encode(message: SetCanaryResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.canary !== undefined) {
+      Canary.encode(message.canary, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetCanaryResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetCanaryResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.canary = Canary.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetCanaryResponse {
+    return { canary: isSet(object.canary) ? Canary.fromJSON(object.canary) : undefined };
+  },
+
+  toJSON(message: SetCanaryResponse): unknown {
+    const obj: any = {};
+    if (message.canary !== undefined) {
+      obj.canary = Canary.toJSON(message.canary);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SetCanaryResponse>, I>>(base?: I): SetCanaryResponse {
+    return SetCanaryResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetCanaryResponse>, I>>(object: I): SetCanaryResponse {
+    const message = createBaseSetCanaryResponse();
+    message.canary = (object.canary !== undefined && object.canary !== null)
+      ? Canary.fromPartial(object.canary)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseClearCanaryRequest(): ClearCanaryRequest {
+  return { namespace: "", method: "", reason: "" };
+}
+
+export const ClearCanaryRequest: MessageFns<ClearCanaryRequest> = {
+  encode(message: ClearCanaryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.method !== "") {
+      writer.uint32(18).string(message.method);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClearCanaryRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClearCanaryRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ClearCanaryRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      method: isSet(object.method) ? globalThis.String(object.method) : "",
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+    };
+  },
+
+  toJSON(message: ClearCanaryRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.method !== "") {
+      obj.method = message.method;
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ClearCanaryRequest>, I>>(base?: I): ClearCanaryRequest {
+    return ClearCanaryRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ClearCanaryRequest>, I>>(object: I): ClearCanaryRequest {
+    const message = createBaseClearCanaryRequest();
+    message.namespace = object.namespace ?? "";
+    message.method = object.method ?? "";
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseClearCanaryResponse(): ClearCanaryResponse {
+  return {};
+}
+
+export const ClearCanaryResponse: MessageFns<ClearCanaryResponse> = {
+  encode(_: ClearCanaryResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ClearCanaryResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseClearCanaryResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): ClearCanaryResponse {
+    return {};
+  },
+
+  toJSON(_: ClearCanaryResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ClearCanaryResponse>, I>>(base?: I): ClearCanaryResponse {
+    return ClearCanaryResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ClearCanaryResponse>, I>>(_: I): ClearCanaryResponse {
+    const message = createBaseClearCanaryResponse();
+    return message;
+  },
+};
+
+function createBaseListCanariesRequest(): ListCanariesRequest {
+  return { namespace: "", method: "" };
+}
+
+export const ListCanariesRequest: MessageFns<ListCanariesRequest> = {
+  encode(message: ListCanariesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.method !== "") {
+      writer.uint32(18).string(message.method);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListCanariesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListCanariesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListCanariesRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      method: isSet(object.method) ? globalThis.String(object.method) : "",
+    };
+  },
+
+  toJSON(message: ListCanariesRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.method !== "") {
+      obj.method = message.method;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListCanariesRequest>, I>>(base?: I): ListCanariesRequest {
+    return ListCanariesRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListCanariesRequest>, I>>(object: I): ListCanariesRequest {
+    const message = createBaseListCanariesRequest();
+    message.namespace = object.namespace ?? "";
+    message.method = object.method ?? "";
+    return message;
+  },
+};
+
+function createBaseListCanariesResponse(): ListCanariesResponse {
+  return { canaries: [], history: [] };
+}
+
+export const ListCanariesResponse: MessageFns<ListCanariesResponse> = {
+  encode(message: ListCanariesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.canaries) {
+      Canary.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.history) {
+      Canary.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListCanariesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListCanariesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.canaries.push(Canary.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.history.push(Canary.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListCanariesResponse {
+    return {
+      canaries: globalThis.Array.isArray(object?.canaries) ? object.canaries.map((e: any) => Canary.fromJSON(e)) : [],
+      history: globalThis.Array.isArray(object?.history) ? object.history.map((e: any) => Canary.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: ListCanariesResponse): unknown {
+    const obj: any = {};
+    if (message.canaries?.length) {
+      obj.canaries = message.canaries.map((e) => Canary.toJSON(e));
+    }
+    if (message.history?.length) {
+      obj.history = message.history.map((e) => Canary.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListCanariesResponse>, I>>(base?: I): ListCanariesResponse {
+    return ListCanariesResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListCanariesResponse>, I>>(object: I): ListCanariesResponse {
+    const message = createBaseListCanariesResponse();
+    message.canaries = object.canaries?.map((e) => Canary.fromPartial(e)) || [];
+    message.history = object.history?.map((e) => Canary.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseUpcaster(): Upcaster {
+  return { method: "", fromContract: "", toContract: "", input: {}, reason: "", declaredAt: undefined };
+}
+
+export const Upcaster: MessageFns<Upcaster> = {
+  encode(message: Upcaster, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.method !== "") {
+      writer.uint32(10).string(message.method);
+    }
+    if (message.fromContract !== "") {
+      writer.uint32(18).string(message.fromContract);
+    }
+    if (message.toContract !== "") {
+      writer.uint32(26).string(message.toContract);
+    }
+    globalThis.Object.entries(message.input).forEach(([key, value]: [string, Expression]) => {
+      Upcaster_InputEntry.encode({ key: key as any, value }, writer.uint32(34).fork()).join();
+    });
+    if (message.reason !== "") {
+      writer.uint32(42).string(message.reason);
+    }
+    if (message.declaredAt !== undefined) {
+      Timestamp.encode(message.declaredAt, writer.uint32(50).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Upcaster {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpcaster();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.fromContract = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.toContract = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            const entry4 = Upcaster_InputEntry.decode(reader, reader.uint32());
+            if (entry4.value !== undefined) {
+              message.input[entry4.key] = entry4.value;
+            }
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.declaredAt = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Upcaster {
+    return {
+      method: isSet(object.method) ? globalThis.String(object.method) : "",
+      fromContract: isSet(object.fromContract)
+        ? globalThis.String(object.fromContract)
+        : isSet(object.from_contract)
+        ? globalThis.String(object.from_contract)
+        : "",
+      toContract: isSet(object.toContract)
+        ? globalThis.String(object.toContract)
+        : isSet(object.to_contract)
+        ? globalThis.String(object.to_contract)
+        : "",
+      input: isObject(object.input)
+        ? (globalThis.Object.entries(object.input) as [string, any][]).reduce(
+          (acc: { [key: string]: Expression }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: Expression.fromJSON(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      declaredAt: isSet(object.declaredAt)
+        ? fromJsonTimestamp(object.declaredAt)
+        : isSet(object.declared_at)
+        ? fromJsonTimestamp(object.declared_at)
+        : undefined,
+    };
+  },
+
+  toJSON(message: Upcaster): unknown {
+    const obj: any = {};
+    if (message.method !== "") {
+      obj.method = message.method;
+    }
+    if (message.fromContract !== "") {
+      obj.fromContract = message.fromContract;
+    }
+    if (message.toContract !== "") {
+      obj.toContract = message.toContract;
+    }
+    if (message.input) {
+      const entries = globalThis.Object.entries(message.input) as [string, Expression][];
+      if (entries.length > 0) {
+        obj.input = {};
+        entries.forEach(([k, v]) => {
+          obj.input[k] = Expression.toJSON(v);
+        });
+      }
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.declaredAt !== undefined) {
+      obj.declaredAt = fromTimestamp(message.declaredAt).toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Upcaster>, I>>(base?: I): Upcaster {
+    return Upcaster.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Upcaster>, I>>(object: I): Upcaster {
+    const message = createBaseUpcaster();
+    message.method = object.method ?? "";
+    message.fromContract = object.fromContract ?? "";
+    message.toContract = object.toContract ?? "";
+    message.input = (globalThis.Object.entries(object.input ?? {}) as [string, Expression][]).reduce(
+      (acc: { [key: string]: Expression }, [key, value]: [string, Expression]) => {
+        if (value !== undefined) {
+          acc[key] = Expression.fromPartial(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.reason = object.reason ?? "";
+    message.declaredAt = (object.declaredAt !== undefined && object.declaredAt !== null)
+      ? Timestamp.fromPartial(object.declaredAt)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseUpcaster_InputEntry(): Upcaster_InputEntry {
+  return { key: "", value: undefined };
+}
+
+export const Upcaster_InputEntry: MessageFns<Upcaster_InputEntry> = {
+  encode(message: Upcaster_InputEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== undefined) {
+      Expression.encode(message.value, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Upcaster_InputEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpcaster_InputEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = Expression.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Upcaster_InputEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? Expression.fromJSON(object.value) : undefined,
+    };
+  },
+
+  toJSON(message: Upcaster_InputEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== undefined) {
+      obj.value = Expression.toJSON(message.value);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Upcaster_InputEntry>, I>>(base?: I): Upcaster_InputEntry {
+    return Upcaster_InputEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Upcaster_InputEntry>, I>>(object: I): Upcaster_InputEntry {
+    const message = createBaseUpcaster_InputEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null)
+      ? Expression.fromPartial(object.value)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseUpcastReport(): UpcastReport {
+  return { runId: "", method: "", stepId: "", outcome: 0, message: "" };
+}
+
+export const UpcastReport: MessageFns<UpcastReport> = {
+  encode(message: UpcastReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.runId !== "") {
+      writer.uint32(10).string(message.runId);
+    }
+    if (message.method !== "") {
+      writer.uint32(18).string(message.method);
+    }
+    if (message.stepId !== "") {
+      writer.uint32(26).string(message.stepId);
+    }
+    if (message.outcome !== 0) {
+      writer.uint32(32).int32(message.outcome);
+    }
+    if (message.message !== "") {
+      writer.uint32(42).string(message.message);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpcastReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpcastReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.runId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.stepId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.outcome = reader.int32() as any;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpcastReport {
+    return {
+      runId: isSet(object.runId)
+        ? globalThis.String(object.runId)
+        : isSet(object.run_id)
+        ? globalThis.String(object.run_id)
+        : "",
+      method: isSet(object.method) ? globalThis.String(object.method) : "",
+      stepId: isSet(object.stepId)
+        ? globalThis.String(object.stepId)
+        : isSet(object.step_id)
+        ? globalThis.String(object.step_id)
+        : "",
+      outcome: isSet(object.outcome) ? upcastOutcomeFromJSON(object.outcome) : 0,
+      message: isSet(object.message) ? globalThis.String(object.message) : "",
+    };
+  },
+
+  toJSON(message: UpcastReport): unknown {
+    const obj: any = {};
+    if (message.runId !== "") {
+      obj.runId = message.runId;
+    }
+    if (message.method !== "") {
+      obj.method = message.method;
+    }
+    if (message.stepId !== "") {
+      obj.stepId = message.stepId;
+    }
+    if (message.outcome !== 0) {
+      obj.outcome = upcastOutcomeToJSON(message.outcome);
+    }
+    if (message.message !== "") {
+      obj.message = message.message;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpcastReport>, I>>(base?: I): UpcastReport {
+    return UpcastReport.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpcastReport>, I>>(object: I): UpcastReport {
+    const message = createBaseUpcastReport();
+    message.runId = object.runId ?? "";
+    message.method = object.method ?? "";
+    message.stepId = object.stepId ?? "";
+    message.outcome = object.outcome ?? 0;
+    message.message = object.message ?? "";
+    return message;
+  },
+};
+
+function createBaseDeclareUpcasterRequest(): DeclareUpcasterRequest {
+  return { namespace: "", upcaster: undefined, dryRun: false, force: false };
+}
+
+export const DeclareUpcasterRequest: MessageFns<DeclareUpcasterRequest> = {
+  encode(message: DeclareUpcasterRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.upcaster !== undefined) {
+      Upcaster.encode(message.upcaster, writer.uint32(18).fork()).join();
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(24).bool(message.dryRun);
+    }
+    if (message.force !== false) {
+      writer.uint32(32).bool(message.force);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeclareUpcasterRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeclareUpcasterRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.upcaster = Upcaster.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.force = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeclareUpcasterRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      upcaster: isSet(object.upcaster) ? Upcaster.fromJSON(object.upcaster) : undefined,
+      dryRun: isSet(object.dryRun)
+        ? globalThis.Boolean(object.dryRun)
+        : isSet(object.dry_run)
+        ? globalThis.Boolean(object.dry_run)
+        : false,
+      force: isSet(object.force) ? globalThis.Boolean(object.force) : false,
+    };
+  },
+
+  toJSON(message: DeclareUpcasterRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.upcaster !== undefined) {
+      obj.upcaster = Upcaster.toJSON(message.upcaster);
+    }
+    if (message.dryRun !== false) {
+      obj.dryRun = message.dryRun;
+    }
+    if (message.force !== false) {
+      obj.force = message.force;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeclareUpcasterRequest>, I>>(base?: I): DeclareUpcasterRequest {
+    return DeclareUpcasterRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeclareUpcasterRequest>, I>>(object: I): DeclareUpcasterRequest {
+    const message = createBaseDeclareUpcasterRequest();
+    message.namespace = object.namespace ?? "";
+    message.upcaster = (object.upcaster !== undefined && object.upcaster !== null)
+      ? Upcaster.fromPartial(object.upcaster)
+      : undefined;
+    message.dryRun = object.dryRun ?? false;
+    message.force = object.force ?? false;
+    return message;
+  },
+};
+
+function createBaseDeclareUpcasterResponse(): DeclareUpcasterResponse {
+  return {
+    upcaster: undefined,
+    stored: false,
+    warnings: [],
+    reports: [],
+    succeeded: 0,
+    failed: 0,
+    waiting: 0,
+    truncated: false,
+  };
+}
+
+export const DeclareUpcasterResponse: MessageFns<DeclareUpcasterResponse> = {
+  encode(message: DeclareUpcasterResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.upcaster !== undefined) {
+      Upcaster.encode(message.upcaster, writer.uint32(10).fork()).join();
+    }
+    if (message.stored !== false) {
+      writer.uint32(16).bool(message.stored);
+    }
+    for (const v of message.warnings) {
+      ChainProblem.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.reports) {
+      UpcastReport.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message.succeeded !== 0) {
+      writer.uint32(40).uint32(message.succeeded);
+    }
+    if (message.failed !== 0) {
+      writer.uint32(48).uint32(message.failed);
+    }
+    if (message.waiting !== 0) {
+      writer.uint32(56).uint32(message.waiting);
+    }
+    if (message.truncated !== false) {
+      writer.uint32(64).bool(message.truncated);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeclareUpcasterResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeclareUpcasterResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.upcaster = Upcaster.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.stored = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.warnings.push(ChainProblem.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.reports.push(UpcastReport.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.succeeded = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.failed = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.waiting = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.truncated = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeclareUpcasterResponse {
+    return {
+      upcaster: isSet(object.upcaster) ? Upcaster.fromJSON(object.upcaster) : undefined,
+      stored: isSet(object.stored) ? globalThis.Boolean(object.stored) : false,
+      warnings: globalThis.Array.isArray(object?.warnings)
+        ? object.warnings.map((e: any) => ChainProblem.fromJSON(e))
+        : [],
+      reports: globalThis.Array.isArray(object?.reports)
+        ? object.reports.map((e: any) => UpcastReport.fromJSON(e))
+        : [],
+      succeeded: isSet(object.succeeded) ? globalThis.Number(object.succeeded) : 0,
+      failed: isSet(object.failed) ? globalThis.Number(object.failed) : 0,
+      waiting: isSet(object.waiting) ? globalThis.Number(object.waiting) : 0,
+      truncated: isSet(object.truncated) ? globalThis.Boolean(object.truncated) : false,
+    };
+  },
+
+  toJSON(message: DeclareUpcasterResponse): unknown {
+    const obj: any = {};
+    if (message.upcaster !== undefined) {
+      obj.upcaster = Upcaster.toJSON(message.upcaster);
+    }
+    if (message.stored !== false) {
+      obj.stored = message.stored;
+    }
+    if (message.warnings?.length) {
+      obj.warnings = message.warnings.map((e) => ChainProblem.toJSON(e));
+    }
+    if (message.reports?.length) {
+      obj.reports = message.reports.map((e) => UpcastReport.toJSON(e));
+    }
+    if (message.succeeded !== 0) {
+      obj.succeeded = Math.round(message.succeeded);
+    }
+    if (message.failed !== 0) {
+      obj.failed = Math.round(message.failed);
+    }
+    if (message.waiting !== 0) {
+      obj.waiting = Math.round(message.waiting);
+    }
+    if (message.truncated !== false) {
+      obj.truncated = message.truncated;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeclareUpcasterResponse>, I>>(base?: I): DeclareUpcasterResponse {
+    return DeclareUpcasterResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeclareUpcasterResponse>, I>>(object: I): DeclareUpcasterResponse {
+    const message = createBaseDeclareUpcasterResponse();
+    message.upcaster = (object.upcaster !== undefined && object.upcaster !== null)
+      ? Upcaster.fromPartial(object.upcaster)
+      : undefined;
+    message.stored = object.stored ?? false;
+    message.warnings = object.warnings?.map((e) => ChainProblem.fromPartial(e)) || [];
+    message.reports = object.reports?.map((e) => UpcastReport.fromPartial(e)) || [];
+    message.succeeded = object.succeeded ?? 0;
+    message.failed = object.failed ?? 0;
+    message.waiting = object.waiting ?? 0;
+    message.truncated = object.truncated ?? false;
+    return message;
+  },
+};
+
+function createBaseListUpcastersRequest(): ListUpcastersRequest {
+  return { namespace: "", method: "" };
+}
+
+export const ListUpcastersRequest: MessageFns<ListUpcastersRequest> = {
+  encode(message: ListUpcastersRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.method !== "") {
+      writer.uint32(18).string(message.method);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListUpcastersRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListUpcastersRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListUpcastersRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      method: isSet(object.method) ? globalThis.String(object.method) : "",
+    };
+  },
+
+  toJSON(message: ListUpcastersRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.method !== "") {
+      obj.method = message.method;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListUpcastersRequest>, I>>(base?: I): ListUpcastersRequest {
+    return ListUpcastersRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListUpcastersRequest>, I>>(object: I): ListUpcastersRequest {
+    const message = createBaseListUpcastersRequest();
+    message.namespace = object.namespace ?? "";
+    message.method = object.method ?? "";
+    return message;
+  },
+};
+
+function createBaseListUpcastersResponse(): ListUpcastersResponse {
+  return { upcasters: [] };
+}
+
+export const ListUpcastersResponse: MessageFns<ListUpcastersResponse> = {
+  encode(message: ListUpcastersResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.upcasters) {
+      Upcaster.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListUpcastersResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListUpcastersResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.upcasters.push(Upcaster.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListUpcastersResponse {
+    return {
+      upcasters: globalThis.Array.isArray(object?.upcasters)
+        ? object.upcasters.map((e: any) => Upcaster.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ListUpcastersResponse): unknown {
+    const obj: any = {};
+    if (message.upcasters?.length) {
+      obj.upcasters = message.upcasters.map((e) => Upcaster.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListUpcastersResponse>, I>>(base?: I): ListUpcastersResponse {
+    return ListUpcastersResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListUpcastersResponse>, I>>(object: I): ListUpcastersResponse {
+    const message = createBaseListUpcastersResponse();
+    message.upcasters = object.upcasters?.map((e) => Upcaster.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseDeleteUpcasterRequest(): DeleteUpcasterRequest {
+  return { namespace: "", method: "", fromContract: "", toContract: "" };
+}
+
+export const DeleteUpcasterRequest: MessageFns<DeleteUpcasterRequest> = {
+  encode(message: DeleteUpcasterRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.namespace !== "") {
+      writer.uint32(10).string(message.namespace);
+    }
+    if (message.method !== "") {
+      writer.uint32(18).string(message.method);
+    }
+    if (message.fromContract !== "") {
+      writer.uint32(26).string(message.fromContract);
+    }
+    if (message.toContract !== "") {
+      writer.uint32(34).string(message.toContract);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteUpcasterRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteUpcasterRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.namespace = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.fromContract = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.toContract = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeleteUpcasterRequest {
+    return {
+      namespace: isSet(object.namespace) ? globalThis.String(object.namespace) : "",
+      method: isSet(object.method) ? globalThis.String(object.method) : "",
+      fromContract: isSet(object.fromContract)
+        ? globalThis.String(object.fromContract)
+        : isSet(object.from_contract)
+        ? globalThis.String(object.from_contract)
+        : "",
+      toContract: isSet(object.toContract)
+        ? globalThis.String(object.toContract)
+        : isSet(object.to_contract)
+        ? globalThis.String(object.to_contract)
+        : "",
+    };
+  },
+
+  toJSON(message: DeleteUpcasterRequest): unknown {
+    const obj: any = {};
+    if (message.namespace !== "") {
+      obj.namespace = message.namespace;
+    }
+    if (message.method !== "") {
+      obj.method = message.method;
+    }
+    if (message.fromContract !== "") {
+      obj.fromContract = message.fromContract;
+    }
+    if (message.toContract !== "") {
+      obj.toContract = message.toContract;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeleteUpcasterRequest>, I>>(base?: I): DeleteUpcasterRequest {
+    return DeleteUpcasterRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteUpcasterRequest>, I>>(object: I): DeleteUpcasterRequest {
+    const message = createBaseDeleteUpcasterRequest();
+    message.namespace = object.namespace ?? "";
+    message.method = object.method ?? "";
+    message.fromContract = object.fromContract ?? "";
+    message.toContract = object.toContract ?? "";
+    return message;
+  },
+};
+
+function createBaseDeleteUpcasterResponse(): DeleteUpcasterResponse {
+  return { deleted: false };
+}
+
+export const DeleteUpcasterResponse: MessageFns<DeleteUpcasterResponse> = {
+  encode(message: DeleteUpcasterResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.deleted !== false) {
+      writer.uint32(8).bool(message.deleted);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteUpcasterResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteUpcasterResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.deleted = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeleteUpcasterResponse {
+    return { deleted: isSet(object.deleted) ? globalThis.Boolean(object.deleted) : false };
+  },
+
+  toJSON(message: DeleteUpcasterResponse): unknown {
+    const obj: any = {};
+    if (message.deleted !== false) {
+      obj.deleted = message.deleted;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeleteUpcasterResponse>, I>>(base?: I): DeleteUpcasterResponse {
+    return DeleteUpcasterResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteUpcasterResponse>, I>>(object: I): DeleteUpcasterResponse {
+    const message = createBaseDeleteUpcasterResponse();
+    message.deleted = object.deleted ?? false;
+    return message;
+  },
+};
 
 function createBaseContractViolation(): ContractViolation {
   return { rule: "", file: "", line: 0, subject: "", message: "", fix: "", sides: [] };
@@ -2581,6 +4603,101 @@ export const ContractServiceService = {
       Buffer.from(FindFieldUsesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): FindFieldUsesResponse => FindFieldUsesResponse.decode(value),
   },
+  /**
+   * SetCanary gives new revisions of an action a share of the starts that its other revisions would get. A share of 0 takes all of them back:
+   * then only what is pinned to the new revisions goes to their workers.
+   *
+   * INVALID_ARGUMENT: a share above 100, or no fingerprint of a contract. NOT_FOUND: no such namespace, or no such action in it, reason
+   * METHOD_NOT_FOUND.
+   */
+  setCanary: {
+    path: "/taskmesh.v1.ContractService/SetCanary" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetCanaryRequest): Buffer => Buffer.from(SetCanaryRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetCanaryRequest => SetCanaryRequest.decode(value),
+    responseSerialize: (value: SetCanaryResponse): Buffer => Buffer.from(SetCanaryResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetCanaryResponse => SetCanaryResponse.decode(value),
+  },
+  /**
+   * ClearCanary ends a canary: the new revisions are like any other. An action without one is left as it is.
+   *
+   * NOT_FOUND: no such namespace, or no such action in it, reason METHOD_NOT_FOUND.
+   */
+  clearCanary: {
+    path: "/taskmesh.v1.ContractService/ClearCanary" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ClearCanaryRequest): Buffer => Buffer.from(ClearCanaryRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ClearCanaryRequest => ClearCanaryRequest.decode(value),
+    responseSerialize: (value: ClearCanaryResponse): Buffer => Buffer.from(ClearCanaryResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ClearCanaryResponse => ClearCanaryResponse.decode(value),
+  },
+  /**
+   * ListCanaries shows the canaries of a namespace, and what was set before.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  listCanaries: {
+    path: "/taskmesh.v1.ContractService/ListCanaries" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListCanariesRequest): Buffer => Buffer.from(ListCanariesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListCanariesRequest => ListCanariesRequest.decode(value),
+    responseSerialize: (value: ListCanariesResponse): Buffer =>
+      Buffer.from(ListCanariesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListCanariesResponse => ListCanariesResponse.decode(value),
+  },
+  /**
+   * DeclareUpcaster says how inputs that are pinned to one revision of an action become inputs of another, so that its workers can take them. It
+   * is tried with the live runs first, and stored if none of them fails; a later declaration takes the place of an earlier one.
+   *
+   * INVALID_ARGUMENT: the expressions have problems, reason CHAIN_INVALID, each as a ChainProblem detail; what the newer revision returns is
+   * not what chains read of the older one. NOT_FOUND: no such namespace, or no such revision of the action in it, reason
+   * CONTRACT_NOT_FOUND.
+   */
+  declareUpcaster: {
+    path: "/taskmesh.v1.ContractService/DeclareUpcaster" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DeclareUpcasterRequest): Buffer =>
+      Buffer.from(DeclareUpcasterRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeclareUpcasterRequest => DeclareUpcasterRequest.decode(value),
+    responseSerialize: (value: DeclareUpcasterResponse): Buffer =>
+      Buffer.from(DeclareUpcasterResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeclareUpcasterResponse => DeclareUpcasterResponse.decode(value),
+  },
+  /**
+   * ListUpcasters shows the upcasters of a namespace.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  listUpcasters: {
+    path: "/taskmesh.v1.ContractService/ListUpcasters" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListUpcastersRequest): Buffer => Buffer.from(ListUpcastersRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListUpcastersRequest => ListUpcastersRequest.decode(value),
+    responseSerialize: (value: ListUpcastersResponse): Buffer =>
+      Buffer.from(ListUpcastersResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListUpcastersResponse => ListUpcastersResponse.decode(value),
+  },
+  /**
+   * DeleteUpcaster takes an upcaster back: steps of the older revision wait for workers that know it. One that is not there is no error.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  deleteUpcaster: {
+    path: "/taskmesh.v1.ContractService/DeleteUpcaster" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DeleteUpcasterRequest): Buffer =>
+      Buffer.from(DeleteUpcasterRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeleteUpcasterRequest => DeleteUpcasterRequest.decode(value),
+    responseSerialize: (value: DeleteUpcasterResponse): Buffer =>
+      Buffer.from(DeleteUpcasterResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeleteUpcasterResponse => DeleteUpcasterResponse.decode(value),
+  },
 } as const;
 
 export interface ContractServiceServer extends UntypedServiceImplementation {
@@ -2616,6 +4733,47 @@ export interface ContractServiceServer extends UntypedServiceImplementation {
    * INVALID_ARGUMENT: not the full name of a field or of a message. NOT_FOUND: no such namespace.
    */
   findFieldUses: handleUnaryCall<FindFieldUsesRequest, FindFieldUsesResponse>;
+  /**
+   * SetCanary gives new revisions of an action a share of the starts that its other revisions would get. A share of 0 takes all of them back:
+   * then only what is pinned to the new revisions goes to their workers.
+   *
+   * INVALID_ARGUMENT: a share above 100, or no fingerprint of a contract. NOT_FOUND: no such namespace, or no such action in it, reason
+   * METHOD_NOT_FOUND.
+   */
+  setCanary: handleUnaryCall<SetCanaryRequest, SetCanaryResponse>;
+  /**
+   * ClearCanary ends a canary: the new revisions are like any other. An action without one is left as it is.
+   *
+   * NOT_FOUND: no such namespace, or no such action in it, reason METHOD_NOT_FOUND.
+   */
+  clearCanary: handleUnaryCall<ClearCanaryRequest, ClearCanaryResponse>;
+  /**
+   * ListCanaries shows the canaries of a namespace, and what was set before.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  listCanaries: handleUnaryCall<ListCanariesRequest, ListCanariesResponse>;
+  /**
+   * DeclareUpcaster says how inputs that are pinned to one revision of an action become inputs of another, so that its workers can take them. It
+   * is tried with the live runs first, and stored if none of them fails; a later declaration takes the place of an earlier one.
+   *
+   * INVALID_ARGUMENT: the expressions have problems, reason CHAIN_INVALID, each as a ChainProblem detail; what the newer revision returns is
+   * not what chains read of the older one. NOT_FOUND: no such namespace, or no such revision of the action in it, reason
+   * CONTRACT_NOT_FOUND.
+   */
+  declareUpcaster: handleUnaryCall<DeclareUpcasterRequest, DeclareUpcasterResponse>;
+  /**
+   * ListUpcasters shows the upcasters of a namespace.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  listUpcasters: handleUnaryCall<ListUpcastersRequest, ListUpcastersResponse>;
+  /**
+   * DeleteUpcaster takes an upcaster back: steps of the older revision wait for workers that know it. One that is not there is no error.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  deleteUpcaster: handleUnaryCall<DeleteUpcasterRequest, DeleteUpcasterResponse>;
 }
 
 export interface ContractServiceClient extends Client {
@@ -2721,6 +4879,131 @@ export interface ContractServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: FindFieldUsesResponse) => void,
   ): ClientUnaryCall;
+  /**
+   * SetCanary gives new revisions of an action a share of the starts that its other revisions would get. A share of 0 takes all of them back:
+   * then only what is pinned to the new revisions goes to their workers.
+   *
+   * INVALID_ARGUMENT: a share above 100, or no fingerprint of a contract. NOT_FOUND: no such namespace, or no such action in it, reason
+   * METHOD_NOT_FOUND.
+   */
+  setCanary(
+    request: SetCanaryRequest,
+    callback: (error: ServiceError | null, response: SetCanaryResponse) => void,
+  ): ClientUnaryCall;
+  setCanary(
+    request: SetCanaryRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetCanaryResponse) => void,
+  ): ClientUnaryCall;
+  setCanary(
+    request: SetCanaryRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetCanaryResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * ClearCanary ends a canary: the new revisions are like any other. An action without one is left as it is.
+   *
+   * NOT_FOUND: no such namespace, or no such action in it, reason METHOD_NOT_FOUND.
+   */
+  clearCanary(
+    request: ClearCanaryRequest,
+    callback: (error: ServiceError | null, response: ClearCanaryResponse) => void,
+  ): ClientUnaryCall;
+  clearCanary(
+    request: ClearCanaryRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ClearCanaryResponse) => void,
+  ): ClientUnaryCall;
+  clearCanary(
+    request: ClearCanaryRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ClearCanaryResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * ListCanaries shows the canaries of a namespace, and what was set before.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  listCanaries(
+    request: ListCanariesRequest,
+    callback: (error: ServiceError | null, response: ListCanariesResponse) => void,
+  ): ClientUnaryCall;
+  listCanaries(
+    request: ListCanariesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListCanariesResponse) => void,
+  ): ClientUnaryCall;
+  listCanaries(
+    request: ListCanariesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListCanariesResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * DeclareUpcaster says how inputs that are pinned to one revision of an action become inputs of another, so that its workers can take them. It
+   * is tried with the live runs first, and stored if none of them fails; a later declaration takes the place of an earlier one.
+   *
+   * INVALID_ARGUMENT: the expressions have problems, reason CHAIN_INVALID, each as a ChainProblem detail; what the newer revision returns is
+   * not what chains read of the older one. NOT_FOUND: no such namespace, or no such revision of the action in it, reason
+   * CONTRACT_NOT_FOUND.
+   */
+  declareUpcaster(
+    request: DeclareUpcasterRequest,
+    callback: (error: ServiceError | null, response: DeclareUpcasterResponse) => void,
+  ): ClientUnaryCall;
+  declareUpcaster(
+    request: DeclareUpcasterRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DeclareUpcasterResponse) => void,
+  ): ClientUnaryCall;
+  declareUpcaster(
+    request: DeclareUpcasterRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DeclareUpcasterResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * ListUpcasters shows the upcasters of a namespace.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  listUpcasters(
+    request: ListUpcastersRequest,
+    callback: (error: ServiceError | null, response: ListUpcastersResponse) => void,
+  ): ClientUnaryCall;
+  listUpcasters(
+    request: ListUpcastersRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListUpcastersResponse) => void,
+  ): ClientUnaryCall;
+  listUpcasters(
+    request: ListUpcastersRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListUpcastersResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * DeleteUpcaster takes an upcaster back: steps of the older revision wait for workers that know it. One that is not there is no error.
+   *
+   * NOT_FOUND: no such namespace.
+   */
+  deleteUpcaster(
+    request: DeleteUpcasterRequest,
+    callback: (error: ServiceError | null, response: DeleteUpcasterResponse) => void,
+  ): ClientUnaryCall;
+  deleteUpcaster(
+    request: DeleteUpcasterRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DeleteUpcasterResponse) => void,
+  ): ClientUnaryCall;
+  deleteUpcaster(
+    request: DeleteUpcasterRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DeleteUpcasterResponse) => void,
+  ): ClientUnaryCall;
 }
 
 export const ContractServiceClient = makeGenericClientConstructor(
@@ -2784,6 +5067,10 @@ function fromJsonTimestamp(o: any): Timestamp {
   } else {
     return Timestamp.fromJSON(o);
   }
+}
+
+function isObject(value: any): boolean {
+  return typeof value === "object" && value !== null;
 }
 
 function isSet(value: any): boolean {
