@@ -308,6 +308,7 @@ describe.each(["pglite", "postgres"] as const)("chains on %s", (kind) => {
     const newer = { ...service, inputFields: ["lang"] };
     const stream = coordinator.connect();
     await stream.register(registration([newer]));
+    await waitFor("its lane", () => coordinator.registry.catalogue.liveLanes().length === 2);
     stream.call.end();
     await waitFor("its end", () => coordinator.registry.catalogue.liveLanes().length === 1);
     const { warnings } = await put(chain());
