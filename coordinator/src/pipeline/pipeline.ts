@@ -108,8 +108,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
 
   const runBatch = async (batch: Work[]): Promise<void> => {
     try {
-      const loaded = loadBatch({ ...deps, cache, patiently }, batch);
-      // A turn of the microtask queue less where all is in the cache.
+      const loaded = loadBatch(loading, batch); // No promise where all is in the cache.
       const { runs, freshIds, unreadable } = loaded instanceof Promise ? await loaded : loaded;
       const context = { runs, windows: deps.windows, nowMs: deps.clock.now(), freshIds, log: deps.log };
       const { drafts, again } = foldBatch(readable(batch, unreadable), context);
@@ -144,6 +143,7 @@ export function createPipeline(deps: PipelineDeps): Pipeline {
       }
     }
   };
+  const loading = { ...deps, cache, patiently };
 
   const commitDrafts = async (drafts: Draft[]): Promise<void> => {
     const all = withSuccessors(drafts);

@@ -217,11 +217,14 @@ interface Known {
 /** What is stored of the methods of each; those that ask the same share one read. */
 async function knownTogether(db: Db, asked: readonly Known[]): Promise<Awaited<ReturnType<typeof knownContracts>>[]> {
   const reads = new Map<string, ReturnType<typeof knownContracts>>();
-  for (const { namespaceId, methods } of asked) {
-    const key = JSON.stringify([namespaceId, methods]);
-    if (!reads.has(key)) reads.set(key, knownContracts(db, namespaceId, "action", methods));
-  }
-  return Promise.all(asked.map(({ namespaceId, methods }) => reads.get(JSON.stringify([namespaceId, methods]))!));
+  return Promise.all(
+    asked.map(({ namespaceId, methods }) => {
+      const key = JSON.stringify([namespaceId, methods]);
+      const read = reads.get(key) ?? knownContracts(db, namespaceId, "action", methods);
+      reads.set(key, read);
+      return read;
+    }),
+  );
 }
 
 /**

@@ -156,8 +156,8 @@ export class Session {
   async #send(message: NonNullable<ConnectResponse["message"]>): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const slow = new Promise<never>((_, reject) => {
-      const error = () => protocolBroken("the worker does not read its answers");
-      timer = setTimeout(() => reject(error()), this.host.intervals.patienceMs);
+      const giveUp = (): void => reject(protocolBroken("the worker does not read its answers"));
+      timer = setTimeout(giveUp, this.host.intervals.patienceMs);
     });
     try {
       await Promise.race([this.stream.send({ message }), slow]);

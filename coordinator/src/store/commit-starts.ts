@@ -72,13 +72,15 @@ function starters(writes: readonly RunWrite[]): Part | undefined {
   return { name: "by starters", columns: [{ name: "starter", type: "text", values }], stored: "starter" };
 }
 
+const onlyAfter = "(n.after is null or n.after in (select id from updated))";
+
 /** A run that takes the place of another one is stored only if that is as it was found, and ends with this. */
 function inPlace(writes: readonly RunWrite[]): Part | undefined {
   if (!writes.some(({ after }) => after !== undefined)) return undefined;
   return {
     name: "in place",
     columns: [{ name: "after", type: "uuid", values: arrayOf(writes.map(({ after }) => after ?? null)) }],
-    condition: "(n.after is null or n.after in (select id from updated))",
+    condition: onlyAfter,
   };
 }
 
@@ -88,9 +90,7 @@ function named(writes: readonly RunWrite[], blob: Blob): Part | undefined {
   const hashes = writes.map(({ customId }) => (customId?.requestHash ? blob.bytes(customId.requestHash) : -1));
   const names = writes.map(({ customId, run }) => (customId ? (run.customId ?? null) : null));
   const holders = writes.map(({ customId }) => customId?.holder ?? null);
-  const gated = writes.some(({ after }) => after !== undefined)
-    ? " and (n.after is null or n.after in (select id from updated))"
-    : "";
+  const gated = writes.some(({ after }) => after !== undefined) ? ` and ${onlyAfter}` : "";
   return {
     name: gated === "" ? "with ids" : "with ids in place",
     columns: [
