@@ -1,11 +1,10 @@
 import { Command } from "@commander-js/extra-typings";
+import { beginRun } from "../begin-run.js";
 import { readChain } from "../chain-module.js";
 import { usageError } from "../exit.js";
 import { readJsonInput } from "../json-input.js";
 import { parseDuration, parsePairs } from "../options.js";
-import { finishRun, waitForResult } from "../result.js";
 import { openSession } from "../session.js";
-import { watchRun } from "../watch.js";
 
 /** The mesh's own chain by which it launches. */
 const launchMethod = "taskmesh.launch.v1.Launches/Launch";
@@ -42,7 +41,6 @@ export const runsLaunch = () =>
     .option("--timeout <duration>", "time until what is run expires, such as 90s, 15m or 2h", parseDuration)
     .action(async (options, command) => {
       const session = openSession(command);
-      const { api, out } = session;
       const request = {
         ...(await launched(options)),
         labels: options.label,
@@ -51,17 +49,5 @@ export const runsLaunch = () =>
       };
       const input = readJsonInput(options.input);
       const bodyText = `{"method":"${launchMethod}","input":${JSON.stringify(request).slice(0, -1)},"input":${input}}}`;
-      const answer = await api.call("POST", "/api/v1/runs", { bodyText });
-      const runId = String(answer.runId ?? "");
-      if (options.watch) {
-        await watchRun(session, runId);
-        await finishRun(session, runId, { named: true });
-      } else if (options.wait) {
-        await waitForResult(session, runId);
-        await finishRun(session, runId);
-      } else {
-        out.document(answer);
-        out.line(runId);
-        if (!out.json && out.terminal.live) out.note(`Follow it with: taskmesh runs watch ${runId}`);
-      }
+      await beginRun(session, bodyText, options);
     });

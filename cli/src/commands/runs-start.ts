@@ -1,9 +1,8 @@
 import { Command } from "@commander-js/extra-typings";
+import { beginRun } from "../begin-run.js";
 import { readJsonInput } from "../json-input.js";
 import { parseConflict, parseDuration, parseFutureInstant, parsePairs, parsePriority, parseReuse } from "../options.js";
-import { finishRun, waitForResult } from "../result.js";
 import { openSession } from "../session.js";
-import { watchRun } from "../watch.js";
 
 /** `taskmesh runs start`: starts a run of any action or chain, and follows it where asked to. */
 export const runsStart = () =>
@@ -28,7 +27,6 @@ export const runsStart = () =>
     .option("--priority <number>", "-100 to 100, higher is sooner", parsePriority)
     .action(async (method, options, command) => {
       const session = openSession(command);
-      const { api, out } = session;
       const input = readJsonInput(options.input);
       const settings = {
         method,
@@ -43,17 +41,5 @@ export const runsStart = () =>
         ...(options.priority === undefined ? {} : { priority: options.priority }),
       };
       const bodyText = `${JSON.stringify(settings).slice(0, -1)},"input":${input}}`;
-      const answer = await api.call("POST", "/api/v1/runs", { bodyText });
-      const runId = String(answer.runId ?? "");
-      if (options.watch) {
-        await watchRun(session, runId);
-        await finishRun(session, runId, { named: true });
-      } else if (options.wait) {
-        await waitForResult(session, runId);
-        await finishRun(session, runId);
-      } else {
-        out.document(answer);
-        out.line(runId);
-        if (!out.json && out.terminal.live) out.note(`Follow it with: taskmesh runs watch ${runId}`);
-      }
+      await beginRun(session, bodyText, options);
     });
