@@ -1,4 +1,4 @@
-/** Opens the transport that a registration names. */
+/** Opens the transport that a registration names, and says when one that is open may stay. */
 import { type Registered, TransportKind } from "@taskmesh/proto";
 import {
   type Carrier,
@@ -9,6 +9,12 @@ import {
   type WorkTransport,
 } from "@taskmesh/runtime";
 import type { Dialled } from "./dial.js";
+
+/** The registration that holds, and the coordinator that holds it. */
+export interface Session {
+  registered: Registered;
+  dialled: Dialled;
+}
 
 /** What a transport is made of. */
 export interface TransportParts {
@@ -33,4 +39,14 @@ export function createTransport({ registered, dialled, client, carrier }: Transp
     return openRelayWork({ channel, namespace: client.namespace, sessionId });
   }
   throw new Error(`the coordinator assigned transport ${TransportKind[transport]}, which can't be opened here`);
+}
+
+/** Whether an open transport serves a renewed registration: the same session, lanes and servers, and for the relay the same coordinator. */
+export function keepsTransport(before: Session, after: Session): boolean {
+  const essence = ({ registered, dialled }: Session): string => {
+    const { sessionId, transport, lanes, jetstream } = registered;
+    const relayed = transport === TransportKind.TRANSPORT_KIND_RELAY ? dialled.address : "";
+    return JSON.stringify([sessionId, transport, lanes, jetstream?.servers, jetstream?.donePrefix, relayed]);
+  };
+  return essence(before) === essence(after);
 }

@@ -8,14 +8,7 @@
  *
  * The session, the transport and the attempts break and heal apart: losing one never ends the others.
  */
-import {
-  type BeatReply,
-  type FreeSlots,
-  type Register,
-  type Registered,
-  type StartStep,
-  TransportKind,
-} from "@taskmesh/proto";
+import type { BeatReply, FreeSlots, Register, Registered, StartStep } from "@taskmesh/proto";
 import {
   fromServiceError,
   fullJitter,
@@ -24,6 +17,7 @@ import {
   sleep,
   startTelemetry,
   unaryCall,
+  type WorkListener,
   type WorkTransport,
 } from "@taskmesh/runtime";
 import { Attempts, graceMs } from "./attempt.js";
@@ -34,7 +28,8 @@ import { answerProbes } from "./health.js";
 import { resolveOptions, type WorkerConfig, type WorkerOptions } from "./options.js";
 import { fetchPayload, storePayload } from "./payload.js";
 import { guardProcess } from "./process-guard.js";
-import { createTransport } from "./transports.js";
+import { TransportSlots } from "./transport-slots.js";
+import { createTransport, keepsTransport, type Session } from "./transports.js";
 import { showWorker } from "./worker-metrics.js";
 
 /** Time for one claim before it is tried again. */
@@ -91,12 +86,6 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   return worker;
 }
 
-/** The registration that holds, and the coordinator that holds it. */
-interface Session {
-  registered: Registered;
-  dialled: Dialled;
-}
-
 class RunningWorker implements Worker, SessionListener {
   readonly done: Promise<void>;
   readonly #config: WorkerConfig;
@@ -108,6 +97,9 @@ class RunningWorker implements Worker, SessionListener {
   readonly #unguard: () => void;
   readonly #releaseProcess: () => Promise<void>;
   #transport: WorkTransport | undefined;
+  /** What the present transport may use of the slots, beside attempts that earlier ones brought. */
+  readonly #slots = new TransportSlots(() => this.#giveSlots());
+  #listener: WorkListener | undefined;
   /** Grows with each change of the transport: what belongs to an older one is void. */
   #generation = 0;
   /** When the present transport was opened: one that closes again at once is not reopened at once. */
@@ -287,7 +279,9 @@ class RunningWorker implements Worker, SessionListener {
           client: this.#config.client,
           carrier: this.#config.carrier,
         });
-        await transport.open(registered.lanes, this.#workListener(generation));
+        const listener = this.#workListener(generation);
+        this.#listener = listener;
+        await transport.open(this.#slots.due(registered.lanes), listener);
         if (generation !== this.#generation) {
           await transport.close();
           return;
@@ -295,6 +289,7 @@ class RunningWorker implements Worker, SessionListener {
         this.#transport = transport;
         this.#openedAtMs = performance.now();
         this.#completions.use(transport);
+        this.#giveSlots();
         if (this.#draining) void transport.drain();
         this.#opened();
         return;
@@ -306,9 +301,21 @@ class RunningWorker implements Worker, SessionListener {
     }
   }
 
-  #workListener(generation: number) {
+  /** Lets the open transport use the slots that became free since it was opened. */
+  #giveSlots(): void {
+    if (!this.#transport || this.#draining) return;
+    const lanes = this.#slots.due(this.#session!.registered.lanes);
+    if (lanes.length === 0) return;
+    // Only a closed one refuses, and the next is opened with all that is free.
+    this.#transport.open(lanes, this.#listener!).catch((error: unknown) => {
+      this.#log.debug({ err: error }, "slots could not be given to the work transport");
+    });
+  }
+
+  #workListener(generation: number): WorkListener {
+    const counted = this.#slots.begin();
     return {
-      onStart: (delivery: StartDelivery): void => this.#attempts.onStart(delivery),
+      onStart: (delivery: StartDelivery): void => this.#attempts.onStart(counted(delivery)),
       onProbe: (nonce: string): void => {
         const first = this.#nonce === "";
         this.#nonce = nonce;
@@ -376,16 +383,6 @@ class RunningWorker implements Worker, SessionListener {
     await this.#releaseProcess();
     this.#log.info("stopped");
   }
-}
-
-/** Whether an open transport serves a renewed registration: the same session, lanes and servers, and for the relay the same coordinator. */
-function keepsTransport(before: Session, after: Session): boolean {
-  const essence = ({ registered, dialled }: Session): string => {
-    const { sessionId, transport, lanes, jetstream } = registered;
-    const relayed = transport === TransportKind.TRANSPORT_KIND_RELAY ? dialled.address : "";
-    return JSON.stringify([sessionId, transport, lanes, jetstream?.servers, jetstream?.donePrefix, relayed]);
-  };
-  return essence(before) === essence(after);
 }
 
 /** Whether `promise` settled within `ms`. */

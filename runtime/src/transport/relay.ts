@@ -118,9 +118,11 @@ class RelayWork implements WorkTransport {
   async open(lanes: LaneGrant[], listener: WorkListener): Promise<void> {
     if (this.#closed) throw new Error("the transport is closed");
     this.#listener = listener;
-    if (!this.#call) {
+    // Opened before, the stream may be away just now: it comes back by itself.
+    if (!this.#timer) {
       await this.#reachable();
-      this.#timer ??= setInterval(() => this.#onTick(), tickMs);
+      if (this.#closed) throw new Error("the transport is closed");
+      this.#timer = setInterval(() => this.#onTick(), tickMs);
       this.#connect();
     }
     for (const { taskQueue, slots } of lanes) this.#addSlots(taskQueue, slots);

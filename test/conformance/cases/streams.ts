@@ -91,9 +91,13 @@ export const streamCases: readonly ConformanceCase[] = [
     },
   },
   {
-    name: "opens the relay again when it is asked to",
-    section: "4",
+    name: "opens the relay again when it is asked to, with credit for its free slots alone",
+    section: "5.3",
     async run(kit) {
+      const gate = kit.gate();
+      const runId = await kit.start("Hold", { gate: gate.path });
+      const { lease } = (await kit.delivered(runId)).message.start!;
+      await kit.bound("4.4", lease);
       const since = kit.tape.now;
       kit.tap.faults.reply = (reply) => {
         kit.tap.faults = {};
@@ -103,7 +107,12 @@ export const streamCases: readonly ConformanceCase[] = [
         kit.tape.opens.some(({ order }) => order > since),
       );
       await kit.ready(since);
+      const { allowed } = kit.room();
+      must("5.3", allowed === slots - 1, `${allowed} slots are allowed while one of ${slots} is taken`);
       await kit.call("12", "Echo", { text: "after reopening" });
+      gate.open();
+      const output = await kit.outputOf("12", "Hold", runId);
+      must("12", output["attempt"] === 1 && output["executions"] === 1, "the attempt did not survive the reopening");
       await kit.quiet();
     },
   },
