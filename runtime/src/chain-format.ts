@@ -114,6 +114,7 @@ function formatEach(each: Each): Record<string, unknown> {
     max_parallel: each.maxParallel || undefined,
     tolerated_failures: each.toleratedFailures || undefined,
     tolerated_share: each.toleratedShare || undefined,
+    each: each.each && formatEach(each.each),
   });
 }
 

@@ -62,6 +62,16 @@ const escalationKeys: Keys = {
   steps: texts,
 };
 
+const eachKeys: { [name: string]: Shape } = {
+  items: { kind: "condition" },
+  entries: { kind: "condition" },
+  max_parallel: { kind: "whole" },
+  tolerated_failures: { kind: "whole" },
+  tolerated_share: { kind: "number" },
+};
+// A fan-out may be within a fan-out.
+eachKeys["each"] = { kind: "record", keys: eachKeys };
+
 const stepKeys: Keys = {
   id: text,
   call: text,
@@ -106,16 +116,7 @@ const stepKeys: Keys = {
     keys: { until: { kind: "condition" }, delay: duration, max_rounds: { kind: "whole" } },
   },
   parent_close: { kind: "choice", prefix: "PARENT_CLOSE_", names: ["CANCEL", "ABANDON", "WAIT"] },
-  each: {
-    kind: "record",
-    keys: {
-      items: { kind: "condition" },
-      entries: { kind: "condition" },
-      max_parallel: { kind: "whole" },
-      tolerated_failures: { kind: "whole" },
-      tolerated_share: { kind: "number" },
-    },
-  },
+  each: { kind: "record", keys: eachKeys },
   compensate: {
     kind: "record",
     keys: {

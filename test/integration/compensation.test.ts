@@ -1,7 +1,7 @@
 /** Runs that undo what they have done, over real servers and embedded, as the guide shows it. */
 import { defineAction, fail } from "@taskmesh/action-sdk";
 import { EventKind, type GetRunResponse, RetryPolicy, RunStatus, StepStatus } from "@taskmesh/proto";
-import { unaryCall } from "@taskmesh/runtime";
+import { parseChainDocument, unaryCall } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { guideChain, TripActionsService, tripDescriptors } from "../fixtures/trip-actions.js";
@@ -9,6 +9,24 @@ import { guideChain, TripActionsService, tripDescriptors } from "../fixtures/tri
 const method = "acme.trips.v1.Trips/Book";
 /** The same, but that a payment is tried again much later. */
 const patient = "acme.trips.v1.Trips/BookPatiently";
+const rooms = "acme.trips.v1.Trips/BookRooms";
+/** A chain that undoes, and one that is undone by it. */
+const refund = `
+contract: { name: acme.trips.v1.Undo/Hotel, input: { code: string }, output: { code: string } }
+steps:
+  - { id: cancel, call: acme.trips.v1.TripActions/CancelHotel, input: { code: input.code, why: "'by a chain'" } }
+output: { code: steps.cancel.output.code }
+`;
+const byChain = `
+contract: { name: acme.trips.v1.Trips/BookOne, input: { traveller: string, place: string }, output: { code: string } }
+steps:
+  - id: hotel
+    call: acme.trips.v1.TripActions/BookHotel
+    input: { place: input.place }
+    compensate: { call: acme.trips.v1.Undo/Hotel, input: { code: steps.hotel.output.code } }
+  - { id: charge, needs: [hotel], call: acme.trips.v1.TripActions/Charge, input: { traveller: input.traveller, cents: 1 } }
+output: { code: steps.hotel.output.code }
+`;
 const within = { timeout: 20_000, interval: 25 };
 
 describe.each(["servers", "embedded"] as const)("a trip that is booked on %s", (on) => {
@@ -57,6 +75,8 @@ describe.each(["servers", "embedded"] as const)("a trip that is booked on %s", (
     const retry = RetryPolicy.fromPartial({ backoff: { $case: "fixed", value: { delay: { seconds: 600n } } } });
     const contract = { ...chain.contract!, name: patient };
     await mesh.putChain({ ...chain, contract, steps: [hotel!, flight!, { ...charge!, retry }] });
+    await mesh.putChain(guideChain("compensation.md", rooms));
+    for (const text of [refund, byChain]) await mesh.putChain(parseChainDocument(text).spec!);
   }, 60_000);
   afterAll(() => mesh.stop());
 
@@ -131,6 +151,37 @@ describe.each(["servers", "embedded"] as const)("a trip that is booked on %s", (
       { stepId: "hotel", failure: { reason: "NO_ANSWER" } },
     ]);
     expect(done.get("Bern")).toContain("no flight: no CARD_DECLINED");
+  });
+
+  it("is undone item by item, the newest first, where it is a fan-out; and says how many could not be", async () => {
+    const book = (traveller: string, places: string[]): Promise<string> => {
+      const value = JSON.stringify({ traveller, places, cents: 1 });
+      return mesh.start({ method: rooms, input: { $case: "json", value } });
+    };
+    const runId = await book("poor", ["Ulm", "Ulm", "Ulm"]);
+    expect((await mesh.result(runId)).failure?.reason).toBe("CARD_DECLINED");
+    const undone = done.get("Ulm")!.slice(3);
+    expect([...undone].sort()).toEqual([0, 1, 2].map((n) => `no hotel: ${n}: CARD_DECLINED`));
+    const items = await unaryCall(mesh.runs, mesh.runs.listItems, {
+      ...{ namespace: "default", runId, stepId: "rooms.undo" },
+      ...{ pageSize: 0, pageToken: "", omitPayloads: true },
+    });
+    expect(undone).toEqual(items.items.map(({ key }) => `no hotel: ${key}: CARD_DECLINED`));
+    stubborn.set("Graz", 100);
+    const stuck = await book("poor", ["Linz", "Graz", "Wien"]);
+    const { failure } = await mesh.result(stuck);
+    expect(failure?.message).toContain('compensation failed in 1 of 1: "rooms.undo" (ITEMS_FAILED)');
+    expect(done.get("Linz")).toEqual(["hotel", "no hotel: 0: CARD_DECLINED"]);
+    expect(done.get("Wien")).toEqual(["hotel", "no hotel: 2: CARD_DECLINED"]);
+  });
+
+  it("is undone by a chain", async () => {
+    const value = JSON.stringify({ traveller: "poor", place: "Genf" });
+    const runId = await mesh.start({ method: "acme.trips.v1.Trips/BookOne", input: { $case: "json", value } });
+    expect((await mesh.result(runId)).failure?.reason).toBe("CARD_DECLINED");
+    expect(done.get("Genf")).toEqual(["hotel", "no hotel: by a chain"]);
+    const undo = (await show(runId)).steps.find(({ stepId }) => stepId === "hotel.undo");
+    expect(undo?.childRunId).not.toBe("");
   });
 
   it("stays as it is where its run is terminated", async () => {

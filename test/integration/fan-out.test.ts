@@ -7,6 +7,7 @@ import type { Gateway } from "@taskmesh/gateway";
 import { type ChainSpec, RunStatus, StepStatus } from "@taskmesh/proto";
 import { parseChainDocument, unaryCall } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { chainOfGuide } from "../fixtures/guide.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { PageActionsService } from "../fixtures/page-actions.js";
 import { ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
@@ -185,6 +186,100 @@ describe.each(["servers", "embedded"] as const)("fan-out on %s", (on) => {
     expect(await outputOf(runId)).toEqual({ texts: ["some text", "another"], count: 2 });
   });
 
+  const pages = { pages: [{ texts: ["A", "B"] }, {}, { texts: ["C"] }] };
+  const guided = async (rpc: string, input: unknown): Promise<string> => {
+    await mesh.putChain(chainOfGuide("fan-out.md", rpc));
+    const { name } = chainOfGuide("fan-out.md", rpc).contract!;
+    return mesh.start({ method: name, input: { $case: "json", value: JSON.stringify(input) } });
+  };
+  const itemsOf = async (runId: string, stepId: string) =>
+    (await ask(gateway, `/api/v1/runs/${runId}/steps/${stepId}/items`)).json.items;
+
+  it("goes over a chain: each item is a run that names its place", async () => {
+    const runId = await guided("CleanPages", pages);
+    expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
+    expect(await outputOf(runId)).toEqual({ counts: [2, 0, 1] });
+    const items = await itemsOf(runId, "pages");
+    const ids = items.map(({ childRunId }: { childRunId: string }) => childRunId);
+    const third = (await ask(gateway, `/api/v1/runs/${ids[2]}`)).json;
+    expect(third.run).toMatchObject({
+      method: "acme.guides.v1.Texts/Clean",
+      parentRunId: runId,
+      parentStepId: "pages",
+    });
+    expect(third.run.parentItem).toBe(2);
+    expect(third.output).toEqual({ texts: ["c"], count: 1 });
+    expect(new Set(ids).size).toBe(3);
+  });
+
+  it("goes within a fan-out: a list of lists, and a run for each outer item", async () => {
+    const runId = await guided("CleanAll", { pages: ["A B", "C"] });
+    expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
+    expect(await outputOf(runId)).toEqual({ words: ["0 A", "0 B"], counts: [2, 1] });
+    const [first] = await itemsOf(runId, "clean");
+    expect(first).toMatchObject({ status: "STEP_STATUS_SUCCEEDED" });
+    expect([first.input, first.output]).toEqual([undefined, undefined]);
+    const { json } = await ask(gateway, `/api/v1/runs/${first.childRunId}`);
+    expect(json.run).toMatchObject({ method: "acme.guides.v1.Pages/CleanAll.clean", parentRunId: runId });
+    expect([json.input, json.output]).toEqual([undefined, undefined]);
+    const inner = await itemsOf(first.childRunId, "clean");
+    expect(inner.map(({ output }: { output: unknown }) => output)).toEqual([{ text: "0 A" }, { text: "0 B" }]);
+    const events = await mesh.history(first.childRunId);
+    expect(events.length).toBeGreaterThan(3);
+  });
+
+  it("asks each of several people, and goes on without one who does not answer", async () => {
+    const runId = await guided("Ask", { reviewers: ["ann", "bob"], title: "the plan" });
+    const open = await vi.waitFor(async () => {
+      const { json } = await ask(gateway, "/api/v1/assignments");
+      expect(json.assignments).toHaveLength(2);
+      return json.assignments as { runId: string; title: string; assignees: string[] }[];
+    }, bound);
+    expect(open[0]).toMatchObject({ title: "Review: the plan", stepId: "ask" });
+    const mine = open.find(({ assignees }) => assignees.includes("bob"))!;
+    const body = { person: "bob", output: { approved: true } };
+    expect((await ask(gateway, `/api/v1/assignments/${mine.runId}/ask/complete`, { body })).status).toBe(200);
+    const other = open.find(({ assignees }) => assignees.includes("ann"))!;
+    const about = { namespace: "default", runId: other.runId, reason: "on leave" };
+    await unaryCall(mesh.runs, mesh.runs.cancelRun, about);
+    expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
+    expect(await outputOf(runId)).toEqual({ votes: [true] });
+    const items = await itemsOf(runId, "ask");
+    expect(
+      items.map(({ output, failure }: Record<string, unknown>) => [output, (failure as { reason?: string })?.reason]),
+    ).toEqual([
+      [undefined, "CANCELLED"],
+      [{ approved: true }, undefined],
+    ]);
+  });
+
+  it("stops the runs of its items when it is cancelled", async () => {
+    await put(`
+contract: { name: acme.pages.v1.Lists/One, input: { text: string }, output: { words: int32 } }
+steps:
+  - { id: score, call: acme.pages.v1.PageActions/Score, input: { text: input.text } }
+output: { words: steps.score.output.words }
+`);
+    await put(`
+contract: { name: acme.pages.v1.Lists/Each, input: { texts: repeated string }, output: { count: int32 } }
+steps:
+  - id: all
+    call: acme.pages.v1.Lists/One
+    each: { items: input.texts, max_parallel: 2 }
+    input: { text: each.value }
+output: { count: size(steps.all.output) }
+`);
+    const value = JSON.stringify({ texts: ["hold", "hold", "hold"] });
+    const runId = await mesh.start({ method: "acme.pages.v1.Lists/Each", input: { $case: "json", value } });
+    const ids = await vi.waitFor(async () => {
+      const begun = (await itemsOf(runId, "all")).flatMap(({ childRunId = "" }) => (childRunId ? [childRunId] : []));
+      expect(begun).toHaveLength(2);
+      return begun as string[];
+    }, bound);
+    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough" });
+    for (const id of [runId, ...ids]) expect((await mesh.result(id)).status).toBe(RunStatus.RUN_STATUS_CANCELLED);
+  });
+
   it("is checked when the chain is saved", async () => {
     const problemsOf = async (each: string, input = "each.value"): Promise<string[]> => {
       const text = words
@@ -209,6 +304,11 @@ describe.each(["servers", "embedded"] as const)("fan-out on %s", (on) => {
     expect(await problemsOf("{ items: input.texts }", "each.key")).toEqual([
       'steps[0].input.text: each has no field "key"',
     ]);
+    const nested = "{ items: input.texts, each: { items: \"each.value.split(' ')\" } }";
+    // The outputs of such a step are a list of lists for everybody who reads them.
+    const readers = (await problemsOf(nested, "each.outer.value + each.value")).map((problem) => problem.split(":")[0]);
+    expect(readers.sort()).toEqual(["output.words", "steps[1].input.text"]);
+    expect(await problemsOf(nested, "each.outer.key")).toContain('steps[0].input.text: each.outer has no field "key"');
     expect(await problemsOf("{ items: input.texts }", "each.index")).toEqual([
       "steps[0].input.text: ScoreRequest.text is string, and the expression gives int",
     ]);

@@ -103,6 +103,65 @@ const engine: readonly Mutant[] = [
   },
 ];
 
+const items: readonly Mutant[] = [
+  {
+    name: "has one item more under way than may be",
+    part: "engine",
+    file: "coordinator/src/engine/items.ts",
+    find: "item < next && active < parallelMax",
+    replace: "item < next && active <= parallelMax",
+    kill: { seeds: 100 },
+  },
+  {
+    name: "hears a run that is an item's attempt no more",
+    part: "engine",
+    file: "coordinator/src/engine/child-end.ts",
+    find: "if (state?.lease !== event.childId) return",
+    replace: "if (state === undefined) return",
+    kill: { test: "coordinator/src/engine/item-runs.test.ts" },
+  },
+  {
+    name: "undoes nothing of a fan-out that failed half-way",
+    part: "engine",
+    file: "coordinator/src/engine/compensation.ts",
+    find: "each && each.succeeded > 0 && !run.done?.includes(index) ? [index] : []",
+    replace: "each && each.succeeded > each.total && !run.done?.includes(index) ? [index] : []",
+    kill: { seeds: 300 },
+  },
+  {
+    name: "begins further items while its run waits for those that may not be left",
+    part: "engine",
+    file: "coordinator/src/engine/items.ts",
+    find: "if (run.closing) return settleCancelled(turn, index);",
+    replace: "if (run.closing && run.cancel) return settleCancelled(turn, index);",
+    kill: { test: "coordinator/src/engine/item-runs.test.ts" },
+  },
+  {
+    name: "takes the first item for each that a run stands for",
+    part: "pipeline",
+    file: "coordinator/src/pipeline/evaluator.ts",
+    find: "placeOf(run.input.bytes)]",
+    replace: "0 * placeOf(run.input.bytes)]",
+    kill: { seeds: 100 },
+  },
+  {
+    name: "leaves the runs of items alone that nobody may have asked to stop",
+    part: "pipeline",
+    file: "coordinator/src/pipeline/children.ts",
+    find: "await Promise.all(left.map(cancelOnce));",
+    replace: "await Promise.all(left.map((id) => id));",
+    kill: { test: "coordinator/src/pipeline/children.test.ts", name: "for items" },
+  },
+  {
+    name: "undoes items in the order in which they were done",
+    part: "store",
+    file: "coordinator/src/store/item-reads.ts",
+    find: "order by seq desc offset",
+    replace: "order by seq offset",
+    kill: { test: "coordinator/src/store/item-reads.test.ts", name: "pglite" },
+  },
+];
+
 const pipeline: readonly Mutant[] = [
   {
     name: "drops what a cached run refuses, without a fresh read",
@@ -301,4 +360,4 @@ const sdk: readonly Mutant[] = [
 ];
 
 /** Every planted bug. */
-export const mutants: readonly Mutant[] = [...engine, ...pipeline, ...store, ...transport, ...sdk];
+export const mutants: readonly Mutant[] = [...engine, ...items, ...pipeline, ...store, ...transport, ...sdk];

@@ -2,205 +2,173 @@
  * Random chains, as plans that are values, and what each computes.
  *
  * A step's input is what the steps that it needs put out; its output is a hash of its id and that; so the result of a chain can be computed
- * beside the mesh, whatever attempts it took.
- *
- * To extend it to another kind of step: one more entry in `stepKinds`, whose `draw` gives the plan what makes it of that kind. If something
- * from outside moves such a step on, add that to happenings.ts; if its output is not that of a handler, say so in `output`.
+ * beside the mesh, whatever attempts it took. What steps there are is kinds.ts.
  */
-import { createHash } from "node:crypto";
-import type { ChainPlan, Evaluated, Scope, Value } from "../../coordinator/src/engine/plan.js";
+import { Join } from "@taskmesh/proto";
+import { racesOf } from "../../coordinator/src/contracts/compile-join.js";
+import type { ChainPlan, Evaluated, Scope } from "../../coordinator/src/engine/plan.js";
 import { evaluated, planOf, type StepSpec } from "../../coordinator/src/engine/plan-fixture.js";
+import {
+  decode,
+  doomedKind,
+  encode,
+  map,
+  nestedKinds,
+  outputOf,
+  type Place,
+  retries,
+  type StepKind,
+  stepKinds,
+  undoByChainKind,
+  undoEach,
+  undoKind,
+} from "./kinds.js";
 import type { Random } from "./random.js";
-
-export interface StepKind {
-  name: string;
-  weight: number;
-  /** What a step of this kind has beside what all have. */
-  draw(random: Random, stepId: string): StepSpec;
-  /** Whether it runs, where its input decides it. */
-  runs?(input: string): boolean;
-  /** Its output travels by reference. */
-  large?: true;
-  /** What it puts out, where no handler does. */
-  output?(stepId: string): string;
-  /** It calls another chain. */
-  nested?: true;
-}
-
-/** A short text that stands for all that was hashed. */
-export const digest = (...texts: readonly string[]): string =>
-  createHash("sha256").update(texts.join("|")).digest("base64url").slice(0, 8);
-
-const oftenRuns = (input: string): boolean => digest("condition", input) > "F";
-
-const stepKinds: readonly StepKind[] = [
-  { name: "plain", weight: 10, draw: () => ({}) },
-  { name: "retried", weight: 4, draw: (random) => ({ retry: retries(random) }) },
-  { name: "exclusive", weight: 2, draw: (random) => ({ exclusive: true, retry: retries(random) }) },
-  { name: "urgent", weight: 1, draw: (random) => ({ priority: random.int(-10, 10) }) },
-  { name: "chosen", weight: 2, draw: () => ({}), runs: oftenRuns },
-  { name: "large", weight: 2, draw: (random) => ({ retry: retries(random) }), large: true },
-  {
-    name: "watched",
-    weight: 2,
-    draw: (random) => ({ heartbeatMs: random.int(6_000, 20_000), retry: retries(random) }),
-  },
-  {
-    name: "limited",
-    weight: 2,
-    draw: (random) => ({
-      startToCloseMs: random.int(1_000, 20_000),
-      scheduleToCloseMs: random.int(30_000, 90_000),
-      ...(random.chance(0.3) ? { scheduleToStartMs: random.int(20_000, 60_000) } : {}),
-      retry: retries(random),
-    }),
-  },
-  {
-    name: "sleeping",
-    weight: 1,
-    draw: (random) => {
-      const ms = random.pick([0, 50, 3_000, 20_000]);
-      return { wait: { kind: "timer", endsAtMs: (_input, readyAtMs) => readyAtMs + ms } };
-    },
-    output: () => "",
-  },
-  {
-    name: "signalled",
-    weight: 1,
-    draw: (random, stepId) => ({
-      wait: { kind: "signal", mailbox: stepId },
-      ...(random.chance(0.3) ? { scheduleToCloseMs: random.int(20_000, 60_000) } : {}),
-    }),
-    output: (stepId) => signalText(stepId),
-  },
-];
-
-/** What a signal for the step says. */
-export const signalText = (stepId: string): string => digest("signal", stepId);
-
-const retries = (random: Random): NonNullable<StepSpec["retry"]> => ({
-  attemptsMax: random.int(2, 6),
-  initialMs: random.pick([0, 100, 2_000]),
-  kind: random.pick(["fixed", "linear", "exponential"] as const),
-  incrementMs: 100,
-  factor: 2,
-  capMs: 8_000,
-  jitter: random.pick([0, 0.5, 1]),
-});
 
 export interface Chain {
   plan: ChainPlan;
   /** By step index. */
   kinds: readonly StepKind[];
-  /** What its output says for that input. */
-  expected(input: string): string;
+  /** What its output says for that input; undefined: it is a part of a chain whose output says it. */
+  expected(input: string): string | undefined;
 }
 
-const nestedKind: StepKind = {
-  name: "nested",
-  weight: 4,
-  draw: (random) => ({
-    child: { onParentClose: random.pick(["cancel", "cancel", "abandon", "wait"] as const) },
-    retry: retries(random),
-    startToCloseMs: random.pick([20_000, 60_000, 300_000]),
-  }),
-  nested: true,
-};
+/** The steps of a chain while it is drawn. */
+interface Graph {
+  kinds: readonly StepKind[];
+  needs: readonly (readonly number[])[];
+  callee: Chain | undefined;
+}
 
 /** A chain of 1 to `stepsMax` steps, each of which needs some of those before it; some of them may call `callee`. */
 export function drawChain(random: Random, no: number, callee?: Chain, stepsMax = 7): Chain {
   const count = random.int(1, stepsMax);
-  const choice = callee ? [...stepKinds, nestedKind] : stepKinds;
-  const kinds = Array.from({ length: count }, () => random.weighted(choice));
+  const choice = callee ? [...stepKinds, ...nestedKinds] : stepKinds;
+  const drawn = Array.from({ length: count }, () => random.weighted(choice));
   const density = random.pick([0.2, 0.5, 1]);
-  const needs = kinds.map((_, index) =>
-    kinds.flatMap((_kind, at) => (at < index && random.chance(density) ? [at] : [])),
+  const needs = drawn.map((_, index) =>
+    drawn.flatMap((_kind, at) => (at < index && random.chance(density) ? [at] : [])),
   );
+  const breaks = random.chance(0.3);
+  const undoes = random.chance(0.4);
+  if (undoes && !breaks && random.chance(0.5)) {
+    needs.push(drawn.map((_, index) => index));
+    drawn.push(doomedKind);
+  }
+  // A join of one is none.
+  const kinds = drawn.map((kind, index) => (kind.joins && needs[index]!.length < 2 ? stepKinds[0]! : kind));
+  const graph: Graph = { kinds, needs, callee };
+  const method = `test.v1.Chains/C${no}`;
   const specs: Record<string, StepSpec> = {};
   kinds.forEach((kind, index) => {
-    const inputOf = (scope: Scope): Evaluated<string> => read(scope, needs[index]!);
-    specs[`s${index}`] = {
+    const given = (scope: Scope): Evaluated<string> => inputOf(scope, graph, index);
+    const stepId = `s${index}`;
+    const place: Place = { index, stepId, needs: needs[index]!, given, callee, chain: { method, plan: () => plan } };
+    specs[stepId] = {
       needs: needs[index]!.map((need) => `s${need}`),
       startToCloseMs: 30_000,
-      ...(kind.runs ? { condition: (scope) => map(inputOf(scope), kind.runs!) } : {}),
-      bindInput: (scope) => map(inputOf(scope), encode),
-      ...kind.draw(random, `s${index}`),
-      ...(kind.nested ? { method: callee!.plan.method } : {}),
+      ...(kind.runs ? { condition: (scope) => map(given(scope), kind.runs!) } : {}),
+      bindInput: (scope) => map(given(scope), encode),
+      ...kind.draw(random, place),
     };
   });
-  const everyStep = kinds.map((_, index) => index);
-  placeUndos(random, kinds, specs);
+  placeRaces(graph, specs);
+  const read = steadySteps(graph);
+  const undos = undoes ? placeUndos(random, graph, specs) : [];
   const plan = planOf(specs, {
-    method: `test.v1.Chains/C${no}`,
+    method,
     runTimeoutMs: random.pick([60_000, 120_000, 600_000]),
-    ...(random.chance(0.3) ? { brokenTtlMs: random.pick([1_000, 20_000, 90_000]) } : {}),
-    bindOutput: (scope) => map(read(scope, everyStep), encode),
+    ...(breaks ? { brokenTtlMs: random.pick([1_000, 20_000, 90_000]) } : {}),
+    bindOutput: (scope) => map(textsOf(scope, graph, read), encode),
   });
-  const undos = plan.steps.slice(kinds.length).map(() => undoKind);
-  return { plan, kinds: [...kinds, ...undos], expected: (input) => compute({ kinds, needs, callee }, input) };
+  return { plan, kinds: [...kinds, ...undos], expected: (input) => compute(graph, input, read) };
 }
 
-const undoKind: StepKind = { name: "undo", weight: 0, draw: () => ({}) };
+/** The plan of each step that is on a branch of a race says so. */
+function placeRaces({ kinds, needs }: Graph, specs: Record<string, StepSpec>): void {
+  const steps = kinds.map(({ joins }, index) => {
+    const join = joins === "race" ? Join.JOIN_FIRST_SUCCESS : Join.JOIN_UNSPECIFIED;
+    const spec = { id: `s${index}`, join, needs: needs[index]!.map((need) => `s${need}`) };
+    return {
+      spec: spec as Parameters<typeof racesOf>[0][number]["spec"],
+      index,
+      path: "",
+      needs: new Set(needs[index]),
+    };
+  });
+  for (const [index, race] of racesOf(steps)) Object.assign(specs[`s${index}`]!, { race });
+}
 
-/** Some steps can be undone, in some chains: each undo is a step behind all others, whose input is what the step has put out. */
-function placeUndos(random: Random, kinds: readonly StepKind[], specs: Record<string, StepSpec>): void {
-  if (!random.chance(0.35)) return;
+/** Steps whose outputs are always there in a run that succeeds: what leads to a race may have been cancelled. */
+function steadySteps({ kinds, needs }: Graph): number[] {
+  const unsteady = new Set<number>();
+  const open = kinds.flatMap(({ joins }, index) => (joins === "race" ? needs[index]! : []));
+  for (let at = open.pop(); at !== undefined; at = open.pop()) {
+    if (unsteady.has(at)) continue;
+    unsteady.add(at);
+    open.push(...needs[at]!);
+  }
+  return kinds.flatMap((_, index) => (unsteady.has(index) ? [] : [index]));
+}
+
+/** Some steps can be undone: each undo is a step behind all others, whose input is what the step has put out. */
+function placeUndos(random: Random, { kinds, callee }: Graph, specs: Record<string, StepSpec>): StepKind[] {
   const chosen = kinds.flatMap((kind, index) =>
-    !kind.output && !specs[`s${index}`]!.wait && random.chance(0.6) ? [index] : [],
+    !kind.final && !specs[`s${index}`]!.wait && random.chance(specs[`s${index}`]!.each ? 0.9 : 0.6) ? [index] : [],
   );
-  chosen.forEach((index, n) => {
+  return chosen.map((index, n) => {
     specs[`s${index}`] = { ...specs[`s${index}`], undo: kinds.length + n };
+    const byChain = callee !== undefined && random.chance(0.3);
     specs[`s${index}.undo`] = {
       needs: [`s${index}`],
       undoes: index,
-      startToCloseMs: 20_000,
+      startToCloseMs: byChain ? 60_000 : 20_000,
       scheduleToCloseMs: random.pick([40_000, 90_000]),
       retry: retries(random),
-      bindInput: (scope) => map(read(scope, [index]), encode),
+      bindInput: (scope) => map(textsOf(scope, { kinds, needs: [], callee }, [index]), encode),
+      ...(specs[`s${index}`]!.each ? { each: undoEach(), needs: [] } : {}),
+      ...(byChain ? { child: { onParentClose: "cancel" }, method: callee.plan.method } : {}),
     };
+    return byChain ? undoByChainKind : undoKind;
   });
-}
-
-interface Graph {
-  kinds: readonly StepKind[];
-  needs: readonly number[][];
-  callee: Chain | undefined;
 }
 
 /** What the chain's steps put out, computed without a mesh. */
-function compute({ kinds, needs, callee }: Graph, input: string): string {
-  const outputs: string[] = [];
+function compute({ kinds, needs, callee }: Graph, input: string, read: readonly number[]): string {
+  const outputs: (string | undefined)[] = [];
   kinds.forEach((kind, index) => {
-    const given = join(
-      input,
-      needs[index]!.map((need) => outputs[need] ?? ""),
-    );
+    const seen = needs[index]!.map((need) => outputs[need]);
+    const joined = seen.some((output) => output !== undefined) ? "1" : "0";
+    const given = join(input, kind.joins ? [joined] : seen.map((output) => output ?? ""));
     const stepId = `s${index}`;
-    const output = (): string => {
-      if (kind.nested) return callee!.expected(given);
-      return kind.output ? kind.output(stepId) : outputOf(stepId, given);
-    };
-    outputs.push(kind.runs && !kind.runs(given) ? "" : output());
+    const output = (): string => kind.output?.(stepId, given, callee) ?? outputOf(stepId, given);
+    outputs.push(kind.runs && !kind.runs(given) ? undefined : output());
   });
-  return join(input, outputs);
+  return join(
+    input,
+    read.map((step) => outputs[step] ?? ""),
+  );
 }
-
-/** What a handler of the step makes of its input. */
-export const outputOf = (stepId: string, input: string): string => digest(stepId, input);
 
 const join = (input: string, outputs: readonly string[]): string => [input, ...outputs].join(" ");
 
-/** The input and these steps' outputs; deferred while one of them is not in memory. */
-function read(scope: Scope, steps: readonly number[]): Evaluated<string> {
-  const values = [scope.input, ...steps.map((step) => scope.outputs[step])];
-  if (values.some((value) => value && value.bytes === undefined)) return { kind: "deferred" };
-  const [input, ...outputs] = values.map((value) => (value ? decode(value) : ""));
-  return evaluated(join(input!, outputs));
+/** The text that is the input of a step: a join says how many outputs it sees, and all others what those are. */
+function inputOf(scope: Scope, graph: Graph, index: number): Evaluated<string> {
+  const needs = graph.needs[index]!;
+  if (!graph.kinds[index]!.joins) return textsOf(scope, graph, needs);
+  if (scope.input.bytes === undefined) return { kind: "deferred" };
+  const seen = needs.filter((need) => scope.outputs[need] !== undefined).length;
+  return evaluated(join(decode(scope.input), [`${seen}`]));
 }
 
-const map = <A, B>(from: Evaluated<A>, to: (value: A) => B): Evaluated<B> =>
-  from.kind === "value" ? evaluated(to(from.value)) : from;
-
-export const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
-
-export const decode = (value: Value): string => new TextDecoder().decode(value.bytes);
+/** The input and these steps' outputs; deferred while one of them is not in memory. */
+function textsOf(scope: Scope, { kinds }: Graph, steps: readonly number[]): Evaluated<string> {
+  const values = [scope.input, ...steps.map((step) => scope.outputs[step])];
+  if (values.some((value) => value && value.bytes === undefined)) return { kind: "deferred" };
+  const texts = steps.map((step) => {
+    const bytes = scope.outputs[step]?.bytes;
+    if (bytes === undefined) return "";
+    return kinds[step]!.read?.(bytes) ?? new TextDecoder().decode(bytes);
+  });
+  return evaluated(join(decode(scope.input), texts));
+}

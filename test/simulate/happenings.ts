@@ -6,7 +6,7 @@ import { value } from "../../coordinator/src/engine/plan-fixture.js";
 import type { Operation } from "../../coordinator/src/engine/run-event.js";
 import { isFinal, RunStatus } from "../../coordinator/src/engine/run-state.js";
 import type { StartCommand } from "../../coordinator/src/pipeline/ports.js";
-import { signalText } from "./chains.js";
+import { formText, signalText } from "./kinds.js";
 import type { Mesh } from "./mesh.js";
 
 interface Happening {
@@ -21,6 +21,7 @@ export const happenings: readonly Happening[] = [
   { weight: 2, fault: false, happen: (mesh) => void startRun(mesh, true) },
   { weight: 1.5, fault: false, happen: (mesh) => void cancelRun(mesh) },
   { weight: 6, fault: false, happen: (mesh) => void signalRun(mesh) },
+  { weight: 4, fault: false, happen: (mesh) => void answerForm(mesh) },
   { weight: 1.5, fault: false, happen: (mesh) => void pauseRun(mesh) },
   { weight: 1.5, fault: false, happen: (mesh) => void mendRun(mesh) },
   { weight: 1.5, fault: true, happen: killCoordinator },
@@ -122,7 +123,7 @@ async function signalRun(mesh: Mesh): Promise<void> {
     .map(({ id, method }) => ({ id, method }));
   if (open.length === 0) return;
   const { id: runId, method } = mesh.world.random.pick(open);
-  const { steps } = mesh.chains.find(({ plan }) => plan.method === method)!.plan;
+  const { steps } = mesh.planOf(method);
   const awaited = steps.filter(({ wait }) => wait?.kind === "signal");
   if (awaited.length === 0) return;
   const stepId = mesh.world.random.pick(awaited).id;
@@ -137,6 +138,41 @@ async function signalRun(mesh: Mesh): Promise<void> {
     if (sent) mesh.world.note(() => `${mesh.nameOf(runId)} was sent a signal for ${stepId}`);
     await mesh.world.pause(500);
   }
+}
+
+/** Forms that wait for somebody. */
+function openForms(mesh: Mesh): { runId: string; stepId: string; claimedBy: string | undefined }[] {
+  return openRuns(mesh, () => true).flatMap((runId) => {
+    const { run, method } = mesh.store.load(runId)!;
+    return mesh.planOf(method).steps.flatMap(({ id, index, wait }) => {
+      const open = run.steps[index]!.wait;
+      return wait?.kind === "human" && open ? [{ runId, stepId: id, claimedBy: open.claimedBy }] : [];
+    });
+  });
+}
+
+/** Somebody claims a form, lets it go again or fills it in, twice where the answer is lost. */
+async function answerForm(mesh: Mesh): Promise<void> {
+  const { random } = mesh.world;
+  const forms = openForms(mesh);
+  if (forms.length === 0) return;
+  const { runId, stepId } = random.pick(forms);
+  const person = `person-${random.int(1, 2)}`;
+  const kind = random.pick(["claim", "release", "complete", "complete"] as const);
+  const act = kind === "complete" ? { kind, value: value(formText(stepId)) } : { kind };
+  const asks = random.int(1, 2);
+  for (let ask = 0; ask < asks; ask++)
+    await mesh.ask((room) => room.intake.assignment(1, runId, { stepId, person, act }).catch(() => undefined));
+}
+
+/** In a calm mesh every form is filled in, by whoever has claimed it. */
+export function answerAll(mesh: Mesh): void {
+  for (const { runId, stepId, claimedBy = "somebody" } of openForms(mesh)) {
+    const act = { kind: "complete" as const, value: value(formText(stepId)) };
+    const about = { stepId, person: claimedBy, act };
+    void mesh.ask((room) => room.intake.assignment(1, runId, about).catch(() => undefined));
+  }
+  mesh.world.after(5_000, () => answerAll(mesh));
 }
 
 /** Every signal that an open run may wait for is sent, again and again: in a calm mesh nobody is kept waiting. */
@@ -193,6 +229,6 @@ function mistakenTakeOver(mesh: Mesh): void {
 function loseBound(mesh: Mesh): void {
   const bound = [...mesh.store.bindings.values()];
   if (bound.length === 0) return;
-  const { runId, stepId, attempt, lease } = mesh.world.random.pick(bound);
-  void mesh.ask((room) => room.intake.lose({ runId, stepId, item: 0, attempt, lease }, "it seemed gone"));
+  const { runId, stepId, item, attempt, lease } = mesh.world.random.pick(bound);
+  void mesh.ask((room) => room.intake.lose({ runId, stepId, item, attempt, lease }, "it seemed gone"));
 }

@@ -16,7 +16,10 @@
  * V13. A value that the database refuses fails its own step, and nobody else's.
  * V14. While a run is paused or broken no step of it begins.
  * V15. Undos begin when everything else is over, one behind the other, in reverse order of what they undo; a run that did not succeed has undone
- *      all that it had done, and any other nothing.
+ *      all that it had done, and any other nothing. Of a fan-out that is each item that succeeded, the newest first.
+ * V16. An item of a fan-out succeeds once, by the report of a worker that held its lease; no more are under way than may be, and none is both open
+ *      and counted.
+ * V17. A run that is no attempt any more ends soon, unless it may go on by itself.
  */
 import { EventKind, type StartStep } from "@taskmesh/proto";
 import type { ChainPlan } from "../../coordinator/src/engine/plan.js";
@@ -27,6 +30,7 @@ import {
   isOver,
   type RunState,
   RunStatus,
+  type StepState,
   StepStatus,
 } from "../../coordinator/src/engine/run-state.js";
 import type { RunWrite } from "../../coordinator/src/store/commit.js";
@@ -39,7 +43,8 @@ export interface EndedRun {
   plan: ChainPlan;
   run: RunState;
   result: string | undefined;
-  expected: string;
+  /** Undefined: nobody knows. */
+  expected: string | undefined;
 }
 
 const holds = (condition: boolean, invariant: string, text: () => string): void => {
@@ -62,7 +67,9 @@ export class Ledger {
   #poisoned = new Set<string>();
   /** Undos of what has succeeded, in that order, by run. */
   #undone = new Map<string, number[]>();
-  readonly seen = { commits: 0, starts: 0, successes: 0, late: 0 };
+  /** Items that succeeded, in that order, by run and step. */
+  #items = new Map<string, number[]>();
+  readonly seen = { commits: 0, starts: 0, successes: 0, late: 0, items: 0, "undone items": 0 };
 
   /** A run is about to be written: `stored` is what the database has of it. */
   committed(plan: ChainPlan, stored: RunState | undefined, write: RunWrite, records: readonly EventKind[]): void {
@@ -80,12 +87,96 @@ export class Ledger {
     holds(ends === (isFinal(run.status) ? 1 : 0), "V2", () => `${at()}: ended ${ends} times`);
     if (ends > 0)
       holds(kinds.at(-1) === EventKind.EVENT_KIND_RUN_ENDED, "V2", () => `${at()}: something follows its end`);
-    for (const { kind, step } of write.records) {
-      const undo = kind === EventKind.EVENT_KIND_STEP_SUCCEEDED ? plan.steps[step]!.undo : undefined;
-      if (undo !== undefined) this.#undone.set(run.id, [...(this.#undone.get(run.id) ?? []), undo]);
+    for (const record of write.records) {
+      this.#checkItem(plan, stored, run, record);
+      this.#noteUndo(plan, run, record);
     }
     this.#checkSteps(plan, stored, write, at);
+    this.#checkItems(plan, stored, write, at);
     this.#checkRecords(plan, write, at);
+  }
+
+  #doneItems(runId: string, step: number): number[] {
+    const key = `${runId}/${step}`;
+    const known = this.#items.get(key) ?? [];
+    this.#items.set(key, known);
+    return known;
+  }
+
+  /** What happened to an item. */
+  #checkItem(plan: ChainPlan, stored: RunState | undefined, run: RunState, record: RunWrite["records"][number]): void {
+    const { kind, step, item = 0 } = record;
+    if (kind === EventKind.EVENT_KIND_STEP_RETRIED) this.#items.delete(`${run.id}/${step}`);
+    const succeeded = kind === EventKind.EVENT_KIND_ITEM_SUCCEEDED;
+    if (!succeeded && kind !== EventKind.EVENT_KIND_ITEM_FAILED) return;
+    const { child, undoes } = plan.steps[step]!;
+    const where = (): string => `run ${run.id}, step ${plan.steps[step]!.id}, item ${item}`;
+    if (undoes !== undefined) {
+      const undone = this.#doneItems(run.id, undoes).toReversed()[item];
+      holds(`${undone}` === record.note, "V15", () => `${where()}: it undoes ${record.note}, not ${undone}`);
+    }
+    if (!succeeded) return;
+    const done = this.#doneItems(run.id, step);
+    holds(!done.includes(item), "V16", () => `${where()}: it succeeds again`);
+    done.push(item);
+    this.seen[undoes === undefined ? "items" : "undone items"] += 1;
+    const lease = stored?.items?.get(step)?.get(item)?.lease ?? "";
+    const held = child !== undefined || this.#holders.get(lease)?.has(record.session ?? "") === true;
+    holds(held, "V16", () => `${where()}: ${record.session} never held its lease`);
+    holds(!this.#cancelled.has(run.id) || undoes !== undefined, "V8", () => `${where()}: a success after its cancel`);
+  }
+
+  /** What is to be undone, in the order in which it was done; fan-outs that have done a part take their place when the undoing begins. */
+  #noteUndo(plan: ChainPlan, run: RunState, { kind, step }: RunWrite["records"][number]): void {
+    const known = this.#undone.get(run.id) ?? [];
+    if (kind === EventKind.EVENT_KIND_STEP_SUCCEEDED) {
+      const { undo, each } = plan.steps[step]!;
+      const didNothing = each !== undefined && this.#doneItems(run.id, step).length === 0;
+      if (undo !== undefined && !didNothing) this.#undone.set(run.id, [...known, undo]);
+    }
+    if (kind !== EventKind.EVENT_KIND_RUN_COMPENSATING || !run.done) return;
+    const partly = plan.steps.flatMap(({ index, each, undo }) =>
+      each && undo !== undefined && !known.includes(undo) && this.#doneItems(run.id, index).length > 0 ? [undo] : [],
+    );
+    const order = run.done.map((index) => plan.steps[index]!.undo!);
+    const text = (): string => `run ${run.id} undoes ${order.join(", ")}, of ${[...known, ...partly].join(", ")}`;
+    holds([...order].sort().join() === [...known, ...partly].sort().join(), "V15", text);
+    holds(order.filter((undo) => known.includes(undo)).join() === known.join(), "V15", text);
+    this.#undone.set(run.id, order);
+  }
+
+  /** How items stand. */
+  #checkItems(plan: ChainPlan, stored: RunState | undefined, { run, items }: RunWrite, at: () => string): void {
+    for (const { step, item } of items?.values() ?? []) {
+      const state = run.items?.get(step)?.get(item);
+      const was = stored?.items?.get(step)?.get(item);
+      if (state === undefined) continue;
+      const where = (): string => `${at()}, step ${plan.steps[step]!.id}, item ${item}`;
+      this.#keepLease(`${run.id}/${step}/${item}/${state.attempt}`, state, where);
+      holds(state.attempt >= (was?.attempt ?? 0), "V6", where);
+      holds(!this.#doneItems(run.id, step).includes(item), "V16", () => `${where()}: it is open and over`);
+      const isNew = state.attempt > (was?.attempt ?? 0) && plan.steps[step]!.undoes === undefined;
+      holds(!(this.#cancelled.has(run.id) && isNew), "V8", () => `${where()}: a new attempt after its cancel`);
+    }
+    for (const [index, { each }] of run.steps.entries()) {
+      if (!each) continue;
+      const open = [...(run.items?.get(index)?.values() ?? [])];
+      const under = open.filter(({ status }) => status !== StepStatus.STEP_STATUS_PENDING).length;
+      const counted = open.length + each.succeeded + each.failed;
+      const text = (): string => `${at()}, step ${plan.steps[index]!.id}: ${JSON.stringify(each)}, ${open.length} open`;
+      holds(counted <= each.next && each.next <= each.total, "V16", text);
+      holds(under <= plan.steps[index]!.each!.parallelMax, "V16", text);
+      holds(each.succeeded === this.#doneItems(run.id, index).length, "V16", text);
+    }
+  }
+
+  #keepLease(name: string, { lease, attempt, status }: StepState, where: () => string): void {
+    if (lease !== "" && attempt > 0) {
+      const known = this.#leases.get(lease);
+      holds(known === undefined || known === name, "V5", () => `${where()}: its lease is that of ${known}`);
+      this.#leases.set(lease, name);
+    }
+    if (inFlight(status)) holds(lease !== "", "V5", () => `${where()}: in flight without a lease`);
   }
 
   #checkSteps(plan: ChainPlan, stored: RunState | undefined, { run, records }: RunWrite, at: () => string): void {
@@ -93,13 +184,7 @@ export class Ledger {
     run.steps.forEach((step, index) => {
       const was = stored?.steps[index];
       const where = (): string => `${at()}, step ${plan.steps[index]!.id}`;
-      if (step.lease !== "" && step.attempt > 0) {
-        const name = `${run.id}/${index}/${step.attempt}`;
-        const known = this.#leases.get(step.lease);
-        holds(known === undefined || known === name, "V5", () => `${where()}: its lease is that of ${known}`);
-        this.#leases.set(step.lease, name);
-      }
-      if (inFlight(step.status)) holds(step.lease !== "", "V5", () => `${where()}: in flight without a lease`);
+      if (!step.each) this.#keepLease(`${run.id}/${index}/0/${step.attempt}`, step, where);
       holds(step.attempt >= (was?.attempt ?? 0), "V6", where);
       const mended = stored?.broken?.steps.includes(index) === true && isMended(records);
       if (was && isOver(was.status) && !mended) {
@@ -111,7 +196,10 @@ export class Ledger {
         holds(step.status !== pending, "V7", () => `${where()}: it is pending again`);
       const begins = (was?.status ?? pending) === pending && step.status !== pending;
       if (begins && step.status !== StepStatus.STEP_STATUS_CANCELLED) {
-        const open = plan.steps[index]!.needs.filter((need) => !isOver(run.steps[need]!.status));
+        const { needs, join } = plan.steps[index]!;
+        const hasOne = join?.of.some((at) => run.steps[at]!.status === StepStatus.STEP_STATUS_SUCCEEDED) === true;
+        const awaited = needs.filter((need) => !(hasOne && join?.of.includes(need)));
+        const open = awaited.filter((need) => !isOver(run.steps[need]!.status));
         holds(open.length === 0, "V7", () => `${where()}: it began before ${open.join(", ")}`);
       }
       const waited = was !== undefined && !inFlight(was.status) && step.attempt > was.attempt;
@@ -156,13 +244,13 @@ export class Ledger {
   }
 
   /** A coordinator sends a start. */
-  published({ runId, attempt, lease }: StartStep, step: number): void {
+  published({ runId, item, attempt, lease }: StartStep, step: number): void {
     this.seen.starts += 1;
     const known = this.#leases.get(lease);
     holds(
-      known === `${runId}/${step}/${attempt}`,
+      known === `${runId}/${step}/${item}/${attempt}`,
       "V4",
-      () => `a start of ${runId}/${step}/${attempt}, known: ${known}`,
+      () => `a start of ${runId}/${step}/${item}/${attempt}, known: ${known}`,
     );
   }
 
@@ -195,16 +283,40 @@ export class Ledger {
     for (const id of this.#acknowledged) holds(runs.has(id), "V9", () => `run ${id} was accepted and is not stored`);
     for (const [id, { run, plan, result, expected }] of runs) {
       holds(isFinal(run.status), "V10", () => `run ${id} has not ended`);
-      const wanted = run.status === RunStatus.RUN_STATUS_SUCCEEDED ? [] : (this.#undone.get(id) ?? []);
+      const wanted = run.status === RunStatus.RUN_STATUS_SUCCEEDED ? [] : this.#toUndo(id, plan);
       const begun = plan.steps.flatMap(({ index, undoes }) =>
         undoes !== undefined && run.steps[index]!.status !== StepStatus.STEP_STATUS_PENDING ? [index] : [],
       );
       const text = (): string => `run ${id} undid ${begun.join(", ")} of ${wanted.join(", ")}`;
       holds([...wanted].sort().join() === begun.sort().join(), "V15", text);
-      if (result === undefined) continue;
+      for (const { index, undoes } of plan.steps) this.#checkUndone(run, index, undoes);
+      if (result === undefined || expected === undefined) continue;
       holds(result === expected, "V11", () => `run ${id} of ${plan.steps.length} steps: ${result}, not ${expected}`);
     }
     for (const [what, count] of Object.entries(left)) holds(count === 0, "V12", () => `${count} ${what} are left`);
+  }
+
+  /** What a run that did not succeed has to undo, whatever it thought when it began. */
+  #toUndo(id: string, plan: ChainPlan): number[] {
+    const known = this.#undone.get(id) ?? [];
+    const partly = plan.steps.flatMap(({ index, undo }) =>
+      undo !== undefined && !known.includes(undo) && this.#doneItems(id, index).length > 0 ? [undo] : [],
+    );
+    return [...known, ...partly];
+  }
+
+  /** A run that its step had begun has ended, though not before. */
+  letGo(child: RunState, latestMs: number): void {
+    holds(child.endedAtMs <= latestMs, "V17", () => `run ${child.id} ended ${child.endedAtMs - latestMs} ms too late`);
+  }
+
+  /** Every item that an undo of a fan-out was for is over. */
+  #checkUndone({ id, steps }: RunState, index: number, undoes: number | undefined): void {
+    const { each } = steps[index]!;
+    if (undoes === undefined || each === undefined) return;
+    const wanted = this.#doneItems(id, undoes).length;
+    const text = (): string => `run ${id} undid ${each.succeeded + each.failed} of ${wanted} items`;
+    holds(each.succeeded + each.failed === wanted, "V15", text);
   }
 
   /** A run ended when it had to. */

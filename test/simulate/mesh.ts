@@ -1,11 +1,13 @@
 /** A simulated mesh: coordinators, workers, broker, database, and what stands for the registry: who lapsed, who takes over. */
 import type { StartStep } from "@taskmesh/proto";
+import { innerOf, innerPath } from "../../coordinator/src/contracts/compile-inner.js";
 import { childSession } from "../../coordinator/src/engine/children.js";
 import type { ChainPlan } from "../../coordinator/src/engine/plan.js";
 import type { EngineRoom } from "../../coordinator/src/pipeline/engine-room.js";
 import { Bus } from "./bus.js";
-import { type Chain, drawChain, type StepKind } from "./chains.js";
+import { type Chain, drawChain } from "./chains.js";
 import { SimCoordinator } from "./coordinator.js";
+import type { StepKind } from "./kinds.js";
 import { Ledger } from "./ledger.js";
 import { ModelStore } from "./model-store.js";
 import { Trouble } from "./trouble.js";
@@ -35,7 +37,7 @@ export class Mesh {
   constructor(readonly world: World) {
     this.trouble = new Trouble(world.random);
     const first = drawChain(world.random, 0);
-    this.chains = world.random.chance(0.5) ? [first] : [first, drawChain(world.random, 1, first)];
+    this.chains = world.random.chance(0.55) ? [first] : [first, drawChain(world.random, 1, first)];
     for (const chain of this.chains) this.#chainOf.set(chain.plan.method, chain);
     this.store = new ModelStore(world, this.ledger, (method) => this.planOf(method));
     this.bus = new Bus(world, this.trouble);
@@ -74,12 +76,16 @@ export class Mesh {
     return this.chains.flatMap(({ plan }) => plan.steps.map(({ method, contract }) => `${method}@${contract}`));
   }
 
+  /** The chain that a run is of; of a run that stands for an item, the part of it. */
   chainOf(runId: string): Chain {
-    return this.#chainOf.get(this.store.runs.get(runId)!.method)!;
+    const { method } = this.store.runs.get(runId)!;
+    const whole = this.#chainOf.get(method);
+    return whole ?? { plan: this.planOf(method), kinds: [], expected: () => undefined };
   }
 
   planOf(method: string): ChainPlan {
-    return this.#chainOf.get(method)!.plan;
+    const { chain, path } = innerPath(method);
+    return innerOf(this.#chainOf.get(chain)!.plan, path);
   }
 
   stepIndexOf({ runMethod, stepId }: StartStep): number {
@@ -87,7 +93,8 @@ export class Mesh {
   }
 
   kindOf(start: StartStep): StepKind {
-    return this.#chainOf.get(start.runMethod)!.kinds[this.stepIndexOf(start)]!;
+    const { plan, kinds } = this.#chainOf.get(innerPath(start.runMethod).chain)!;
+    return kinds[plan.steps.findIndex(({ id }) => id === start.stepId)]!;
   }
 
   /** A short name of a run, the same in every repetition of the seed. */
@@ -149,7 +156,7 @@ export class Mesh {
     }
   }
 
-  #judge({ runId, stepId, attempt, lease, session, boundAtMs }: Binding): void {
+  #judge({ runId, stepId, item, attempt, lease, session, boundAtMs }: Binding): void {
     const { world } = this;
     if (session === childSession) return;
     const worker = this.workers.find((one) => one.session === session)!;
@@ -162,7 +169,7 @@ export class Mesh {
     else this.#unlisted.set(lease, since);
     const unlisted = since !== undefined && world.nowMs - Math.max(since, boundAtMs) > unlistedMs;
     if (!lapsed && !unlisted) return;
-    const ref = { runId, stepId, item: 0, attempt, lease };
+    const ref = { runId, stepId, item, attempt, lease };
     void this.ask((room) => room.intake.lose(ref, lapsed ? "its worker went silent" : "its worker does not run it"));
   }
 }

@@ -70,6 +70,8 @@ export class ModelStore {
   readonly payloads = new Map<string, Uint8Array>();
   /** Open items of fan-outs. */
   readonly items = new Map<string, { state: string; input: Value | undefined }>();
+  /** Open forms of people, by run and step. */
+  readonly assignments = new Set<string>();
   readonly checkpoints = new Map<string, Uint8Array>();
   readonly #keys = new Map<string, { runId: string; requestHash: Uint8Array }>();
   #batchWrites = 0;
@@ -114,7 +116,11 @@ export class ModelStore {
       freeSlotsByLane: freeSlots,
       getPayload: (_namespaceId, reference) => this.payloads.get(reference),
       putPayload: (_namespaceId, bytes) => this.putPayload(bytes),
-      readItemOutputs: (runId, step) => this.#itemOutputs(runId, step),
+      readItemOutputs: (runId, step) => this.#itemOutputs(runId, step).sort((a, b) => a.item - b.item),
+      readDoneItems: ({ runId, step, from, limit }) =>
+        this.#itemOutputs(runId, step)
+          .reverse()
+          .slice(from, from + limit),
       writeReports: (rows) => {
         for (const row of rows) {
           const key = `${row.runId}/${row.stepId}/${row.item}`;
@@ -126,6 +132,7 @@ export class ModelStore {
       readResult: (runId) =>
         this.history.get(runId)?.find(({ kind }) => kind === EventKind.EVENT_KIND_RUN_ENDED)?.payload,
       readChildren: (page) => this.#readChildren(page),
+      readLeftChildren: (page) => this.#leftChildren(page),
     };
   }
 
@@ -152,13 +159,12 @@ export class ModelStore {
     return rows.length === 0 ? null : JSON.stringify(rows);
   }
 
+  /** In the order in which they came. */
   #itemOutputs(runId: string, step: number): ItemOutput[] {
     const all = (this.history.get(runId) ?? []).filter((row) => row.step === step);
     const since = all.findLastIndex(({ kind }) => kind === EventKind.EVENT_KIND_STEP_RETRIED);
     const rows = all.slice(since + 1).filter(({ kind }) => kind === EventKind.EVENT_KIND_ITEM_SUCCEEDED);
-    return rows
-      .map(({ item, note, payload }) => ({ item, key: note, value: payload! }))
-      .sort((a, b) => a.item - b.item);
+    return rows.map(({ item, note, payload }) => ({ item, key: note, value: payload! }));
   }
 
   putPayload(bytes: Uint8Array): string {
@@ -243,6 +249,12 @@ export class ModelStore {
         this.bindings.set(`${run.id}/${step.index}/${item}`, { ...about, boundAtMs: this.#world.nowMs });
         return;
       }
+      case "assign":
+        this.assignments.add(`${run.id}/${effect.step.index}`);
+        return;
+      case "unassign":
+        this.assignments.delete(`${run.id}/${effect.step.index}`);
+        return;
       case "unbind":
         this.bindings.delete(`${run.id}/${effect.step.index}/${effect.item ?? 0}`);
     }
@@ -271,11 +283,23 @@ export class ModelStore {
       ({ session, lease, boundAtMs }) => session === childSession && lease > afterChildId && boundAtMs < before,
     );
     rows.sort((a, b) => (a.lease < b.lease ? -1 : 1));
-    return rows.slice(0, limit).map(({ runId, stepId, attempt, lease }) => {
+    return rows.slice(0, limit).map(({ runId, stepId, item, attempt, lease }) => {
       const child = this.runs.get(lease);
       const states = { started: child !== undefined, ended: child !== undefined && child.ended !== null };
-      return { runId, stepId, attempt, childId: lease, ...states };
+      return { runId, stepId, item, attempt, childId: lease, ...states };
     });
+  }
+
+  #leftChildren({ runId, step, afterChildId, limit }: Parameters<RunStore["readLeftChildren"]>[0]): string[] {
+    const begun = (this.history.get(runId) ?? []).filter(
+      (row) => row.step === step && row.kind === EventKind.EVENT_KIND_CHILD_STARTED,
+    );
+    const isLeft = (id: string): boolean => this.runs.get(id)?.ended === null && !this.#isWanted(runId, id);
+    return begun
+      .map(({ note }) => note)
+      .filter((id) => id > afterChildId && isLeft(id))
+      .sort()
+      .slice(0, limit);
   }
 
   #waitingQueues(): { namespaceId: number; taskQueue: string }[] {

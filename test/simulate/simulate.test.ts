@@ -14,7 +14,7 @@ describe("a simulated mesh", () => {
     }
     expect(failed).toEqual([]);
     // What the seeds are for did happen.
-    for (const name of ["late", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"])
+    for (const name of ["late", "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "items", "undone items"])
       expect(totals[name], name).toBeGreaterThan(10);
     expect(totals["starts"]).toBeGreaterThan(totals["successes"]!);
   });

@@ -2,8 +2,8 @@
 
 import { EventKind } from "@taskmesh/proto";
 import { isFinal, RunStatus } from "../../coordinator/src/engine/run-state.js";
-import { decode } from "./chains.js";
-import { happenings, mendAll, signalAll, startRun } from "./happenings.js";
+import { answerAll, happenings, mendAll, signalAll, startRun } from "./happenings.js";
+import { decode } from "./kinds.js";
 import { Mesh } from "./mesh.js";
 import { World } from "./world.js";
 
@@ -26,6 +26,8 @@ const restMs = 20_000;
 const confirmMsMax = 5_000;
 /** In a calm mesh every run ends in this time: retries, hanging handlers, acks, lapses and looks of the audit, one after another. */
 const settleMs = 400_000;
+/** A run whose parent has ended ends in this time: a coordinator lapses and is taken over, and attempts may clean up. */
+const letGoMs = 60_000;
 /** A run ends this long after its deadline at the latest: a sweeper that died with its claim holds it for 10 s. */
 const graceMs = 25_000;
 
@@ -82,13 +84,14 @@ function calm(mesh: Mesh): void {
   if (mesh.live().length === 0) mesh.addCoordinator();
   if (!mesh.workers.some(({ alive }) => alive)) mesh.addWorker();
   signalAll(mesh);
+  answerAll(mesh);
   mendAll(mesh);
 }
 
 /** A run waits for the runs that it starts, each of which may have to wait as long; a start that nobody knows to be lost may wait for ever. */
 function settleMsOf({ trouble, chains }: Mesh): number {
   if (trouble.names.includes("startSilentlyLost")) return Number.POSITIVE_INFINITY;
-  return chains.some(({ kinds }) => kinds.some(({ nested }) => nested)) ? 2 * settleMs : settleMs;
+  return chains.some(({ kinds }) => kinds.some(({ nested }) => nested)) ? 3 * settleMs : settleMs;
 }
 
 function judge(mesh: Mesh, calmAtMs: number): void {
@@ -98,11 +101,16 @@ function judge(mesh: Mesh, calmAtMs: number): void {
     const settledAtMs = calmAtMs + settleMsOf(mesh);
     const own = mesh.chainOf(id).plan.steps;
     // Its deadline does not bound what it undoes.
-    const undoMs = own.reduce(
-      (sum, { undoes, scheduleToCloseMs = 0 }) => sum + (undoes === undefined ? 0 : scheduleToCloseMs),
-      0,
-    );
+    const undoMs = own.reduce((sum, { undoes, scheduleToCloseMs = 0 }) => {
+      const items = undoes === undefined ? 0 : (run.steps[undoes]!.each?.succeeded ?? 1);
+      return sum + items * scheduleToCloseMs;
+    }, 0);
     ledger.ended(run, Math.max(Math.min(run.deadlineAtMs, settledAtMs), calmAtMs) + undoMs + graceMs);
+    const parent = run.parent && store.load(run.parent.runId)?.run;
+    const step =
+      run.parent && mesh.chainOf(run.parent.runId).plan.steps.find(({ id: own }) => own === run.parent!.stepId);
+    if (parent && step?.child?.onParentClose === "cancel")
+      ledger.letGo(run, Math.max(parent.endedAtMs, calmAtMs) + undoMs + letGoMs);
     const end = store.history.get(id)!.find(({ kind }) => kind === EventKind.EVENT_KIND_RUN_ENDED)?.payload;
     const succeeded = run.status === RunStatus.RUN_STATUS_SUCCEEDED;
     const bytes = end?.bytes ?? store.payloads.get(end?.reference ?? "");
@@ -119,6 +127,8 @@ function judge(mesh: Mesh, calmAtMs: number): void {
   ledger.rest(new Map(ended), {
     "ready rows": store.ready.size,
     bindings: store.bindings.size,
+    "open items": store.items.size,
+    assignments: store.assignments.size,
     "effect batches": batches,
   });
 }

@@ -5,7 +5,7 @@
 import { CompleteStep, type Failure, type StartStep } from "@taskmesh/proto";
 import { sha256 } from "@taskmesh/runtime";
 import type { Puller } from "./bus.js";
-import { encode, outputOf } from "./chains.js";
+import { encode, outputOf } from "./kinds.js";
 import type { Mesh } from "./mesh.js";
 import { poison } from "./model-store.js";
 
@@ -137,12 +137,13 @@ export class SimWorker implements Puller {
   #outcome(start: StartStep): CompleteStep["outcome"] {
     const { trouble, store } = this.#mesh;
     if (trouble.happens("attemptFails")) return failed("UNLUCKY", true);
-    if (trouble.happens("attemptFailsForGood")) return failed("HOPELESS", false);
+    const kind = this.#mesh.kindOf(start);
+    if (kind.doomed || trouble.happens("attemptFailsForGood")) return failed("HOPELESS", false);
     const { data } = start.input!;
     const bytes = data?.$case === "reference" ? store.payloads.get(data.value)! : (data?.value ?? new Uint8Array());
     let text = outputOf(start.stepId, new TextDecoder().decode(bytes));
+    if (kind.counts) text = `${text}.${start.attempt}`;
     if (trouble.happens("badOutput")) text = "bad";
-    const kind = this.#mesh.kindOf(start);
     if (text !== "bad" && !kind.large && trouble.happens("poison")) {
       this.#mesh.ledger.poisoned(start.runId, this.#mesh.stepIndexOf(start));
       text = poison;

@@ -361,6 +361,45 @@ steps:
     ]);
   });
 
+  it("writes fan-outs within fan-outs, over forms and pauses, and undos of their items", () => {
+    const { score } = PageActionsService;
+    const types = {
+      input: { texts: "repeated string", names: "map<string, string>" },
+      output: { n: "int32" },
+    } as const;
+    const { json } = chain("a.v1.C/Lists", types, ({ input, each, eachHuman, eachWait }) => {
+      const words = each(
+        "words",
+        score,
+        { items: input.texts, each: { items: (text) => cel<string[]>`${text.value}.split(' ')`, maxParallel: 3 } },
+        ({ value, outer }) => ({ text: cel`string(${outer.index}) + ${value}` }),
+      );
+      each("named", score, { entries: input.names }, ({ key }) => ({ text: key }), {
+        compensate: undo(score, (output, error) => ({ text: cel`string(${output.words}) + ${error.reason}` })),
+      });
+      const votes = eachHuman(
+        "votes",
+        { items: input.texts, toleratedFailures: 1 },
+        ({ value }) => ({ title: value }),
+        {
+          ok: "bool",
+        },
+      );
+      eachWait("pause", { items: votes.output }, ({ index }) => ({ duration: cel`duration(string(${index}) + 's')` }));
+      return { n: words.output[0]![1]!.words };
+    });
+    expect(json["steps"]).toMatchObject([
+      {
+        each: { items: "input.texts", each: { items: "each.value.split(' ')", maxParallel: 3 } },
+        input: { text: { cel: "string(each.outer.index) + each.value" } },
+      },
+      { compensate: { input: { text: { cel: "string(each.output.words) + error.reason" } } } },
+      { each: { items: "input.texts", toleratedFailures: 1 }, human: { title: { cel: "each.value" } } },
+      { each: { items: "steps.votes.output" }, wait: { duration: { cel: "duration(string(each.index) + 's')" } } },
+    ]);
+    expect(json["output"]).toEqual({ n: { cel: "steps.words.output[0][1].words" } });
+  });
+
   it.each([
     ["an id twice", () => many("one", "one"), "step one: there is a step of this id already"],
     ["a bad id", () => many("1 one"), 'step "1 one": an id has letters'],

@@ -95,9 +95,15 @@ export function rulesJson<Out>(id: string, rules: readonly FailureRule<Out>[], n
   );
 }
 
-export function undoJson<Out>(id: string, { method, input, options }: Undo<Out>, nameOf: NameOf): JsonObject {
+/** `path`: of the output that is undone. */
+export function undoJson<Out>(
+  id: string,
+  { method, input, options }: Undo<Out>,
+  nameOf: NameOf,
+  path = `steps.${id}.output`,
+): JsonObject {
   const place = `step ${id}.compensate`;
-  const output = reference(`steps.${id}.output`, nameOf) as Ref<Out>;
+  const output = reference(path, nameOf) as Ref<Out>;
   const error = reference("error", nameOf) as unknown as Ref<SeenFailure>;
   const time = (name: "startToClose" | "scheduleToClose") =>
     options[name] === undefined ? undefined : timeJson(`${place}.${name}`, options[name]);
@@ -112,18 +118,25 @@ export function undoJson<Out>(id: string, { method, input, options }: Undo<Out>,
 }
 
 /** What the items of a fan-out are read by. */
-export const itemRefs = (nameOf: NameOf) => {
-  const at = (name: string) => reference(`each.${name}`, nameOf);
+export const itemRefs = (nameOf: NameOf, path = "each") => {
+  const at = (name: string) => reference(`${path}.${name}`, nameOf);
   return { value: at("value"), index: at("index"), key: at("key") };
 };
 
-export function eachJson(place: string, over: EachLimits & { items?: unknown; entries?: unknown }): JsonObject {
+/** What a fan-out goes over, as it is given. */
+export type EachGiven = EachLimits & { items?: unknown; entries?: unknown; each?: EachGiven };
+
+/** The fan-out within another one says what it goes over by a function of the item around it. */
+export function eachJson(place: string, over: EachGiven, nameOf: NameOf): JsonObject {
   const text = (name: "items" | "entries"): string | undefined => {
-    if (over[name] === undefined) return undefined;
-    const known = knownOf(over[name]);
+    const given = over[name];
+    if (given === undefined) return undefined;
+    const known = knownOf(typeof given === "function" && !knownOf(given) ? given(itemRefs(nameOf)) : given);
     if (!known) throw refuse(`${place}.${name}`, "it is no expression; write it with cel`…`");
     return known.text;
   };
-  const { maxParallel, toleratedFailures, toleratedShare } = over;
-  return present({ items: text("items"), entries: text("entries"), maxParallel, toleratedFailures, toleratedShare });
+  const { maxParallel, toleratedFailures, toleratedShare, each } = over;
+  const limits = { maxParallel, toleratedFailures, toleratedShare };
+  const inner = each && eachJson(`${place}.each`, each, nameOf);
+  return present({ items: text("items"), entries: text("entries"), ...limits, each: inner });
 }

@@ -18,7 +18,7 @@ import { chainSpecFromJson } from "@taskmesh/runtime";
 import type { MethodEntry } from "../define.js";
 import { expressionsJson, present, type Time, timeJson } from "./document.js";
 import { type Expression, knownOf, reference } from "./expression.js";
-import type { Case, EachLimits, SeenFailure, Undo, UndoOptions } from "./flow.js";
+import type { Case, EachGiven, EachLimits, SeenFailure, Undo, UndoOptions } from "./flow.js";
 import {
   type CallbackStep,
   type CallOptions,
@@ -64,13 +64,30 @@ export interface ChainScope<Input, Output = unknown> {
     input: GivenFields<In>,
     options?: CallOptions<NoInfer<Out>>,
   ): Step<Out>;
+  /** Adds a fan-out within a fan-out: for each item of a list, one call for each item of a list that is read from it. */
+  each<In, Out, Outer, Item>(
+    id: string,
+    callee: Callee<In, Out>,
+    over: EachLimits & {
+      items: Expression<readonly Outer[]>;
+      each: EachLimits & {
+        items: (outer: { value: Ref<Outer>; index: Ref<number> }) => Expression<readonly Item[]>;
+      };
+    },
+    input: (item: {
+      value: Ref<Item>;
+      index: Ref<number>;
+      outer: { value: Ref<Outer>; index: Ref<number> };
+    }) => GivenFields<In>,
+    options?: Omit<ItemOptions, "compensate">,
+  ): Step<Out[][]>;
   /** Adds a fan-out: one call for each item of a list, whose outputs are the step's, in the items' order. */
   each<In, Out, Item>(
     id: string,
     callee: Callee<In, Out>,
     over: EachLimits & { items: Expression<readonly Item[]> },
     input: (item: { value: Ref<Item>; index: Ref<number> }) => GivenFields<In>,
-    options?: ItemOptions,
+    options?: ItemOptions<NoInfer<Out>>,
   ): Step<Out[]>;
   /** Adds a fan-out over a map: one call for each of its entries, whose outputs are the step's, by key. */
   each<In, Out, Item>(
@@ -78,19 +95,30 @@ export interface ChainScope<Input, Output = unknown> {
     callee: Callee<In, Out>,
     over: EachLimits & { entries: Expression<{ [key: string]: Item }> },
     input: (item: { value: Ref<Item>; key: Ref<string> }) => GivenFields<In>,
-    options?: ItemOptions,
+    options?: ItemOptions<NoInfer<Out>>,
   ): Step<{ [key: string]: Out }>;
+  /** Adds a form for each item of a list: what people fill in is the step's output, in the items' order. */
+  eachHuman<const F extends FieldTypes, Item>(
+    id: string,
+    over: EachLimits & { items: Expression<readonly Item[]> },
+    form: (item: { value: Ref<Item>; index: Ref<number> }) => Form,
+    fields: F,
+    options?: WaitOptions<never>,
+  ): Step<MessageOf<F>[]>;
+  /** Adds a wait for each item of a list. */
+  eachWait<Item>(
+    id: string,
+    over: EachLimits & { items: Expression<readonly Item[]> },
+    until: (item: { value: Ref<Item>; index: Ref<number> }) => Until,
+    options?: StepOptions<never>,
+  ): Step<Record<never, never>[]>;
   /**
    * Adds a `switch`: the first case whose condition holds is taken, else `otherwise`. The steps that a branch's function adds are the branch: they
    * run only if it is taken.
    */
   choose(id: string, cases: readonly Case[], otherwise?: () => void, options?: StepOptions): Step<{ case: number }>;
   /** Adds a step that lets time pass: for a length (`{ duration: "90s" }`, or an expression that makes one) or until an instant. */
-  wait(
-    id: string,
-    until: { duration: Time | Expression<unknown> } | { until: Expression<unknown> },
-    options?: StepOptions,
-  ): Step<Record<never, never>>;
+  wait(id: string, until: Until, options?: StepOptions): Step<Record<never, never>>;
   /** Adds a step that waits for a message from outside with these fields, which is what it puts out. */
   signal<const F extends FieldTypes, const A extends FieldTypes = Record<never, never>>(
     id: string,
@@ -114,16 +142,7 @@ export interface ChainScope<Input, Output = unknown> {
   /** Adds a step that waits for a person to fill in a form with these fields, which is what it puts out. */
   human<const F extends FieldTypes>(
     id: string,
-    form: {
-      /** What is asked, in one line. */
-      title: Given<string>;
-      instructions?: Given<string>;
-      /** Who may do it; without assignees and groups everybody. */
-      assignees?: Given<readonly string[]>;
-      groups?: Given<readonly string[]>;
-      /** What happens while nobody completes it. */
-      escalations?: readonly Escalation[];
-    },
+    form: Form,
     fields: F,
     options?: WaitOptions<MessageOf<F>>,
   ): Step<MessageOf<F>>;
@@ -140,8 +159,26 @@ export interface ChainScope<Input, Output = unknown> {
   add<Out = never>(step: { readonly id: string; readonly [setting: string]: unknown }): Step<Out>;
 }
 
-/** Settings of a fan-out: those of a call, where rules give no output, since the step's is that of its items. */
-export type ItemOptions = Omit<CallOptions<never>, "repeat" | "compensate">;
+/** What is asked of a person. */
+export interface Form {
+  /** What is asked, in one line. */
+  title: Given<string>;
+  instructions?: Given<string>;
+  /** Who may do it; without assignees and groups everybody. */
+  assignees?: Given<readonly string[]>;
+  groups?: Given<readonly string[]>;
+  /** What happens while nobody completes it; not of a fan-out. */
+  escalations?: readonly Escalation[];
+}
+
+/** When a wait ends: after a length, or at an instant. */
+export type Until = { duration: Time | Expression<unknown> } | { until: Expression<unknown> };
+
+/**
+ * Settings of a fan-out: those of a call, where rules give no output, since the step's is that of its items. An undo is one of an item, and reads
+ * what that item has put out.
+ */
+export type ItemOptions<Out = never> = Omit<CallOptions<never>, "repeat" | "compensate"> & { compensate?: Undo<Out> };
 
 /** Settings of a chain. */
 export interface ChainSettings {
@@ -208,8 +245,12 @@ export function chain(
     run: reference("run", nameOf) as never,
     step: (id, callee, given, options = {}) => steps.call(id, methodOf(callee), given, options) as never,
     // The overloads differ in what the items are read by.
-    each: ((id: string, callee: Named, over: EachLimits, given: () => object, options: ItemOptions = {}) =>
+    each: ((id: string, callee: Named, over: EachGiven, given: () => object, options: ItemOptions = {}) =>
       steps.each(id, methodOf(callee), over, given, options)) as never,
+    eachHuman: (id, over, form, fields, options = {}) =>
+      steps.eachWaiting(id, over, (item) => steps.human(id, form(item), fields, options as WaitOptions)) as never,
+    eachWait: (id, over, until, options = {}) =>
+      steps.eachWaiting(id, over, (item) => steps.wait(id, until(item), options as StepOptions)) as never,
     choose: (id, cases, otherwise, options = {}) => steps.choose(id, cases, otherwise, options) as never,
     human: (id, form, fields, options = {}) => steps.human(id, form, fields, options as WaitOptions) as never,
     wait: (id, until, options = {}) => steps.wait(id, until, options) as never,

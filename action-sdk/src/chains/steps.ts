@@ -14,7 +14,7 @@ import { type Expression, knownOf, reference } from "./expression.js";
 import {
   type Case,
   conditionText,
-  type EachLimits,
+  type EachGiven,
   eachJson,
   type FailureRule,
   itemRefs,
@@ -121,7 +121,8 @@ export class Steps {
         input: Object.keys(inputs).length > 0 ? inputs : undefined,
         ...this.#gateJson(id, options),
         repeat: repeat && repeatJson(id, repeat, this.nameOf),
-        compensate: compensate && undoJson(id, compensate, this.nameOf),
+        // Of a fan-out each item is undone by itself.
+        compensate: compensate && undoJson(id, compensate, this.nameOf, more["each"] ? "each.output" : undefined),
         retry: retry && retryJson(`${place}.retry`, retry),
         scheduleToStart: time("scheduleToStart", options.scheduleToStart),
         startToClose: time("startToClose", options.startToClose),
@@ -137,11 +138,27 @@ export class Steps {
   each<Out>(
     id: string,
     method: string,
-    over: EachLimits & { items?: unknown; entries?: unknown },
-    input: (item: ReturnType<typeof itemRefs>) => object,
+    over: EachGiven,
+    input: (item: object) => object,
     options: CallOptions<Out>,
   ): Step<unknown> {
-    return this.call(id, method, input(itemRefs(this.nameOf)), options, { each: eachJson(`step ${id}.each`, over) });
+    return this.call(id, method, input(this.#item(over)), options, this.#each(id, over));
+  }
+
+  /** A form, or a wait, for each item. */
+  eachWaiting(id: string, over: EachGiven, add: (item: never) => Step<unknown>): Step<unknown> {
+    const step = add(this.#item(over) as never);
+    Object.assign(this.list.at(-1)!, this.#each(id, over));
+    return step;
+  }
+
+  #each(id: string, over: EachGiven): JsonObject {
+    return { each: eachJson(`step ${id}.each`, over, this.nameOf) };
+  }
+
+  #item(over: EachGiven): object {
+    const outer = over.each ? { outer: itemRefs(this.nameOf, "each.outer") } : {};
+    return { ...itemRefs(this.nameOf), ...outer };
   }
 
   choose(id: string, cases: readonly Case[], otherwise: (() => void) | undefined, options: StepOptions): Step<unknown> {

@@ -21,13 +21,17 @@ export const runsItems = () =>
       if (out.json) return;
       const counts = showItems(answer.counts);
       if (counts !== "") out.line(counts);
+      const items = objects(answer.items);
+      // Items of a step that calls a chain, and of a fan-out around another one, are runs.
+      const nested = items.some((item) => text(item.childRunId) !== "");
       out.table(
-        ["ITEM", "KEY", "STATUS", "ATTEMPT", "OUTPUT OR FAILURE"],
-        objects(answer.items).map((item) => [
+        ["ITEM", "KEY", "STATUS", "ATTEMPT", ...(nested ? ["RUN"] : []), "OUTPUT OR FAILURE"],
+        items.map((item) => [
           String(item.item ?? 0),
           plain(text(item.key)),
           paintStatus(item.status, out.colors),
           String(item.attempt ?? 0),
+          ...(nested ? [plain(text(item.childRunId))] : []),
           showFailure(item.failure) || showValue(object(item).output, 80),
         ]),
       );

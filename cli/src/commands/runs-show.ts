@@ -71,7 +71,8 @@ const successorsOf = ({ successorRunIds }: Record<string, Json>): string[] =>
   Array.isArray(successorRunIds) ? successorRunIds.map(text) : [];
 
 /** The step that started the run, "" if none did. */
-function showParent({ parentRunId, parentStepId }: Record<string, Json>): string {
+function showParent({ parentRunId, parentStepId, parentItem }: Record<string, Json>): string {
   const runId = text(parentRunId);
-  return runId === "" ? "" : plain(`step ${text(parentStepId)} of run ${runId}`);
+  const item = parentItem ? `, item ${String(parentItem)},` : "";
+  return runId === "" ? "" : plain(`step ${text(parentStepId)}${item} of run ${runId}`);
 }

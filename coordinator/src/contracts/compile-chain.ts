@@ -21,8 +21,9 @@ import { chainContract } from "./chain-contract.js";
 import { edgesOf, refuseDuplicateIds, reportCycle } from "./chain-edges.js";
 import { neededBy } from "./chain-graph.js";
 import { type CheckedUndo, checkUndos, planUndos, withUndos } from "./compile-compensate.js";
-import { type CheckedEach, checkEach, eachOutput, planEach } from "./compile-each.js";
+import { type CheckedEach, checkEach, eachOutput, isHeavy } from "./compile-each.js";
 import { linkEscalations } from "./compile-escalation.js";
+import { type AroundPlan, planFanOut } from "./compile-inner.js";
 import { checkJoin, inOrderOfJoins, joinPlan, missedBy, racesOf, typesWithout } from "./compile-join.js";
 import { type CheckedMessage, checkMapping, problemOf, type Report, type UseListener } from "./compile-message.js";
 import { checkRepeat, type Repeat, repeatPlan } from "./compile-repeat.js";
@@ -150,23 +151,27 @@ export function compileChain(spec: ChainSpec, environment: ChainEnvironment): Co
   reportCycle(steps, needs, report);
   if (result.problems.length > 0 || contract === undefined || output === undefined) return result;
   const options = { force: environment.force ?? false };
-  const shape = { steps, users: neededBy(needs), races };
-  const relied = reliedOn(steps, output);
-  result.plan = {
+  const chain = {
     method: contract.method,
     version: environment.version ?? 0,
     contract: contract.fingerprint,
+    source: { ...sourceOf(spec, contract, steps), publicUrl: environment.publicUrl ?? "" },
+  };
+  const plan = (): ChainPlan => result.plan!;
+  const shape = { steps, users: neededBy(needs), races, around: { chain, whole: plan } };
+  const relied = reliedOn(steps, output);
+  result.plan = {
+    ...chain,
     outputContract: contract.fingerprint,
     runTimeoutMs,
     ...(spec.runTimeoutFrom === RunTimeoutFrom.RUN_TIMEOUT_FROM_FIRST_START ? { timedFromStart: true as const } : {}),
     ...(brokenTtlMs === undefined ? {} : { brokenTtlMs }),
-    source: { ...sourceOf(spec, contract, steps), publicUrl: environment.publicUrl ?? "" },
     steps: withUndos(
       steps.map((step) => ({
         ...planStep(step, shape, types, options),
         ...failureParts(step, relied, errorTypes, options),
       })),
-      planUndos(steps, errorTypes, options),
+      planUndos(steps, options),
     ),
     bindOutput: checkedBinding(
       compileBinding(contract.output, output.sources, types, { ...options, label: "output" }),
@@ -309,21 +314,11 @@ function checkStep(step: StepDraft, steps: readonly StepDraft[], all: ScopeTypes
     const needed = steps.find((other) => other.spec.id === id);
     if (needed !== undefined) step.needs.add(needed.index);
     else {
-      const suggestion =
-        nearestName(
-          id,
-          steps.map((other) => other.spec.id),
-        ) ?? "";
+      const ids = steps.map((other) => other.spec.id);
+      const suggestion = nearestName(id, ids) ?? "";
       const message = `there is no step "${id.slice(0, 80)}"`;
-      report({
-        reason: "UNKNOWN_STEP",
-        path: `${path}.needs[${n}]`,
-        stepId: spec.id,
-        field: "needs",
-        message,
-        found: id,
-        suggestion,
-      });
+      const at = { path: `${path}.needs[${n}]`, stepId: spec.id, field: "needs", found: id };
+      report({ ...at, reason: "UNKNOWN_STEP", message, suggestion });
     }
   }
   checkJoin(step, report);
@@ -358,6 +353,7 @@ interface Shape {
   steps: readonly StepDraft[];
   users: readonly (readonly number[])[];
   races: ReadonlyMap<number, RacePlan>;
+  around: AroundPlan;
 }
 
 function planStep(step: StepDraft, shape: Shape, types: ScopeTypes, options: { force: boolean }): StepPlan {
@@ -370,26 +366,28 @@ function planStep(step: StepDraft, shape: Shape, types: ScopeTypes, options: { f
     needs: [...step.needs].sort((a, b) => a - b),
     neededBy: shape.users[step.index]!,
   };
-  const within = step.each?.types ?? types;
   const { cases, input } = step;
+  const sources = input!.sources;
   const bind = cases
     ? bindChoice(cases, contract, types, { ...options, label })
-    : compileBinding(contract.input, input!.sources, within, { ...options, label });
+    : compileBinding(contract.input, sources, step.each?.types ?? types, { ...options, label });
   const bindInput = checkedBinding(bind, contract, "input");
   const when = step.condition && compileCondition(step.condition, types, { ...options, label: `${label}, when` });
   const condition = step.branch ? branchCondition(step.branch, shape.steps[step.branch.of]!.contract!, when) : when;
   const join = joinPlan(step, shape.steps);
   const race = shape.races.get(step.index);
-  return {
+  const base = {
     ...stepBase(contract, step.isChild ? childSettings(step.spec, step.settings) : step.settings, place),
     ...(step.isChild ? { child: childPlan(step.spec) } : {}),
+    ...(step.waiting ? { wait: step.waiting.plan } : {}),
+  };
+  const item = step.each && { levels: step.each.levels, heavy: isHeavy(sources), bindInput };
+  return {
+    ...(item ? { ...planFanOut(base, item, shape.around, { ...options, label }), ...place } : { ...base, bindInput }),
     ...(condition ? { condition } : {}),
     ...(join ? { join } : {}),
     ...(race ? { race } : {}),
     ...(step.escalation ? { escalation: step.escalation } : {}),
     ...(step.repeat ? { repeat: repeatPlan(step.repeat, types, label, options.force) } : {}),
-    bindInput,
-    ...planEach(step.each, step.input!.sources, { types, bindInput }, { ...options, label }),
-    ...(step.waiting ? { wait: step.waiting.plan } : {}),
   };
 }

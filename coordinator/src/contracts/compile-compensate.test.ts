@@ -1,3 +1,4 @@
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { formatChainDocument, parseChainDocument } from "@taskmesh/runtime";
 import { describe, expect, it } from "vitest";
 import { compileProtos } from "../../../test/fixtures/compile-protos.js";
@@ -5,6 +6,7 @@ import type { Scope, Value } from "../engine/plan.js";
 import { bytesToJson, jsonToBytes } from "./check.js";
 import { compileChain } from "./compile-chain.js";
 import { contractsOf, parseDescriptorSet } from "./descriptors.js";
+import { launchContracts } from "./launch.js";
 
 const protos = {
   "acme/desk/v1/desk.proto": `syntax = "proto3"; package acme.desk.v1;
@@ -43,12 +45,20 @@ function compile(yaml: string) {
   const document = parseChainDocument(yaml);
   if (document.spec === undefined) throw new Error(JSON.stringify(document.problems));
   const found = compileChain(document.spec, {
-    contractFor: (method) => contracts.get(method),
+    contractFor: (method) => contracts.get(method) ?? launchContracts().get(method),
     isChain: (method) => method === "acme.desk.v1.Desks/Take",
   });
   return { ...found, spec: document.spec };
 }
 const problemsOf = (yaml: string) => compile(yaml).problems.map(({ path, reason }) => [path, reason]);
+
+/** The input of the chain that `chain` makes: places are its second field. */
+function chainInput(contract: string, { places }: { places: string[] }): Value {
+  const writer = new BinaryWriter();
+  for (const place of places) writer.tag(2, WireType.LengthDelimited).string(place);
+  const bytes = writer.finish();
+  return { contract, sizeBytes: bytes.length, sha256: new Uint8Array(32), bytes };
+}
 
 const valueFrom = (side: "input" | "output", json: object): Value => {
   const read = jsonToBytes(rent, side, { value: json as never });
@@ -111,7 +121,20 @@ describe("compensate", () => {
       "steps[0].compensate.call",
       "UNKNOWN_ACTION",
     ],
-    ["a chain", chain("{ call: acme.desk.v1.Desks/Take }"), "steps[0].compensate.call", "CONFLICT"],
+    [
+      "a task queue of a chain",
+      chain("{ call: acme.desk.v1.Desks/Take, input: { place: input.place }, task_queue: desks }"),
+      "steps[0].compensate.task_queue",
+      "CONFLICT",
+    ],
+    [
+      "a launch",
+      chain(
+        "{ call: taskmesh.launch.v1.LaunchActions/StartAction, input: { action: acme.desk.v1.DeskActions/GiveBack } }",
+      ),
+      "steps[0].compensate.call",
+      "CONFLICT",
+    ],
     [
       "a time without end",
       chain(`{ call: ${back}, schedule_to_close: 900000h }`),
@@ -124,9 +147,62 @@ describe("compensate", () => {
       "steps[0].compensate.input.key",
       "MISSING_GUARD",
     ],
-    ["a fan-out", chain(undo(), { more: "    each: { items: input.places }\n" }), "steps[0].compensate", "CONFLICT"],
+    [
+      "a fan-out within a fan-out",
+      chain(undo(), { more: "    each: { items: input.places, each: { items: input.places } }\n" }),
+      "steps[0].compensate",
+      "CONFLICT",
+    ],
+    [
+      "the outputs of a fan-out that may not be there",
+      chain(undo("steps.desk.output[0].key"), { more: "    each: { items: input.places }\n" }),
+      "steps[0].compensate.input.key",
+      "MISSING_GUARD",
+    ],
+    [
+      "what an item does not put out",
+      chain(undo("each.output.code"), { more: "    each: { items: input.places }\n" }),
+      "steps[0].compensate.input.key",
+      "UNKNOWN_FIELD",
+    ],
   ])("refuses %s", (_name, yaml, path, reason) => {
     expect(problemsOf(yaml)).toContainEqual([path, reason]);
+  });
+
+  it("may call a chain", () => {
+    const { plan, problems } = compile(chain("{ call: acme.desk.v1.Desks/Take, input: { place: input.place } }"));
+    expect(problems).toEqual([]);
+    expect(plan?.steps[2]).toMatchObject({ child: { onParentClose: "cancel" }, undoes: 0, retry: { attemptsMax: 1 } });
+  });
+
+  it("of a fan-out is a fan-out over the items that succeeded, one at a time, in the order that it is given", () => {
+    const input = undo("each.output.key + ' of ' + each.value", "string(each.index) + error.reason");
+    const { plan, problems } = compile(chain(input, { more: "    each: { items: input.places }\n" }));
+    expect(problems).toEqual([]);
+    const step = plan!.steps[2]!;
+    expect(step).toMatchObject({ undoes: 0, needs: [], each: { parallelMax: 1, toleratedShare: 1 } });
+    const item = (index: number) => ({ index, output: valueFrom("output", { key: `k${index}` }) });
+    const given = chainInput(plan!.contract, { places: ["attic", "cellar", "hall"] });
+    const opened = step.each!.open(
+      {
+        run: { id: "r", namespace: "default", method: "m", acceptedAtMs: 0 },
+        input: given,
+        outputs: [],
+        error: { reason: "GONE", message: "", retryable: false, details: [], cause: undefined },
+        undone: { total: 9, items: [item(2), item(0)] },
+      },
+      0,
+    );
+    if (opened.kind !== "value") throw new Error(JSON.stringify(opened));
+    expect(opened.value.total).toBe(9);
+    const inputs = opened.value.items.map((one) => {
+      if (one.input.kind !== "value") throw new Error(JSON.stringify(one.input));
+      return [one.key, bytesToJson(giveBack, "input", one.input.value)];
+    });
+    expect(inputs).toEqual([
+      ["2", { key: "k2 of hall", why: "2GONE" }],
+      ["0", { key: "k0 of attic", why: "0GONE" }],
+    ]);
   });
 
   it("of a step that calls nothing is refused", () => {

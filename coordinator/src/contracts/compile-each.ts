@@ -1,53 +1,117 @@
 /** Checks and compiles the `each` of a step: what it goes over, and within which bounds. */
 import type { Each, StepSpec } from "@taskmesh/proto";
-import type { EachPlan, Evaluated, Scope } from "../engine/plan.js";
+import type { EachPlan } from "../engine/plan.js";
 import { listItem, mapItems } from "./cel/assignable.js";
 import type { BindOptions, FieldSource } from "./cel/bind.js";
-import type { CheckedExpression } from "./cel/check.js";
-import { compileItems } from "./cel/items.js";
+import { compileItems, type EachLevel, type ItemSource } from "./cel/items.js";
 import { type ScopeTypes, type StepOutput, withEach } from "./cel/scope-types.js";
 import { checkCel, type Report } from "./compile-message.js";
+import { launchesOf } from "./launch.js";
 
 /** Items under way at once: by default, and at most. */
 const parallelDefault = 500;
 const parallelMaxBound = 1_000;
 
-export interface CheckedEach {
-  expression: CheckedExpression;
-  kind: "list" | "map";
-  /** What the input's expressions see: `each` too. */
-  types: ScopeTypes;
+/** Fan-outs within one another at most. */
+const levelsMax = 3;
+
+/** One fan-out that was found right. */
+export interface CheckedLevel extends EachLevel {
   settings: Pick<EachPlan, "parallelMax" | "toleratedCount" | "toleratedShare">;
 }
 
+export interface CheckedEach {
+  /** The outermost first; mostly one. */
+  levels: CheckedLevel[];
+  /** What the input's expressions see: `each` too. */
+  types: ScopeTypes;
+}
+
+/** Kinds of a step's fan-outs, the outermost first. */
+function kindsOf({ each }: StepSpec): ("list" | "map")[] {
+  const kinds: ("list" | "map")[] = [];
+  for (let level = each; level !== undefined; level = level.each) kinds.push(level.entries === "" ? "list" : "map");
+  return kinds;
+}
+
 /** What makes the output of a fan-out a list or a map; nothing for any other step. */
-export const eachOutput = ({ each }: StepSpec): Pick<StepOutput, "each"> =>
-  each ? { each: each.entries === "" ? "list" : "map" } : {};
+export const eachOutput = (spec: StepSpec): Pick<StepOutput, "each"> => (spec.each ? { each: kindsOf(spec) } : {});
+
+/** A step as far as its fan-out needs it. */
+interface EachStep {
+  spec: StepSpec;
+  path: string;
+  waiting?: { setting: string } | undefined;
+  needs: Set<number>;
+}
 
 /** Undefined if the step is no fan-out, or if there are problems, which are reported. */
 export function checkEach(
-  step: { spec: StepSpec; path: string; isChild: boolean; waiting?: unknown; needs: Set<number> },
+  step: EachStep,
   types: ScopeTypes,
   guarded: ReadonlySet<string>,
   report: Report,
 ): CheckedEach | undefined {
-  const { each } = step.spec;
-  if (each === undefined) return undefined;
-  const at = { path: `${step.path}.each`, stepId: step.spec.id, field: "each" };
-  if (step.spec.repeat !== undefined) {
-    report({
-      ...at,
-      reason: "CONFLICT",
-      message: "a fan-out can't repeat: give the action a retry, or repeat in a step behind it",
-    });
+  const { spec } = step;
+  if (spec.each === undefined) return undefined;
+  const refused = conflictOf(step);
+  if (refused !== undefined) {
+    report({ path: `${step.path}.each`, stepId: spec.id, field: "each", reason: "CONFLICT", ...refused });
     return undefined;
   }
-  if (step.isChild || step.waiting !== undefined || step.spec.switch !== undefined) {
-    const found = step.isChild ? "a chain" : "nothing";
-    const message = `a fan-out calls an action, and this step calls ${found}`;
-    report({ ...at, reason: "CONFLICT", message, expected: "an action", found });
-    return undefined;
+  const levels: CheckedLevel[] = [];
+  let inside = types;
+  let path = `${step.path}.each`;
+  for (let each: Each | undefined = spec.each; each !== undefined; each = each.each, path = `${path}.each`) {
+    const at = { path, stepId: spec.id, field: "each" };
+    if (levels.length === levelsMax) {
+      const message = `there are more than ${levelsMax} fan-outs within one another`;
+      report({ ...at, reason: "TOO_LARGE", message, expected: "a chain of its own for the inner ones" });
+      return undefined;
+    }
+    const level = checkLevel(each, { step, at, types: inside, guarded }, report);
+    if (level === undefined) return undefined;
+    levels.push(level.checked);
+    inside = level.inside;
   }
+  return { levels, types: inside };
+}
+
+/** What can't be done for each item. */
+function conflictOf({ spec, waiting }: EachStep): { message: string; expected?: string } | undefined {
+  if (spec.repeat !== undefined)
+    return { message: "a fan-out can't repeat: give the action a retry, or repeat in a step behind it" };
+  if (launchesOf(spec.call))
+    return {
+      message: "a fan-out can't launch: let its items call a chain with such a step",
+      expected: "an action or a chain",
+    };
+  if (spec.human !== undefined && spec.human.escalations.length > 0)
+    return {
+      message: "the form of a fan-out can't have escalations: let its items call a chain with such a step",
+      expected: "human without escalations",
+    };
+  if (waiting === undefined || waiting.setting === "wait" || waiting.setting === "human") return undefined;
+  const why = {
+    signal: "nobody could tell which item a signal is for",
+    callback: "nobody could hand out the URL of each item",
+  }[waiting.setting];
+  const message = `a fan-out can't have "${waiting.setting}"${why === undefined ? "" : `: ${why}`}; let its items call a chain with such a step`;
+  return { message, expected: "call, wait or human" };
+}
+
+interface LevelPlace {
+  step: EachStep;
+  at: { path: string; stepId: string; field: string };
+  types: ScopeTypes;
+  guarded: ReadonlySet<string>;
+}
+
+function checkLevel(
+  each: Each,
+  { step, at, types, guarded }: LevelPlace,
+  report: Report,
+): { checked: CheckedLevel; inside: ScopeTypes } | undefined {
   const settings = readSettings(each, at, report);
   if ((each.items === "") === (each.entries === "")) {
     const message =
@@ -64,23 +128,18 @@ export function checkEach(
   const value = kind === "list" ? listItem(expression.type) : mapValue(expression.type);
   if (value !== undefined) {
     if (!settings) return undefined;
-    return { expression, kind, types: withEach(types, { value, keyed: kind === "map" }), settings };
+    return {
+      checked: { expression, kind, types, settings },
+      inside: withEach(types, { value, keyed: kind === "map" }),
+    };
   }
   const found = types.display(expression.type);
   const other = kind === "list" ? mapValue(expression.type) !== undefined : listItem(expression.type) !== undefined;
   const hint = other ? `; write ${kind === "list" ? "entries" : "items"}` : "";
   const expected = kind === "list" ? "a list" : "a map with string keys";
   const message = `each.${name} is ${expected}, and the expression gives ${found}${hint}`;
-  report({
-    ...place,
-    reason: "WRONG_TYPE",
-    expression: source!,
-    start: 0,
-    end: source!.length,
-    message,
-    expected,
-    found,
-  });
+  const where = { expression: source!, start: 0, end: source!.length };
+  report({ ...place, reason: "WRONG_TYPE", ...where, message, expected, found });
   return undefined;
 }
 
@@ -93,7 +152,7 @@ function readSettings(
   { maxParallel, toleratedFailures, toleratedShare }: Each,
   at: { path: string; stepId: string; field: string },
   report: Report,
-): CheckedEach["settings"] | undefined {
+): CheckedLevel["settings"] | undefined {
   const refuse = (name: string, found: number, expected: string): undefined => {
     const message = `${name} ${found} is out of range`;
     report({ ...at, path: `${at.path}.${name}`, reason: "OUT_OF_RANGE", message, expected, found: String(found) });
@@ -104,15 +163,16 @@ function readSettings(
   return { parallelMax: maxParallel || parallelDefault, toleratedCount: toleratedFailures, toleratedShare };
 }
 
-/** What a checked fan-out adds to the plan of its step. */
-export function planEach(
-  each: CheckedEach | undefined,
-  sources: readonly FieldSource[],
-  { types, bindInput }: { types: ScopeTypes; bindInput: (scope: Scope) => Evaluated<Uint8Array> },
+/** Whether the input has expressions whose work grows steeply with what they read. */
+export const isHeavy = (sources: readonly FieldSource[]): boolean =>
+  sources.some((source) => source.kind === "expression" && source.expression.cost?.steep === true);
+
+/** The plan of the last of these fan-outs. */
+export function eachPlan(
+  levels: readonly CheckedLevel[],
+  item: Pick<ItemSource, "bindInput" | "heavy">,
   options: BindOptions,
-): { each?: EachPlan } {
-  if (each === undefined) return {};
-  const { expression, kind, settings } = each;
-  const heavy = sources.some((source) => source.kind === "expression" && source.expression.cost?.steep === true);
-  return { each: { kind, ...settings, open: compileItems({ expression, kind, types, bindInput, heavy }, options) } };
+): EachPlan {
+  const { kind, settings } = levels.at(-1)!;
+  return { kind, ...settings, open: compileItems({ levels, ...item }, options) };
 }

@@ -88,7 +88,11 @@ describe("respond", () => {
       "  - { id: tell, respond: { output: {} }, retry: { max_attempts: 3 } }",
       '"retry" means nothing beside "respond"',
     ],
-    ["a fan-out", "  - { id: tell, respond: { output: {} }, each: { items: '[1]' } }", "a fan-out calls an action"],
+    [
+      "a fan-out",
+      "  - { id: tell, respond: { output: {} }, each: { items: '[1]' } }",
+      'a fan-out can\'t have "respond"',
+    ],
   ])("refuses %s", (_, steps, message) => {
     expect(compile(steps).shown.join("\n")).toContain(message);
   });

@@ -3,6 +3,7 @@ import { parentPort } from "node:worker_threads";
 import { ChainSpec, Upcaster } from "@taskmesh/proto";
 import type { ChainPlan, Evaluated, OpenedItems, Scope, StepPlan } from "../engine/plan.js";
 import { compileChain } from "./compile-chain.js";
+import { innerOf } from "./compile-inner.js";
 import { loadContract } from "./descriptors.js";
 import type { EvaluationAnswer, EvaluationRequest, EvaluationStart } from "./evaluation.js";
 import { compileUpcaster } from "./upcast.js";
@@ -45,7 +46,14 @@ function opened({ each, id }: StepPlan, scope: Scope, from: number): Evaluated<O
   return each.open(scope, from);
 }
 
-function compile({ spec, method, contracts, publicUrl, upcasts }: NonNullable<EvaluationRequest["source"]>): ChainPlan {
+function compile({
+  spec,
+  method,
+  contracts,
+  publicUrl,
+  inner,
+  upcasts,
+}: NonNullable<EvaluationRequest["source"]>): ChainPlan {
   if (upcasts) {
     const [from, to] = contracts.map(([, set]) => loadContract(set, method));
     const { plan } = compileUpcaster(Upcaster.decode(spec), from!, to!, { force: true });
@@ -64,5 +72,5 @@ function compile({ spec, method, contracts, publicUrl, upcasts }: NonNullable<Ev
     publicUrl,
   });
   if (plan === undefined) throw new Error(`the chain does not compile: ${problems[0]?.message ?? ""}`);
-  return plan;
+  return innerOf(plan, inner);
 }

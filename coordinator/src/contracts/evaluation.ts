@@ -11,6 +11,7 @@
 import type { Worker } from "node:worker_threads";
 import type { ChainPlan, Evaluated, EvaluationError, OpenedItems, Scope } from "../engine/plan.js";
 import { startThread } from "../thread.js";
+import { innerPath } from "./compile-inner.js";
 
 /** What is evaluated: a step's condition or input by its index, or the chain's output. */
 export type EvaluationTask =
@@ -34,6 +35,8 @@ export interface EvaluationRequest {
     publicUrl: string;
     /** The plan is an upcaster's: `contracts` are both revisions of `method`, the older one first. */
     upcasts: boolean;
+    /** Steps that lead to the plan within the chain's. */
+    inner: readonly string[];
   };
   task: EvaluationTask;
   scope: Scope;
@@ -145,8 +148,8 @@ export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions
         method,
         descriptorSet,
       ]);
-      const { spec, publicUrl = "", upcasts = false } = plan.source;
-      request.source = { spec, method: plan.method, contracts, publicUrl, upcasts };
+      const { spec, publicUrl = "", inner = [], upcasts = false } = plan.source;
+      request.source = { spec, method: innerPath(plan.method).chain, contracts, publicUrl, inner, upcasts };
       sent.add(request.plan);
     }
     thread.postMessage(request);

@@ -46,7 +46,7 @@ interface Reads {
   index: number;
   /** The switch that it hangs on reads too. */
   branch?: { of: number };
-  each?: { expression: CheckedExpression };
+  each?: { levels: readonly { expression: CheckedExpression }[] };
   repeat?: { until: CheckedExpression } | undefined;
 }
 
@@ -56,7 +56,8 @@ export function reliedOn(steps: readonly Reads[], output: CheckedMessage): Reado
   for (const { condition, input, branch, each, repeat, undo, index, rules = [] } of steps) {
     if (branch) relied.add(branch.of);
     for (const read of undo?.input.reads ?? []) if (read !== index) relied.add(read);
-    for (const expression of [condition, each?.expression, repeat?.until])
+    const levels = each?.levels.map(({ expression }) => expression) ?? [];
+    for (const expression of [condition, ...levels, repeat?.until])
       for (const read of expression?.reading.steps ?? []) relied.add(read);
     for (const message of [input, ...rules.map((rule) => rule.output)])
       for (const read of message?.reads ?? []) relied.add(read);

@@ -19,13 +19,13 @@ type ReportEvent = Extract<RunEvent, { report: Report; kind: "complete" | "bind"
 export function onReport(run: RunState, plan: ChainPlan, event: ReportEvent, context: Context): Advance {
   const index = stepIndex(plan, event.report.stepId);
   if (index === undefined) return unchanged(run, "unknown-step");
+  // No worker holds a child's lease, whoever knows it: it is no secret.
+  if (plan.steps[index]!.child) return unchanged(run, "stale-lease");
   if (plan.steps[index]!.each) {
     const { item } = event.report;
     return reportItem(run, plan, { index, item, context }, (turn) => apply(turn, event, index));
   }
   if (event.report.item !== 0) return unchanged(run, "unknown-step");
-  // No worker holds a child's lease, whoever knows it: it is no secret.
-  if (plan.steps[index]!.child) return unchanged(run, "stale-lease");
   const step = run.steps[index]!;
   if (event.report.lease !== step.lease || !inFlight(step.status)) {
     return refuseReport(() => beginTurn(run, plan, context), run, event, index);

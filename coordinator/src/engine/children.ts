@@ -57,7 +57,8 @@ function childStart(turn: Turn, plan: StepPlan, input: Value, again: boolean) {
     childId: step.lease,
     attempt: step.attempt,
     input,
-    deadlineAtMs: Math.min(run.deadlineAtMs, attemptEndMs, stepEndMs), // S3
+    // S3; the run's deadline does not bound its undos (U4).
+    deadlineAtMs: Math.min(plan.undoes === undefined ? run.deadlineAtMs : Infinity, attemptEndMs, stepEndMs),
     depth: (run.parent?.depth ?? 0) + 1,
     again,
   };

@@ -10,13 +10,14 @@
  * U2. Undos run one at a time, the newest of `done` first; each ends once, and none is left out unless the run is terminated.
  * U3. What the run ends with is decided before the first undo and is not changed by any.
  * U4. The run's deadline does not bound its undos; each has a schedule_to_close of its own.
+ * U5. Of a fan-out every item that succeeded is undone, whatever became of the step: its undo goes over them, the newest first, one at a time.
  */
 import { EventKind, type Failure } from "@taskmesh/proto";
 import { leaveHold } from "./hold.js";
 import type { StepPlan } from "./plan.js";
 import { endNow, stopStep } from "./run-end.js";
 import { isOver, type RunState, RunStatus, type StepState, StepStatus } from "./run-state.js";
-import { offerStep } from "./step-start.js";
+import { evaluateLater, offerStep } from "./step-start.js";
 import { editStep, meshFailure, move, record, type Turn } from "./turn.js";
 
 /** Whether the step is an undo that nobody has asked for. */
@@ -25,17 +26,21 @@ export const isIdleUndo = (plan: StepPlan, step: StepState): boolean =>
 
 /** A step has succeeded: remembers it, if it can be undone (U1). */
 export function noteDone(turn: Turn, index: number): void {
-  if (turn.plan.steps[index]!.undo !== undefined) turn.run.done = [...(turn.run.done ?? []), index];
+  const { undo, each } = turn.plan.steps[index]!;
+  if (each && turn.run.steps[index]!.each?.succeeded === 0) return;
+  if (undo !== undefined) turn.run.done = [...(turn.run.done ?? []), index];
 }
 
 /** Begins to undo, if the run ends badly and has done anything that can be undone; answers whether that is so. */
 export function beginUndos(turn: Turn, status: RunStatus, failure: Failure | undefined): boolean {
   const { run } = turn;
   if (run.undo) return true;
-  if (status === RunStatus.RUN_STATUS_SUCCEEDED || !run.done || run.done.length === 0) return false;
+  if (status === RunStatus.RUN_STATUS_SUCCEEDED || (!run.done?.length && partlyDone(turn).length === 0)) return false;
   record(turn, EventKind.EVENT_KIND_RUN_COMPENSATING, { runStatus: status, ...(failure ? { failure } : {}) });
   leaveHold(turn);
   letGo(turn);
+  const endedAt = (index: number): number => run.steps[index]!.endedAtMs;
+  run.done = [...(run.done ?? []), ...partlyDone(turn)].sort((a, b) => endedAt(a) - endedAt(b));
   delete run.closing;
   // Its word is kept in `undo`: from here on attempts are to run again.
   delete run.cancel;
@@ -45,6 +50,15 @@ export function beginUndos(turn: Turn, status: RunStatus, failure: Failure | und
   goOnUndoing(turn);
   return true;
 }
+
+/** Fan-outs that did not succeed as a whole, and of which items have: those have done something (U5). */
+const partlyDone = ({ run, plan }: Turn): number[] =>
+  plan.steps.flatMap(({ index, undo }) => {
+    const { each, status } = run.steps[index]!;
+    // One that succeeded is in `done`, unless another run did it.
+    if (status === StepStatus.STEP_STATUS_SUCCEEDED) return [];
+    return undo !== undefined && each && each.succeeded > 0 && !run.done?.includes(index) ? [index] : [];
+  });
 
 function letGo(turn: Turn): void {
   turn.run.steps.forEach((step, index) => {
@@ -74,7 +88,8 @@ function begin(turn: Turn, undo: StepPlan): void {
   const step = editStep(turn, undo.index);
   step.readyAtMs = turn.nowMs;
   step.attemptAtMs = turn.nowMs;
-  offerStep(turn, undo);
+  if (undo.each) evaluateLater(turn, undo, step);
+  else offerStep(turn, undo);
 }
 
 /** An undo has failed for good. */

@@ -58,6 +58,9 @@ export function nextWakeupAtMs(run: RunState, plan: ChainPlan, changes?: Readonl
     const step = run.steps[i]!;
     if (step.status === StepStatus.STEP_STATUS_PENDING || isOver(step.status) || run.catching?.[i]) continue;
     const stepPlan = plan.steps[i]!;
+    // Nothing else bounds the evaluation of what is undone next.
+    if (step.each?.opening && stepPlan.undoes !== undefined)
+      at = Math.min(at, run.nowMs + (stepPlan.scheduleToCloseMs ?? 0));
     if (!step.each) at = Math.min(at, wakeupOf(step, stepPlan, held));
     else if (!changes)
       for (const item of run.items?.get(i)?.values() ?? []) at = Math.min(at, wakeupOf(item, stepPlan, held));

@@ -13,10 +13,12 @@
  * F3. The step ends once: when every item is over, or when more have failed than it tolerates, or with its run.
  */
 import { EventKind, type Failure } from "@taskmesh/proto";
+import { resumeChild } from "./children.js";
+import { noteDone } from "./compensation.js";
 import { dueOf } from "./deadlines.js";
 import { ItemMap } from "./item-map.js";
 import type { ChainPlan, Value } from "./plan.js";
-import { failStep, finishIfOver, forgetLease, stopStep } from "./run-end.js";
+import { askChild, failStep, finishIfOver, forgetLease, stopStep } from "./run-end.js";
 import type { Advance, Context, Effect, Evaluation, RunEvent } from "./run-event.js";
 import {
   type EachState,
@@ -102,6 +104,7 @@ function stamp(effect: Effect, item: number): void {
     case "dequeue":
     case "bind":
     case "unbind":
+    case "start-child":
       effect.item = item;
   }
 }
@@ -170,9 +173,12 @@ function settle(turn: Turn, index: number): void {
   if (!each || isFinal(run.status) || isOver(step.status)) return;
   if (each.failed > toleratedOf(plan, index, each.total)) return failStep(turn, index, tooMany(turn, index, each));
   if (run.cancel) return settleCancelled(turn, index);
-  if (each.succeeded + each.failed === each.total) return succeed(turn, index, each);
+  if (each.succeeded + each.failed === each.total) return endStep(turn, index, each);
+  if (run.closing) return settleCancelled(turn, index);
   if (isHeld(run.status)) return; // E7
   start(turn, index);
+  // Some may have failed at once: then what is left may be over, or too many have.
+  if (turn.run.steps[index]!.each!.failed > each.failed) return settle(turn, index);
   refill(turn, index);
 }
 
@@ -189,6 +195,14 @@ function tooMany(turn: Turn, index: number, each: EachState): Failure {
   return meshFailure("ITEMS_FAILED", message, false, cause);
 }
 
+/** Nothing of it is open any more. Of undos, those that failed stop none of the others and are reported then. */
+function endStep(turn: Turn, index: number, each: EachState): void {
+  const isUndo = turn.plan.steps[index]!.undoes !== undefined;
+  if (!isUndo || each.failed === 0) return succeed(turn, index, each);
+  const message = `${each.failed} of ${each.total} items could not be undone`;
+  failStep(turn, index, meshFailure("ITEMS_FAILED", message, false, turn.itemFailure));
+}
+
 function succeed(turn: Turn, index: number, each: EachState): void {
   const step = editStep(turn, index);
   step.status = StepStatus.STEP_STATUS_SUCCEEDED;
@@ -197,6 +211,7 @@ function succeed(turn: Turn, index: number, each: EachState): void {
   const note = `${each.succeeded} of ${each.total} items succeeded`;
   record(turn, EventKind.EVENT_KIND_STEP_SUCCEEDED, { step: index, note });
   forgetItems(turn, index);
+  noteDone(turn, index);
   startReady(turn, turn.plan.steps[index]!.neededBy);
 }
 
@@ -270,11 +285,20 @@ function forgetItems(turn: Turn, index: number): void {
 
 /** A cancel was asked for: only items that workers have go on, to clean up. */
 export function cancelItems(turn: Turn, index: number): void {
+  const { child } = turn.plan.steps[index]!;
+  for (const [item, { status }] of openItems(turn.run, index).entries()) {
+    if (!inFlight(status) || child?.onParentClose === "abandon") dropItem(turn, index, item);
+    else if (child) withItem(turn, index, item, () => askChild(turn, index));
+  }
+  editEach(turn, index).opening = false;
+  settleCancelled(turn, index);
+}
+
+/** The run waits for the step's children to end: nothing else of the step goes on. */
+export function closeItems(turn: Turn, index: number): void {
   for (const [item, { status }] of openItems(turn.run, index).entries())
     if (!inFlight(status)) dropItem(turn, index, item);
-  const each = editEach(turn, index);
-  each.opening = false;
-  settleCancelled(turn, index);
+  editEach(turn, index).opening = false;
 }
 
 function settleCancelled(turn: Turn, index: number): void {
@@ -292,6 +316,9 @@ export function wakeItems(turn: Turn, index: number, wake: () => void): void {
     withItem(turn, index, item, () => wake());
     if (turn.run.steps[index]!.each!.failed > toleratedOf(turn.plan, index, turn.run.steps[index]!.each!.total)) break;
   }
+  // Of undos no deadline of the run bounds the next evaluation: should it be lost, it is asked for again.
+  if (plan.undoes !== undefined && turn.run.steps[index]!.each?.opening && openItems(turn.run, index).size === 0)
+    turn.effects.push({ kind: "evaluate", stepId: plan.id });
   settle(turn, index);
 }
 
@@ -302,6 +329,10 @@ export function redispatchItems(turn: Turn, index: number, event: Extract<RunEve
   const whole = turn.run.steps[index]!;
   if (whole.each?.opening && (!report || report.lease === "")) {
     turn.effects.push({ kind: "evaluate", stepId: plan.id });
+  }
+  if (plan.child) {
+    resumeChildren(turn, index, event);
+    return false;
   }
   let touched = false;
   for (const [item, state] of openItems(turn.run, index).entries()) {
@@ -315,4 +346,13 @@ export function redispatchItems(turn: Turn, index: number, event: Extract<RunEve
     });
   }
   return touched;
+}
+
+/** Likewise for runs of items: those that may never have begun, and those of items that are over and may not have been asked to stop. */
+function resumeChildren(turn: Turn, index: number, event: Extract<RunEvent, { kind: "redispatch" }>): void {
+  const plan = turn.plan.steps[index]!;
+  for (const [item] of openItems(turn.run, index).entries())
+    withItem(turn, index, item, () => resumeChild(turn, plan, event));
+  if (plan.child?.onParentClose === "cancel" && !event.report && !event.startsOnly)
+    turn.effects.push({ kind: "settle-children", step: plan });
 }

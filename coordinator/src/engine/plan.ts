@@ -23,11 +23,26 @@ export interface Scope {
   /** By step index; undefined: not run yet, skipped or failed. */
   outputs: readonly (Value | undefined)[];
   /** The item that a fan-out's input is bound for. */
-  each?: { value: unknown; index: number; key?: string };
+  each?: EachScope;
+  /** Of a run that stands for an item: the index of that item, behind those of the items around it. */
+  above?: readonly number[];
+  /** Items of a fan-out that are to be undone: how many there are, and the next of them, the newest first. */
+  undone?: { total: number; items: readonly { index: number; output: Value }[] };
   /** What is decoded once for many items. */
   memo?: Map<object, unknown>;
   /** What went wrong, for expressions that answer a failure. */
   error?: Failure;
+}
+
+/** The item of a fan-out, as expressions read it. */
+export interface EachScope {
+  value: unknown;
+  index: number;
+  key?: string;
+  /** Of a fan-out within another one: the item around it. */
+  outer?: EachScope;
+  /** What it has put out, where it is over. */
+  output?: Value;
 }
 
 /** A mistake that an expression makes at run time (division by zero, missing key); final. */
@@ -158,6 +173,8 @@ export interface ChildPlan {
   onParentClose: "cancel" | "abandon" | "wait";
   /** The step launches: its input names the callable, and what kind it must be of. */
   launches?: "action" | "chain";
+  /** What the runs are of, where it is no callable: what a fan-out does for each of its items (contracts/compile-inner.ts). */
+  inner?: ChainPlan;
 }
 
 /** What a step asks of people. */
@@ -210,7 +227,12 @@ export interface PlanSource {
   publicUrl?: string;
   /** It is no chain: `spec` is an encoded Upcaster, and the contracts are those that it leads from and to. */
   upcasts?: true;
+  /** Of a plan within the chain's: the ids of the steps that lead to it. */
+  inner?: readonly string[];
 }
+
+/** Marks values that only the mesh reads: where a run that stands for an item stands, and the outputs of its items together. */
+export const internalContract = "~";
 
 export interface ChainPlan {
   method: string;
@@ -228,4 +250,6 @@ export interface ChainPlan {
   source?: PlanSource;
   /** The encoded output message. */
   bindOutput: (scope: Scope) => Evaluated<Uint8Array>;
+  /** The run stands for an item of a fan-out: its step's expressions read what that fan-out's step, in the run above, does. */
+  within?: { step: number; above: () => ChainPlan };
 }

@@ -51,6 +51,8 @@ interface StoredMessages {
   taken?: Messages["taken"];
 }
 
+type StoredParent = [runId: string, stepId: string, depth: number, launched?: 0 | 1, item?: number];
+
 interface StoredState extends StoredTrouble {
   now: number;
   steps: StoredStep[];
@@ -64,7 +66,7 @@ interface StoredState extends StoredTrouble {
   messages?: StoredMessages;
   /** Under this name alone: readers look for it in the text (store/run-reads.ts). */
   answered?: number;
-  parent?: [runId: string, stepId: string, depth: number, launched?: 1];
+  parent?: StoredParent;
   closing?: { status: number; failure?: unknown };
   origin?: [runId: string, kind: Origin["kind"], stepId?: string];
   successor?: [runId: string, hash: string];
@@ -228,12 +230,13 @@ export function decodeRunState(
   };
 }
 
-function storeParent({ runId, stepId, depth, launched }: ParentRef): NonNullable<StoredState["parent"]> {
+function storeParent({ runId, stepId, depth, launched, item }: ParentRef): StoredParent {
+  if (item) return [runId, stepId, depth, launched ? 1 : 0, item];
   return launched ? [runId, stepId, depth, 1] : [runId, stepId, depth];
 }
 
-function loadParent([runId, stepId, depth, launched]: NonNullable<StoredState["parent"]>): ParentRef {
-  return { runId, stepId, depth, ...(launched ? { launched: true } : {}) };
+function loadParent([runId, stepId, depth, launched, item]: StoredParent): ParentRef {
+  return { runId, stepId, depth, ...(launched ? { launched: true } : {}), ...(item ? { item } : {}) };
 }
 
 function loadOrigin([runId, kind, stepId]: NonNullable<StoredState["origin"]>): Origin {

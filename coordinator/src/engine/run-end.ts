@@ -4,11 +4,11 @@ import { breakRun, mended } from "./broken.js";
 import { catchFailure } from "./catch.js";
 import { beginUndos, failUndo, goOnUndoing, isIdleUndo, withUndoFailures } from "./compensation.js";
 import { leaveHold } from "./hold.js";
-import { dropItems } from "./items.js";
+import { closeItems, dropItems } from "./items.js";
 import { failInRace } from "./joins.js";
 import type { Value } from "./plan.js";
 import { answerOfCaller } from "./responds.js";
-import { inFlight, isFinal, isOver, RunStatus, StepStatus } from "./run-state.js";
+import { inFlight, isFinal, isOver, RunStatus, type StepState, StepStatus } from "./run-state.js";
 import { editStep, type ItemTurn, meshFailure, move, record, scopeOf, type Turn } from "./turn.js";
 import { closeWait } from "./waits.js";
 
@@ -89,7 +89,8 @@ export function releaseLease(turn: Turn, index: number): void {
 export function askChild(turn: Turn, index: number): void {
   const { status, lease } = turn.run.steps[index]!;
   const plan = turn.plan.steps[index]!;
-  if (plan.child?.onParentClose !== "cancel" || status !== StepStatus.STEP_STATUS_RUNNING) return;
+  // A fan-out has no lease: its items have.
+  if (plan.child?.onParentClose !== "cancel" || status !== StepStatus.STEP_STATUS_RUNNING || lease === "") return;
   turn.effects.push({ kind: "cancel-child", step: plan, childId: lease });
 }
 
@@ -136,9 +137,12 @@ export function endNow(turn: Turn, ending: RunStatus, cause?: Failure, output?: 
 }
 
 /** Whether the step runs a child that its parent may not end before. */
-const isWaitedFor = (turn: Turn, index: number): boolean =>
-  turn.plan.steps[index]!.child?.onParentClose === "wait" &&
-  turn.run.steps[index]!.status === StepStatus.STEP_STATUS_RUNNING;
+function isWaitedFor(turn: Turn, index: number): boolean {
+  if (turn.plan.steps[index]!.child?.onParentClose !== "wait") return false;
+  const isRunning = ({ status }: StepState): boolean => status === StepStatus.STEP_STATUS_RUNNING;
+  const { each } = turn.run.steps[index]!;
+  return each ? [...(turn.run.items?.get(index)?.values() ?? [])].some(isRunning) : isRunning(turn.run.steps[index]!);
+}
 
 /** Decides how the run ends, if that must wait for children. They can't outlive the run's deadline, so it ends then at the latest. */
 function closeRun(turn: Turn, status: RunStatus, failure: Failure | undefined): boolean {
@@ -150,7 +154,11 @@ function closeRun(turn: Turn, status: RunStatus, failure: Failure | undefined): 
   leaveHold(turn);
   run.closing = { status, ...(failure ? { failure } : {}) };
   run.steps.forEach((step, index) => {
-    if (isOver(step.status) || isWaitedFor(turn, index) || isIdleUndo(turn.plan.steps[index]!, step)) return;
+    if (isOver(step.status) || isIdleUndo(turn.plan.steps[index]!, step)) return;
+    if (isWaitedFor(turn, index)) {
+      if (step.each) closeItems(turn, index);
+      return;
+    }
     const stopped = stopStep(turn, index, StepStatus.STEP_STATUS_CANCELLED);
     move(turn, index, stopped.status, stopped.attempt);
   });

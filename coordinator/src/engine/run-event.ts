@@ -69,6 +69,7 @@ export type RunEvent =
   | {
       kind: "child-ended";
       stepId: string;
+      item?: number;
       childId: string;
       status: RunStatus;
       output?: Value;
@@ -184,6 +185,7 @@ export type Effect =
   | {
       kind: "start-child";
       step: StepPlan;
+      item?: number;
       childId: string;
       attempt: number;
       input: Value;
@@ -192,6 +194,8 @@ export type Effect =
       again: boolean;
     }
   | { kind: "cancel-child"; step: StepPlan; childId: string }
+  /** Children of items that are over may not have been asked to stop: whoever asked may have died. The history knows them. */
+  | { kind: "settle-children"; step: StepPlan }
   /** The run has ended, and the step that started it must hear so. */
   | { kind: "tell-parent"; output?: Value }
   /** The run's caller is answered while the run goes on. */

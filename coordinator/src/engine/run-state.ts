@@ -191,7 +191,10 @@ export interface ParentRef {
   depth: number;
   /** The step launched it by name: its output goes up as JSON. */
   launched?: true;
+  /** Of a fan-out: the item whose attempt the run is; absent: the first, or no fan-out's. */
+  item?: number;
 }
+
 /** What a run was made from. */
 export interface Origin {
   runId: string;

@@ -151,7 +151,8 @@ export function giveLease(
 /** Says that a checkpoint goes along, where there may be one. */
 export const resumeOf = (step: StepState): { resume?: true } => (step.checkpointed ? { resume: true } : {});
 
-function evaluateLater(turn: Turn, plan: StepPlan, step: StepState): void {
+/** What the step reads is not in memory, or takes long: the pipeline evaluates it. */
+export function evaluateLater(turn: Turn, plan: StepPlan, step: StepState): void {
   step.status = StepStatus.STEP_STATUS_WAITING;
   if (turn.records.length === 0) record(turn, EventKind.EVENT_KIND_STEP_READY, { step: plan.index });
   turn.effects.push({ kind: "evaluate", stepId: plan.id });

@@ -3,8 +3,8 @@ import { EventKind } from "@taskmesh/proto";
 import { MemoryBus, uuidv7 } from "@taskmesh/runtime";
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
 import { waitFor } from "../../../test/fixtures/process.js";
-import { planOf, type RunBench, value } from "../engine/plan-fixture.js";
-import { RunStatus, StepStatus } from "../engine/run-state.js";
+import { evaluated, planOf, type RunBench, value } from "../engine/plan-fixture.js";
+import { RunStatus, StepStatus, timeoutGraceMs } from "../engine/run-state.js";
 import { stopDatabases, type TestDatabase } from "../registry/registry-fixture.js";
 import { commitBatch } from "../store/commit.js";
 import { effectBatchesOf } from "../store/effect-batches.js";
@@ -20,6 +20,22 @@ const parent = planOf(
   { method: "test.v1.Chains/Parent" },
 );
 
+/** One item after the other, whose failures are no harm. */
+const fan = planOf(
+  {
+    sub: {
+      method,
+      child: { onParentClose: "cancel" },
+      startToCloseMs: 1_000,
+      each: {
+        ...{ kind: "list", parallelMax: 1, toleratedCount: 0, toleratedShare: 1 },
+        open: () => evaluated({ total: 0, items: [] }),
+      },
+    },
+  },
+  { method: "test.v1.Chains/Fan" },
+);
+
 describe("runs that steps start", () => {
   let database: TestDatabase;
   let room: Room;
@@ -30,7 +46,7 @@ describe("runs that steps start", () => {
     database = await openStore("postgres");
     bus = new MemoryBus();
     const url = await urlOf(database.db);
-    room = await openRoom({ url, plans: [parent, child], bus });
+    room = await openRoom({ url, plans: [parent, child, fan], bus });
     ({ starts } = await openWorker(bus, () => "ok"));
   });
   afterEach(async () => {
@@ -146,6 +162,65 @@ describe("runs that steps start", () => {
     await room.recovery.takeOver("dead");
     await allEnded(database.db, [lease]);
     expect((await stored(database.db, lease)).run.status).toBe(RunStatus.RUN_STATUS_CANCELLED);
+  });
+
+  describe("for items", () => {
+    /** Commits the bench's last event, with real ids for the runs that it begins; answers those. */
+    const commitItems = async (bench: RunBench, dies: boolean): Promise<string[]> => {
+      const begun: string[] = [];
+      for (const effect of bench.last.effects) {
+        if (effect.kind !== "start-child") continue;
+        const id = uuidv7();
+        const state = bench.run.items!.get(0)!.get(effect.item!)!;
+        for (const other of bench.last.effects)
+          if (other.kind === "bind" && other.lease === effect.childId) other.lease = id;
+        for (const record of bench.last.records) if (record.note === effect.childId) record.note = id;
+        state.lease = id;
+        effect.childId = id;
+        begun.push(id);
+      }
+      const items = new Map((bench.last.items ?? []).map((change) => [`${change.step}/${change.item}`, change]));
+      const write = { ...writeOf(bench), items };
+      const pending = dies ? [bench.run.id] : [];
+      const about = { coordinatorId: "dead", batchNo: bench.run.lastSeq, pending, confirmed: [] };
+      await commitBatch(database.db, { ...about, writes: [write] });
+      bench.run.version += 1;
+      return begun;
+    };
+    /** A fan-out over two items, the first of which runs, held up. */
+    const begin = async (): Promise<{ bench: RunBench; first: string }> => {
+      const bench = newRun(fan);
+      await commit(database.db, [writeOf(bench)]);
+      const items = [{ input: value("one") }, { input: value("two") }];
+      bench.apply({ kind: "evaluated", stepId: "sub", evaluation: { kind: "items", from: 0, total: 2, items } });
+      const [first] = await commitItems(bench, false);
+      const held = newRun(child, { id: first!, parent: { runId: bench.run.id, stepId: "sub", depth: 1 }, room: 0 });
+      await commit(database.db, [writeOf(held)]);
+      return { bench, first: first! };
+    };
+
+    it("are asked to stop though the coordinator died before it asked, and their run has ended", async () => {
+      const { bench, first } = await begin();
+      bench.wakeAt(bench.run.deadlineAtMs);
+      await commitItems(bench, true);
+      await room.recovery.takeOver("dead");
+      await allEnded(database.db, [first]);
+      expect((await stored(database.db, first)).run.status).toBe(RunStatus.RUN_STATUS_CANCELLED);
+      expect(await effectBatchesOf(database.db, "dead")).toEqual([]);
+    });
+
+    it("are asked to stop, and begun, though it died between two items", async () => {
+      const { bench, first } = await begin();
+      bench.wakeAt(bench.nowMs + 1_000 + timeoutGraceMs);
+      const [second] = await commitItems(bench, true);
+      await room.recovery.takeOver("dead");
+      await allEnded(database.db, [bench.run.id, first, second!]);
+      const statuses = [first, second!, bench.run.id].map(async (id) => (await stored(database.db, id)).run.status);
+      const { RUN_STATUS_CANCELLED, RUN_STATUS_SUCCEEDED } = RunStatus;
+      expect(await Promise.all(statuses)).toEqual([RUN_STATUS_CANCELLED, RUN_STATUS_SUCCEEDED, RUN_STATUS_SUCCEEDED]);
+      expect(await childRuns()).toHaveLength(2);
+      expect((await stored(database.db, second!)).run.parent).toMatchObject({ stepId: "sub", item: 1 });
+    });
   });
 
   it("fail their step where their output is not what it is pinned to", async () => {

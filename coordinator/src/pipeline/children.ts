@@ -10,10 +10,10 @@
  * K3. A round of the audit finds children that never began and ends that were never told, whatever the reason.
  */
 import { type DbClock, type Logger, status, type TraceHeaders } from "@taskmesh/runtime";
-import type { Value } from "../engine/plan.js";
+import type { StepPlan, Value } from "../engine/plan.js";
 import { answerOfCaller } from "../engine/responds.js";
 import type { Effect, RunEvent } from "../engine/run-event.js";
-import { isFinal, type RunState, RunStatus, StepStatus } from "../engine/run-state.js";
+import { isFinal, type ParentRef, type RunState, RunStatus, StepStatus } from "../engine/run-state.js";
 import { meshFailure } from "../engine/turn.js";
 import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
@@ -27,7 +27,7 @@ export interface ChildrenDeps {
   clock: DbClock;
   log: Logger;
   /** W3C trace context of an attempt; undefined: the run has none. */
-  traceOf(run: RunState, stepId: string, attempt: number): TraceHeaders | undefined;
+  traceOf(run: RunState, stepId: string, item: number, attempt: number): TraceHeaders | undefined;
   /** What steps launch by name; absent: nothing can be. */
   launcher?: Launcher | undefined;
 }
@@ -39,6 +39,8 @@ export interface Children {
   start(run: RunState, effect: StartChild, done: () => void): void;
   /** Asks a child to stop. */
   cancel(childId: string, done: () => void): void;
+  /** Asks children to stop whose items are over: who was to ask them may have died. */
+  settleItems(run: RunState, step: StepPlan, done: () => void): void;
   /** Tells the parent of a run that has ended, or answered its caller; `contract`: the one that the output is written with. */
   tell(run: RunState, output: Value | undefined, contract: string, done: () => void): void;
   /** What a run that has ended may still owe its parent and its children. Rejects where that can't be read. */
@@ -55,6 +57,8 @@ const triesMax = 20;
 const pauseMsMax = 5_000;
 /** Children that one round of the audit looks at. */
 const lookedAtMax = 5_000;
+/** Children of items that are asked to stop at once. */
+const askedAtOnceMax = 200;
 
 export function createChildren(deps: ChildrenDeps): Children {
   const { store, pipeline, log } = deps;
@@ -84,25 +88,27 @@ export function createChildren(deps: ChildrenDeps): Children {
     const begun = effect.again && (await store.runExists(childId));
     if (step.child?.launches) return launch(run, effect, step.child.launches, begun);
     if (begun) return;
-    const plan = await deps.plans.current(run.namespaceId, step.method);
+    const about = aboutChild(run, effect);
+    const plan = step.child?.inner ?? (await deps.plans.current(run.namespaceId, step.method));
     if (!plan) {
       const failure = meshFailure("METHOD_UNKNOWN", `no chain ${step.method} is registered any more`, false);
-      await submit(run.id, endedEvent(step.id, childId, RunStatus.RUN_STATUS_FAILED, undefined, failure));
+      await submit(run.id, endedEvent(about.parent, childId, RunStatus.RUN_STATUS_FAILED, undefined, failure));
       return;
     }
-    await startRun(run, effect, { plan, input, ...aboutChild(run, effect) });
+    await startRun(run, effect, { plan, input, ...about });
   };
 
   /** What the child has from its parent. */
-  const aboutChild = (run: RunState, { step, attempt, deadlineAtMs, depth }: StartChild) => {
-    const trace = deps.traceOf(run, step.id, attempt);
+  const aboutChild = (run: RunState, { step, item = 0, attempt, deadlineAtMs, depth }: StartChild) => {
+    const trace = deps.traceOf(run, step.id, item, attempt);
+    const parent: ParentRef = { runId: run.id, stepId: step.id, depth, ...(item > 0 ? { item } : {}) };
     return {
       namespaceId: run.namespaceId,
       namespace: run.namespace,
       labels: {},
       priority: step.priority ?? run.priority,
       deadlineAtMs,
-      parent: { runId: run.id, stepId: step.id, depth },
+      parent,
       ...(run.starter === undefined ? {} : { starter: run.starter }),
       ...(trace ? { trace: { ...trace } } : {}),
     };
@@ -113,17 +119,17 @@ export function createChildren(deps: ChildrenDeps): Children {
     const { childId, step } = effect;
     const { launcher } = deps;
     if (!launcher) throw new Error(`step ${step.id} launches, and nothing can be launched here`);
+    const { deadlineAtMs, ...about } = aboutChild(run, effect);
     const request = await launcher.read(run.namespaceId, kind, effect.input);
     if (!begun) {
       const found = await launcher.prepare(run.namespaceId, request);
       if ("failure" in found) {
         await submit(run.id, {
-          ...endedEvent(step.id, childId, RunStatus.RUN_STATUS_FAILED, undefined, found.failure),
+          ...endedEvent(about.parent, childId, RunStatus.RUN_STATUS_FAILED, undefined, found.failure),
           refused: true,
         });
         return;
       }
-      const { deadlineAtMs, ...about } = aboutChild(run, effect);
       const { labels, timeoutMs, detached } = request;
       await startRun(run, effect, {
         ...{ ...about, ...found, labels },
@@ -132,18 +138,23 @@ export function createChildren(deps: ChildrenDeps): Children {
         ...(timeoutMs === undefined ? {} : { timeoutMs }),
       });
     }
-    if (request.detached) await submit(run.id, await launchEnded(run.namespaceId, step.id, childId, undefined));
+    if (request.detached) await submit(run.id, await launchEnded(run.namespaceId, about.parent, childId, undefined));
   };
 
   /** The end of a launched run, as the step hears it. */
-  const launchEnded = async (namespaceId: number, stepId: string, childId: string, output: Value | undefined) => {
+  const launchEnded = async (
+    namespaceId: number,
+    parent: Pick<ParentRef, "stepId" | "item">,
+    childId: string,
+    output: Value | undefined,
+  ) => {
     const answer = await deps.launcher!.answer(namespaceId, childId, output);
     return "failure" in answer
-      ? endedEvent(stepId, childId, RunStatus.RUN_STATUS_FAILED, undefined, answer.failure)
-      : endedEvent(stepId, childId, RunStatus.RUN_STATUS_SUCCEEDED, answer, undefined);
+      ? endedEvent(parent, childId, RunStatus.RUN_STATUS_FAILED, undefined, answer.failure)
+      : endedEvent(parent, childId, RunStatus.RUN_STATUS_SUCCEEDED, answer, undefined);
   };
 
-  const startRun = async (run: RunState, { childId, step }: StartChild, command: StartCommand): Promise<void> => {
+  const startRun = async (run: RunState, { childId }: StartChild, command: ChildCommand): Promise<void> => {
     try {
       await new Promise<void>((resolve, fail) => {
         const bytes = 512 + (command.input.bytes?.length ?? 0);
@@ -154,7 +165,7 @@ export function createChildren(deps: ChildrenDeps): Children {
       // What the database or the engine refuses will be refused for ever.
       if (!isFinalRefusal(error)) throw error;
       const failure = meshFailure("DATA_ERROR", `the run can't be started: ${messageOf(error)}`, false);
-      await submit(run.id, endedEvent(step.id, childId, RunStatus.RUN_STATUS_FAILED, undefined, failure));
+      await submit(run.id, endedEvent(command.parent, childId, RunStatus.RUN_STATUS_FAILED, undefined, failure));
     }
   };
 
@@ -171,9 +182,19 @@ export function createChildren(deps: ChildrenDeps): Children {
     const written = result && { ...result, contract: result.contract || contract };
     const event =
       parent.launched && written
-        ? await launchEnded(run.namespaceId, parent.stepId, run.id, written)
-        : endedEvent(parent.stepId, run.id, ended, result, answer ? undefined : failure);
+        ? await launchEnded(run.namespaceId, parent, run.id, written)
+        : endedEvent(parent, run.id, ended, result, answer ? undefined : failure);
     await submit(parent.runId, event);
+  };
+
+  /** Those that live though no attempt names them any more: the history knows who was begun. */
+  const settleItemsOnce = async (runId: string, step: number): Promise<void> => {
+    for (let after = ""; ; ) {
+      const left = await store.readLeftChildren({ runId, step, afterChildId: after, limit: askedAtOnceMax });
+      await Promise.all(left.map(cancelOnce));
+      if (left.length < askedAtOnceMax) return;
+      after = left.at(-1)!;
+    }
   };
 
   const settleEnded = async (runId: string): Promise<void> => {
@@ -187,6 +208,8 @@ export function createChildren(deps: ChildrenDeps): Children {
       return child?.onParentClose === "cancel" && left === StepStatus.STEP_STATUS_CANCELLED && lease !== "";
     });
     await Promise.all(asked.map(({ index }) => cancelOnce(run.steps[index]!.lease)));
+    for (const { child, each, index } of plan.steps)
+      if (each && child?.onParentClose === "cancel") await settleItemsOnce(runId, index);
   };
 
   return {
@@ -195,6 +218,9 @@ export function createChildren(deps: ChildrenDeps): Children {
     },
     cancel(childId, done) {
       void persist("the cancel of a child", childId, () => cancelOnce(childId), done);
+    },
+    settleItems(run, { index }, done) {
+      void persist("the cancel of children of items", run.id, () => settleItemsOnce(run.id, index), done);
     },
     tell(run, output, contract, done) {
       void persist("the report to a parent", run.id, () => tellOnce(run, output, contract), done);
@@ -207,12 +233,12 @@ export function createChildren(deps: ChildrenDeps): Children {
       const page = await store.readChildren({ oldMs, afterChildId: auditedTo, limit: lookedAtMax });
       auditedTo = page.length < lookedAtMax ? "" : page.at(-1)!.childId;
       let helped = 0;
-      for (const { runId, stepId, attempt, childId, started, ended } of page) {
+      for (const { runId, stepId, item, attempt, childId, started, ended } of page) {
         if (started && !ended) continue;
         helped += 1;
         if (ended) await settleEnded(childId);
         else {
-          const report = { stepId, item: 0, attempt, lease: childId };
+          const report = { stepId, item, attempt, lease: childId };
           await submit(runId, { kind: "redispatch", report, why: "the audit found that its run never began" });
         }
       }
@@ -224,14 +250,16 @@ export function createChildren(deps: ChildrenDeps): Children {
   };
 }
 
+type ChildCommand = StartCommand & { parent: ParentRef };
+
 function endedEvent(
-  stepId: string,
+  { stepId, item }: Pick<ParentRef, "stepId" | "item">,
   childId: string,
   ended: RunStatus,
   output: Value | undefined,
   failure: RunState["failure"],
 ): Extract<RunEvent, { kind: "child-ended" }> {
-  const about = { ...(output ? { output } : {}), ...(failure ? { failure } : {}) };
+  const about = { ...(output ? { output } : {}), ...(failure ? { failure } : {}), ...(item ? { item } : {}) };
   return { kind: "child-ended", stepId, childId, status: ended, ...about };
 }
 

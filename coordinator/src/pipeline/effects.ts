@@ -1,7 +1,7 @@
 /** Performs what committed runs set in motion: starts go out, evaluations begin, waiters are told. */
 import type { StartStep } from "@taskmesh/proto";
 import { type Carrier, encodeStartStep, type PublishOutcome, type TraceHeaders } from "@taskmesh/runtime";
-import type { StepPlan, Value } from "../engine/plan.js";
+import type { Value } from "../engine/plan.js";
 import type { Effect, Report } from "../engine/run-event.js";
 import { type RunState, stateOf } from "../engine/run-state.js";
 import type { Children } from "./children.js";
@@ -27,7 +27,7 @@ export interface EffectsDeps {
   /** The run's caller has its answer. */
   answered(draft: Draft): void;
   /** Begins the run of an attempt, asks it to stop, tells the step that it has ended; each calls `done` when it can't be lost any more. */
-  children: Pick<Children, "start" | "cancel" | "tell">;
+  children: Pick<Children, "start" | "cancel" | "tell" | "settleItems">;
   /** The run waits for an operator. */
   broken(draft: Draft): void;
   /** W3C trace context of an attempt; undefined: the run has none. */
@@ -58,7 +58,7 @@ export function performEffects(deps: EffectsDeps, draft: Draft, confirmed: () =>
     } else if (effect.kind === "evaluate") {
       open += 1;
       deps.evaluate(run, draft, effect.stepId, done);
-    } else if (effect.kind === "start-child" || effect.kind === "cancel-child" || effect.kind === "tell-parent") {
+    } else if (isKin(effect)) {
       open += 1;
       performKin(deps, draft, effect, done);
     } else if (effect.kind === "enqueue") deps.windows.queued(run, effect.step);
@@ -71,20 +71,23 @@ export function performEffects(deps: EffectsDeps, draft: Draft, confirmed: () =>
   done();
 }
 
-type Kin = Extract<Effect, { kind: "start-child" | "cancel-child" | "tell-parent" }>;
+type Kin = Extract<Effect, { kind: "start-child" | "cancel-child" | "tell-parent" | "settle-children" }>;
+
+const kinKinds: ReadonlySet<string> = new Set(["start-child", "cancel-child", "tell-parent", "settle-children"]);
+const isKin = (effect: Effect): effect is Kin => kinKinds.has(effect.kind);
 
 function performKin({ children }: EffectsDeps, { write, plan }: Draft, effect: Kin, done: () => void): void {
   const { run } = write;
   if (effect.kind === "cancel-child") children.cancel(effect.childId, done);
   else if (effect.kind === "tell-parent") children.tell(run, effect.output, plan.outputContract, done);
+  else if (effect.kind === "settle-children") children.settleItems(run, effect.step, done);
   // A later event of the same batch may have given the attempt up.
-  else if (run.steps[effect.step.index]?.lease === effect.childId && run.endedAtMs === 0) {
-    children.start(run, effect, done);
-  } else done();
+  else if (isCurrent(run, { ...effect, lease: effect.childId })) children.start(run, effect, done);
+  else done();
 }
 
 /** A later event of the same batch may have superseded the lease: then nobody must run under it. */
-function isCurrent(run: RunState, effect: Dispatch): boolean {
+function isCurrent(run: RunState, effect: Pick<Dispatch, "step" | "item" | "lease">): boolean {
   return stateOf(run, effect.step.index, effect.item ?? 0)?.lease === effect.lease && run.endedAtMs === 0;
 }
 
@@ -143,7 +146,7 @@ export function toStartStep(
     reportTo,
     startToCloseMs: step.startToCloseMs,
     heartbeatTimeoutMs: step.heartbeatMs ?? 0,
-    runRemainingMs: BigInt(Math.max(0, Math.ceil(endsAtMs(run, step) - nowMs))),
+    runRemainingMs: BigInt(Math.max(0, Math.ceil(endsAtMs(run, effect) - nowMs))),
     exclusive: step.exclusive,
     checkpoint,
     runMethod,
@@ -151,8 +154,11 @@ export function toStartStep(
 }
 
 /** When what the step does makes no sense any more: the run's deadline; an undo has its own. */
-const endsAtMs = (run: RunState, { index, undoes, scheduleToCloseMs = 0 }: StepPlan): number =>
-  undoes === undefined ? run.deadlineAtMs : run.steps[index]!.readyAtMs + scheduleToCloseMs;
+function endsAtMs(run: RunState, { step, item = 0 }: Dispatch): number {
+  const { index, undoes, scheduleToCloseMs = 0 } = step;
+  if (undoes === undefined) return run.deadlineAtMs;
+  return (stateOf(run, index, item)?.readyAtMs ?? 0) + scheduleToCloseMs;
+}
 
 /** A value as the wire's envelope. */
 export function toPayload(value: Value): StartStep["input"] {

@@ -167,7 +167,7 @@ export function createEngineRoom(deps: EngineRoomDeps): EngineRoom {
     clock,
     log,
     launcher: deps.launcher,
-    traceOf: (run, stepId, attempt) => effects.traceOf(run, { stepId, item: 0, attempt, lease: "" }),
+    traceOf: (run, stepId, item, attempt) => effects.traceOf(run, { stepId, item, attempt, lease: "" }),
   });
   const evaluator = createEvaluator({ store, pipeline, log });
   const sweeper = createSweeper({ store, pipeline, log, nowMs });

@@ -5,11 +5,19 @@
 import { type Failure, StepStatus } from "@taskmesh/proto";
 import { type Logger, payloadBytesMax, sha256, sleep } from "@taskmesh/runtime";
 import { encodeItems } from "../contracts/cel/items.js";
+import { placeOf } from "../contracts/compile-inner.js";
 import { createEvaluationThread } from "../contracts/evaluation.js";
 import { ruleFor } from "../engine/catch.js";
 import { itemsReference } from "../engine/items.js";
 import { seenBy } from "../engine/joins.js";
-import type { ChainPlan, Evaluated, Scope, StepPlan, Value } from "../engine/plan.js";
+import {
+  type ChainPlan,
+  type Evaluated,
+  internalContract,
+  type Scope,
+  type StepPlan,
+  type Value,
+} from "../engine/plan.js";
 import type { Evaluation } from "../engine/run-event.js";
 import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
@@ -44,6 +52,8 @@ const atOnceMax = 4;
 const triesMax = 10;
 /** Items over sources of more bytes than this are opened by the thread. */
 const inlineScopeBytesMax = 256 * 1024;
+/** Items that are undone one after the other: their inputs need not be there long before. */
+const undoneAtOnceMax = 300;
 
 export function createEvaluator(deps: EvaluatorDeps): Evaluator {
   const thread = createEvaluationThread();
@@ -80,9 +90,28 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
     return { ...value, sizeBytes: bytes.length, bytes };
   };
 
+  /** Items of a fan-out that are to be undone next. */
+  const undoneItems = async (
+    run: RunState,
+    plan: ChainPlan,
+    step: number,
+    from: number,
+  ): Promise<NonNullable<Scope["undone"]>> => {
+    const rows = await deps.store.readDoneItems({ runId: run.id, step, from, limit: undoneAtOnceMax });
+    const items: { index: number; output: Value }[] = [];
+    for (let bytes = 0, n = 0; n < rows.length && bytes < inlineScopeBytesMax; n++) {
+      const output = await load(run, plan, rows[n]!.value);
+      bytes += output.sizeBytes;
+      items.push({ index: rows[n]!.item, output });
+    }
+    return { total: run.steps[step]!.each!.succeeded, items };
+  };
+
   /** The inputs of the next items of a fan-out. */
-  const open = async (run: RunState, plan: ChainPlan, step: StepPlan, scope: Scope): Promise<Evaluation> => {
+  const open = async (run: RunState, plan: ChainPlan, step: StepPlan, given: Scope): Promise<Evaluation> => {
     const from = run.steps[step.index]!.each?.next ?? 0;
+    const scope =
+      step.undoes === undefined ? given : { ...given, undone: await undoneItems(run, plan, step.undoes, from) };
     const small = scopeBytes(scope) <= inlineScopeBytesMax;
     const cheap = small ? step.each!.open(scope, from) : ({ kind: "deferred" } as const);
     const opened = cheap.kind === "deferred" ? await thread.items(plan, step.index, scope, from) : cheap;
@@ -97,12 +126,24 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
   };
 
   const inputValue = async (run: RunState, step: StepPlan, bytes: Uint8Array): Promise<Value> => {
-    const value = { contract: step.contract, sizeBytes: bytes.length, sha256: new Uint8Array(0) };
+    const contract = step.child?.inner ? internalContract : step.contract;
+    const value = { contract, sizeBytes: bytes.length, sha256: new Uint8Array(0) };
     if (bytes.length <= inlineInputBytesMax) return { ...value, bytes };
     return { ...value, sha256: sha256(bytes), reference: await deps.store.putPayload(run.namespaceId, bytes) };
   };
 
+  /** What the fan-out's step in the run above reads, and which of its items this run stands for. */
+  const scopeAbove = async (run: RunState, { step, above }: NonNullable<ChainPlan["within"]>): Promise<Scope> => {
+    const parentId = run.parent?.runId ?? "";
+    const parent = (await deps.store.loadRuns([parentId])).get(parentId)?.run;
+    if (!parent) throw new Missing(`run ${parentId} is not stored`);
+    const plan = above();
+    const scope = await scopeFor(parent, plan, plan.steps[step]);
+    return { ...scope, above: [...(scope.above ?? []), placeOf(run.input.bytes)] };
+  };
+
   const scopeFor = async (run: RunState, plan: ChainPlan, step: StepPlan | undefined): Promise<Scope> => {
+    if (step && plan.within) return scopeAbove(run, plan.within);
     const outputs = (step ? seenBy(step, run.steps[step.index]!, run.outputs) : run.outputs).slice();
     for (const index of step ? step.needs : plan.steps.keys()) {
       const output = outputs[index];

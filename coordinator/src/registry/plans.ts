@@ -8,6 +8,7 @@
 import { ChainSpec } from "@taskmesh/proto";
 import { compileAction } from "../contracts/compile-action.js";
 import { compileChain } from "../contracts/compile-chain.js";
+import { innerOf, innerPath } from "../contracts/compile-inner.js";
 import { splitMethod } from "../contracts/contract.js";
 import type { ChainPlan } from "../engine/plan.js";
 import type { Plans } from "../pipeline/ports.js";
@@ -49,8 +50,13 @@ export function createPlans(options: PlansOptions): Plans {
     const key = `${namespaceId}/${method}/${version}/${contract}`;
     const known = kept.get(key);
     if (known) return known;
+    const { chain, path } = innerPath(method);
     const compiling =
-      version === 0 ? actionPlan(options, namespaceId, contract) : chainPlan(options, namespaceId, { method, version });
+      version === 0
+        ? actionPlan(options, namespaceId, contract)
+        : path.length > 0
+          ? pinned(namespaceId, chain, version, "").then((plan) => innerOf(plan, path))
+          : chainPlan(options, namespaceId, { method, version });
     kept.set(key, compiling);
     compiling.catch(() => kept.delete(key));
     return compiling;

@@ -12,11 +12,10 @@ import { ItemMap } from "../engine/item-map.js";
 import type { ChainPlan } from "../engine/plan.js";
 import { type EachState, isOver, type StepState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
-import { toPayload } from "../pipeline/effects.js";
 import type { Db } from "../store/db.js";
 import { type ItemEvent, readItemEvents } from "../store/item-reads.js";
 import type { StoredRun } from "../store/runs.js";
-import { toTimestamp, writtenAs } from "./run-view.js";
+import { shown, toTimestamp, writtenAs } from "./run-view.js";
 
 const pageSizeDefault = 100;
 const pageSizeMax = 1_000;
@@ -86,6 +85,7 @@ function itemsOf(from: number, to: number, events: readonly ItemEvent[], contrac
       endedAt: undefined,
       executionMs: 0,
       retryAt: undefined,
+      childRunId: "",
     });
   }
   for (const event of events) applyEvent(items[event.item - from]!, event, contract);
@@ -97,12 +97,13 @@ function applyEvent(item: Item, { kind, atMs, attempt, body, payload }: ItemEven
   item.failure = body.failure ?? item.failure;
   if (body.executionMs) item.executionMs = body.executionMs;
   if (kind === EventKind.EVENT_KIND_ATTEMPT_LOST) item.lostAttempts += 1;
+  if (kind === EventKind.EVENT_KIND_CHILD_STARTED) item.childRunId = body.note;
   const succeeded = kind === EventKind.EVENT_KIND_ITEM_SUCCEEDED;
   if (!succeeded && kind !== EventKind.EVENT_KIND_ITEM_FAILED) return;
   item.status = succeeded ? StepStatus.STEP_STATUS_SUCCEEDED : StepStatus.STEP_STATUS_FAILED;
   item.endedAt = toTimestamp(atMs);
   item.key = body.note;
-  item.output = payload && toPayload(writtenAs(contract, payload));
+  item.output = payload && shown(writtenAs(contract, payload));
   if (succeeded) item.failure = undefined;
 }
 
@@ -112,6 +113,6 @@ function describeOpen(item: Item, state: StepState, payloads: boolean): void {
   item.attempt = state.attempt;
   item.lostAttempts = state.lost;
   item.key = state.key ?? "";
-  item.input = payloads && state.input ? toPayload(state.input) : undefined;
+  item.input = payloads && state.input ? shown(state.input) : undefined;
   if (state.status === StepStatus.STEP_STATUS_RETRYING) item.retryAt = toTimestamp(state.retryAtMs);
 }

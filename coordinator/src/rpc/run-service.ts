@@ -21,7 +21,6 @@ import { answerOfCaller } from "../engine/responds.js";
 import { isFinal, type RunState, StepStatus } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import { isRunId } from "../pipeline/completions.js";
-import { toPayload } from "../pipeline/effects.js";
 import { runNotFound } from "../pipeline/intake.js";
 import type { Notices } from "../pipeline/notices.js";
 import type { Intake, Plans } from "../pipeline/ports.js";
@@ -40,7 +39,7 @@ import { readPageToken, writePageToken } from "./page-token.js";
 import { checkLabels, checkPriority } from "./request-checks.js";
 import { runOperations } from "./run-operations.js";
 import { currentReports } from "./run-progress.js";
-import { describeRun, summarizeRun, toRunEvent } from "./run-view.js";
+import { describeRun, shown, summarizeRun, toRunEvent } from "./run-view.js";
 import { readSignal, signalRun } from "./signals.js";
 import { readCustomId, readStarter } from "./start-ids.js";
 import { successorCalls } from "./successors.js";
@@ -213,8 +212,7 @@ export async function getResult(
       const left = endAt - performance.now();
       if (left <= 0 || context.signal.aborted || deps.draining().aborted) return found;
       await deps.notices.pause([context.signal, deps.draining(), given.signal], left);
-      if (ended)
-        return { status: ended.status, output: ended.output && toPayload(ended.output), failure: ended.failure };
+      if (ended) return { status: ended.status, output: ended.output && shown(ended.output), failure: ended.failure };
     }
   } finally {
     stop();
@@ -228,12 +226,12 @@ async function lookForEnd(deps: RunServiceDeps, namespaceId: number, runId: stri
   const { status, answered } = row;
   if (isFinal(status) && !(answered && status !== RunStatus.RUN_STATUS_SUCCEEDED)) {
     const end = await readEnd(deps.db, runId);
-    return { status, output: end?.payload && toPayload(end.payload), failure: end?.body.failure };
+    return { status, output: end?.payload && shown(end.payload), failure: end?.body.failure };
   }
   if (!answered && status !== RunStatus.RUN_STATUS_BROKEN) return { status, output: undefined, failure: undefined };
   const { run } = await findRun(deps, namespaceId, runId);
   const answer = answerOfCaller(run);
-  return { status: run.status, output: answer && toPayload(answer), failure: run.failure };
+  return { status: run.status, output: answer && shown(answer), failure: run.failure };
 }
 
 async function list(deps: RunServiceDeps, request: ListRunsRequest): Promise<ListRunsResponse> {

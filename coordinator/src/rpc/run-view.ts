@@ -17,7 +17,7 @@ import {
 } from "@taskmesh/proto";
 import { isIdleUndo, isUndoing } from "../engine/compensation.js";
 import { seenBy } from "../engine/joins.js";
-import type { ChainPlan, Scope, StepPlan, Value } from "../engine/plan.js";
+import { type ChainPlan, internalContract, type Scope, type StepPlan, type Value } from "../engine/plan.js";
 import { isFinal, type Origin, type RunState, type StepState } from "../engine/run-state.js";
 import { aboutRun, errorOf } from "../engine/turn.js";
 import { toPayload } from "../pipeline/effects.js";
@@ -69,6 +69,7 @@ export function summarizeRun(
     progress: undefined,
     parentRunId: run.parent?.runId ?? "",
     parentStepId: run.parent?.stepId ?? "",
+    parentItem: run.parent?.item ?? 0,
     depth: run.parent?.depth ?? 0,
     origin: run.origin && toOrigin(run.origin),
     replacedBy: run.successor?.runId ?? "",
@@ -118,8 +119,8 @@ export function describeRun(
       progress: { percent, message: "", estimated: isEstimated(show.progress) },
       successorRunIds: [...show.successors],
     },
-    input: show.payloads ? toPayload(run.input) : undefined,
-    output: show.payloads && show.output ? toPayload(show.output) : undefined,
+    input: show.payloads ? shown(run.input) : undefined,
+    output: show.payloads && show.output ? shown(show.output) : undefined,
     steps: shownSteps(run, plan).map((step) => ({
       ...describeStep(run, plan, step, histories[step.index]!, show.payloads),
       progress: show.progress.get(step.index),
@@ -163,6 +164,10 @@ function describeStep(
     childRunId: [...history.attempts.values()].at(-1)?.childRunId ?? "",
   };
 }
+
+/** A value as the API shows it; those that only the mesh reads are not shown. */
+export const shown = (value: Value): ReturnType<typeof toPayload> =>
+  value.contract === internalContract ? undefined : toPayload(value);
 
 /**
  * A stored value with the revision that it is to be read with. Outputs are stored without one: they were checked against the revision that their
@@ -293,7 +298,7 @@ export function toRunEvent(event: StoredEvent, plan: ChainPlan): RunEvent {
     stepId: plan.steps[event.step]?.id ?? "",
     item: event.item,
     attempt: event.attempt,
-    payload: event.payload && toPayload(writtenAs(plan.steps[event.step]?.contract ?? "", event.payload)),
+    payload: event.payload && shown(writtenAs(plan.steps[event.step]?.contract ?? "", event.payload)),
     failure: body.failure,
     sessionId: body.session,
     runStatus: body.runStatus,

@@ -110,6 +110,7 @@ async function findBoth(
 ): Promise<{ found: Found; plan: ChainPlan }> {
   if (RunVersion[version] === undefined || version < 0) throw badField("version", "is neither PINNED nor NEWEST");
   const found = await findPlanned(deps, namespaceId, runId);
+  if (found.plan.within) throw badField("run_id", "stands for one item of a fan-out: name the run above it");
   if (version !== RunVersion.RUN_VERSION_NEWEST) return { found, plan: found.plan };
   const plan = await deps.plans.current(namespaceId, found.method);
   if (plan) return { found, plan };

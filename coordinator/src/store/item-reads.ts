@@ -26,6 +26,22 @@ export async function readItemOutputs(db: Db, runId: string, step: number): Prom
   return rows.map(({ item, body, payload }) => ({ item, key: decodeEventBody(body).note, value: toValue(payload) }));
 }
 
+/** A page of a fan-out step's outputs, what came last first. */
+export async function readDoneItems(
+  db: Db,
+  page: { runId: string; step: number; from: number; limit: number },
+): Promise<ItemOutput[]> {
+  const rows = await db.query<{ item: number; body: Uint8Array | null; payload: Uint8Array }>(
+    `select item, body, payload from events
+      where run_id = $1::uuid and step = $2::smallint and kind = ${EventKind.EVENT_KIND_ITEM_SUCCEEDED}
+        and seq > coalesce((select max(seq) from events where run_id = $1::uuid and step = $2::smallint
+          and kind = ${EventKind.EVENT_KIND_STEP_RETRIED}), 0)
+      order by seq desc offset $3::int limit $4::int`,
+    [page.runId, page.step, page.from, page.limit],
+  );
+  return rows.map(({ item, body, payload }) => ({ item, key: decodeEventBody(body).note, value: toValue(payload) }));
+}
+
 /** A history row about one item. */
 export interface ItemEvent {
   item: number;
@@ -47,6 +63,7 @@ export async function readItemEvents(
     EventKind.EVENT_KIND_ATTEMPT_FAILED,
     EventKind.EVENT_KIND_ATTEMPT_TIMED_OUT,
     EventKind.EVENT_KIND_ATTEMPT_LOST,
+    EventKind.EVENT_KIND_CHILD_STARTED,
   ];
   const payload = query.payloads ? "payload" : "null::bytea as payload";
   const rows = await db.query<

@@ -3,12 +3,12 @@
  * (test/simulate), so nothing in pipeline/ may reach the database by another way.
  */
 import type { Value } from "../engine/plan.js";
-import { type ChildRow, readChildren, runExists } from "./children.js";
+import { type ChildRow, readChildren, readLeftChildren, runExists } from "./children.js";
 import { type Commit, type CommitResult, commitBatch } from "./commit.js";
 import { type CustomIdHolder, findCustomId } from "./custom-ids.js";
 import type { Db } from "./db.js";
 import { deleteEffectBatch, type EffectBatch, effectBatchesOf } from "./effect-batches.js";
-import { type ItemOutput, readItemOutputs } from "./item-reads.js";
+import { type ItemOutput, readDoneItems, readItemOutputs } from "./item-reads.js";
 import { createPayloadUses } from "./payload-uses.js";
 import { getPayload, putPayload } from "./payloads.js";
 import { claimReady, type ReadyStep, waitingQueues } from "./ready.js";
@@ -34,11 +34,13 @@ export interface RunStore {
   getPayload(namespaceId: number, reference: string): Promise<Uint8Array | undefined>;
   putPayload(namespaceId: number, bytes: Uint8Array): Promise<string>;
   readItemOutputs(runId: string, step: number): Promise<ItemOutput[]>;
+  readDoneItems(page: Parameters<typeof readDoneItems>[1]): Promise<ItemOutput[]>;
   writeReports(rows: readonly ReportRow[], namespaceId?: number): Promise<void>;
   readCheckpoint(runId: string, stepId: string, item: number): Promise<Uint8Array | undefined>;
   runExists(runId: string): Promise<boolean>;
   readResult(runId: string): Promise<Value | undefined>;
   readChildren(page: Parameters<typeof readChildren>[1]): Promise<ChildRow[]>;
+  readLeftChildren(page: Parameters<typeof readLeftChildren>[1]): Promise<string[]>;
 }
 
 /** The door to a real database. */
@@ -63,10 +65,12 @@ export function createRunStore(db: Db): RunStore {
     getPayload: (namespaceId, reference) => getPayload(db, namespaceId, reference),
     putPayload: (namespaceId, bytes) => putPayload(db, namespaceId, bytes),
     readItemOutputs: (runId, step) => readItemOutputs(db, runId, step),
+    readDoneItems: (page) => readDoneItems(db, page),
     writeReports: (rows, namespaceId) => writeReports(db, rows, namespaceId),
     readCheckpoint: (runId, stepId, item) => readCheckpoint(db, runId, stepId, item),
     runExists: (runId) => runExists(db, runId),
     readResult: async (runId) => (await readEnd(db, runId))?.payload,
     readChildren: (page) => readChildren(db, page),
+    readLeftChildren: (page) => readLeftChildren(db, page),
   };
 }

@@ -263,7 +263,14 @@ export function compileVariables(
   const withEach = expressions.some((e) => e.reading.each);
   /** The item of a fan-out, on top of what is the same for all of them. */
   const ofItem = (scope: Scope, variables: Variables): Evaluated<Variables> => {
-    if (withEach && scope.each) variables.bindings["each"] = eachVariable(scope.each);
+    if (!withEach || !scope.each) return { kind: "value", value: variables };
+    const { output } = scope.each;
+    if (output && output.bytes === undefined) return deferred;
+    try {
+      variables.bindings["each"] = eachVariable(scope.each, types.each);
+    } catch (error) {
+      return failed("payload", "", error instanceof Error ? error.message : String(error));
+    }
     return { kind: "value", value: variables };
   };
   const key = {};
@@ -312,12 +319,18 @@ export function compileVariables(
   };
 }
 
-function eachVariable({ value, index, key }: NonNullable<Scope["each"]>): Map<string, CelInput> {
+function eachVariable(
+  { value, index, key, outer, output }: NonNullable<Scope["each"]>,
+  types: ScopeTypes["each"],
+): Map<string, CelInput> {
   const each = new Map<string, CelInput>([
     ["value", value as CelInput],
     ["index", BigInt(index)],
   ]);
   if (key !== undefined) each.set("key", key);
+  if (outer) each.set("outer", eachVariable(outer, types?.outer));
+  const desc = types?.output?.desc;
+  if (output?.bytes && desc) each.set("output", reflect(desc, fromBinary(desc, output.bytes)));
   return each;
 }
 

@@ -20,50 +20,104 @@ export const itemsMax = 100_000;
 const openedMax = 500;
 const openedBytesMax = 1024 * 1024;
 
-export interface EachSource {
+/** One fan-out: what it goes over. Of several within one another, each reads the items of those around it. */
+export interface EachLevel {
   expression: CheckedExpression;
   kind: "list" | "map";
-  /** Of the whole scope, without `each`. */
+  /** What the expression sees: of a fan-out within another one, `each` is the item around it. */
   types: ScopeTypes;
-  bindInput: (scope: Scope) => Evaluated<Uint8Array>;
-  /** Expressions of the input whose work grows with what they read. */
-  heavy: boolean;
 }
 
-/** Compiles what opens the items of a fan-out. */
-export function compileItems(
-  source: EachSource,
+/** What a fan-out goes over now, and the item around it. */
+export interface Entries {
+  entries: Entry[];
+  around: EachItem | undefined;
+}
+
+type EachItem = NonNullable<Scope["each"]>;
+
+/** Compiles what the last of these fan-outs goes over; `scope.above` says which item of each of the others it is within. */
+export function compileEntries(
+  levels: readonly EachLevel[],
   options: BindOptions,
-): (scope: Scope, from: number) => Evaluated<OpenedItems> {
-  const { expression, kind, bindInput } = source;
-  const variables = compileVariables([expression], source.types);
-  const light = expression.cost?.steep !== true && !source.heavy;
-  return (given, from) => {
+): (scope: Scope) => Evaluated<Entries> {
+  const reads = levels.map((level) => compileLevel(level, options));
+  return (scope) => {
+    let around: EachItem | undefined;
+    for (const [at, read] of reads.entries()) {
+      const found = read(around ? { ...scope, each: around } : scope);
+      if (found.kind !== "value") return found;
+      if (at === reads.length - 1) return { kind: "value", value: { entries: found.value, around } };
+      const index = scope.above?.[at] ?? -1;
+      const entry = found.value[index];
+      if (entry === undefined) return failed(`${options.label}, each`, "", `there is no item ${index}`);
+      around = itemOf(entry, index, around);
+    }
+    return failed(`${options.label}, each`, "", "it goes over nothing");
+  };
+}
+
+/** An entry as expressions read it. */
+export const itemOf = ({ key, value }: Entry, index: number, outer?: EachItem): EachItem => {
+  return { value, index, ...(key === undefined ? {} : { key }), ...(outer ? { outer } : {}) };
+};
+
+function compileLevel(
+  { expression, kind, types }: EachLevel,
+  options: BindOptions,
+): (scope: Scope) => Evaluated<Entry[]> {
+  const variables = compileVariables([expression], types);
+  const light = expression.cost?.steep !== true;
+  return (scope) => {
     if (!options.force && !light) return { kind: "deferred" };
-    const scope: Scope = { ...given, memo: new Map() };
     const read = variables(scope);
     if (read.kind !== "value") return read;
-    if (!options.force && isTooCostly(expression, read.value, source.types)) return { kind: "deferred" };
+    if (!options.force && isTooCostly(expression, read.value, types)) return { kind: "deferred" };
     const result = runPlan(expression.run, read.value.bindings);
     const wrong = (reason: string) => failed(`${options.label}, each`, expression.source, reason);
     if (isCelError(result)) return wrong(result.message);
     const list = kind === "list" ? listOf(result) : entriesOf(result);
     if (list === undefined) return wrong(`the value is no ${kind}`);
     if (list.length > itemsMax) return wrong(`there are ${list.length} items; at most ${itemsMax} are allowed`);
+    return { kind: "value", value: list };
+  };
+}
+
+export interface ItemSource {
+  /** The fan-out, and before it those that it is within. */
+  levels: readonly EachLevel[];
+  bindInput: (scope: Scope) => Evaluated<Uint8Array>;
+  /** The input has expressions whose work grows with what they read. */
+  heavy: boolean;
+}
+
+/** Compiles what opens the items of a fan-out. */
+export function compileItems(
+  { levels, bindInput, heavy }: ItemSource,
+  options: BindOptions,
+): (scope: Scope, from: number) => Evaluated<OpenedItems> {
+  const entriesIn = compileEntries(levels, options);
+  return (given, from) => {
+    if (!options.force && heavy) return { kind: "deferred" };
+    const scope: Scope = { ...given, memo: new Map() };
+    const found = entriesIn(scope);
+    if (found.kind !== "value") return found;
+    const { entries, around } = found.value;
     const items: OpenedItems["items"] = [];
     let bytes = 0;
-    for (let n = from; n < list.length && items.length < openedMax && bytes < openedBytesMax; n++) {
-      const { key, value } = list[n]!;
-      const input = bindInput({ ...scope, each: { value, index: n, ...(key === undefined ? {} : { key }) } });
+    for (let n = from; n < entries.length && items.length < openedMax && bytes < openedBytesMax; n++) {
+      const { key } = entries[n]!;
+      const input = bindInput({ ...scope, each: itemOf(entries[n]!, n, around) });
       if (input.kind === "deferred") return input;
       if (input.kind === "value") bytes += input.value.length;
       items.push({ input, ...(key === undefined ? {} : { key }) });
     }
-    return { kind: "value", value: { total: list.length, items } };
+    return { kind: "value", value: { total: entries.length, items } };
   };
 }
 
-interface Entry {
+/** A value that a fan-out goes over. */
+export interface Entry {
   key?: string;
   value: unknown;
 }
@@ -93,26 +147,36 @@ export function encodeItems(outputs: readonly { key: string; bytes: Uint8Array }
   return writer.finish();
 }
 
-/** What expressions see of it, and how many items there are. */
+/** What expressions see of it, and how many items there are; `kinds`: of the fan-out, and of those within it. */
 export function decodeItems(
   bytes: Uint8Array,
   desc: DescMessage,
-  kind: "list" | "map",
+  kinds: readonly ("list" | "map")[],
 ): { value: CelInput; count: number } {
-  const message = (part: Uint8Array) => reflect(desc, fromBinary(desc, part));
+  const [kind = "list", ...inner] = kinds;
+  let count = 0;
+  const part = (found: Uint8Array): CelInput => {
+    if (inner.length === 0) {
+      count += 1;
+      return reflect(desc, fromBinary(desc, found));
+    }
+    const nested = decodeItems(found, desc, inner);
+    count += nested.count + 1;
+    return nested.value;
+  };
   const reader = new BinaryReader(bytes);
-  const list: ReturnType<typeof message>[] = [];
-  const map = new Map<string, ReturnType<typeof message>>();
+  const list: CelInput[] = [];
+  const map = new Map<string, CelInput>();
   while (reader.pos < reader.len) {
     reader.tag();
-    if (kind === "list") list.push(message(reader.bytes()));
+    if (kind === "list") list.push(part(reader.bytes()));
     else {
       const end = reader.uint32() + reader.pos;
       reader.tag();
       const key = reader.string();
       if (reader.pos < end) reader.tag();
-      map.set(key, message(reader.bytes()));
+      map.set(key, part(reader.bytes()));
     }
   }
-  return kind === "list" ? { value: list, count: list.length } : { value: map, count: map.size };
+  return { value: kind === "list" ? list : map, count };
 }

@@ -21,14 +21,28 @@ export interface StepOutput {
   registry: Registry;
   /** The step has a condition, so there may be no output. */
   skippable: boolean;
-  /** A fan-out: its output is a list, or a map by string, of `output`. */
-  each?: "list" | "map";
+  /** A fan-out: its output is a list, or a map by string, of `output`; of fan-outs within one another, the outermost first. */
+  each?: readonly ("list" | "map")[];
+}
+
+/** What `each` is inside of a fan-out. */
+export interface EachTypes {
+  /** The checker's type of `each.value`. */
+  value: string;
+  /** There is an `each.key`. */
+  keyed: boolean;
+  /** Where the item is over: the checker's type of what it has put out, `each.output`, and the message's own. */
+  output?: { type: string; desc: DescMessage };
+  /** The fan-out around it: `each.outer`. */
+  outer?: EachTypes;
 }
 
 export interface ScopeTypes {
   readonly environment: Environment;
-  /** In the input of a fan-out: the checker's type of `each.value`, and whether there is an `each.key`. */
-  readonly each?: { value: string; keyed: boolean };
+  /** Inside of a fan-out. */
+  readonly each?: EachTypes;
+  /** Inside of a fan-out: the scope around all of them. */
+  readonly around?: ScopeTypes;
   readonly input: DescMessage;
   readonly steps: ReadonlyMap<string, StepOutput>;
   /** "input" and "steps.<id>" whose types are not known, because of a problem that was reported elsewhere. */
@@ -46,6 +60,8 @@ export interface ScopeTypes {
   readonly stored?: boolean;
   /** The message type that the checker knows under this name. */
   messageOf(celType: string): DescMessage | undefined;
+  /** The checker's type of what one call of the step puts out; undefined: no such step. */
+  outputOf(stepId: string): string | undefined;
   /** A text of the checker with its own names made readable. */
   display(text: string): string;
 }
@@ -84,11 +100,14 @@ export function createScopeTypes(
   for (const type of nullable) environment.registerOperator(`${type} == null`, never);
   const names = new TypeNames(environment);
   const stepFields: Record<string, string> = {};
+  const outputTypes = new Map<string, string>();
   for (const step of steps) {
     const name = `taskmesh_step_${step.id}`;
     const output = names.register(step.output, step.registry);
-    const whole = { list: `list<${output}>`, map: `map<string, ${output}>` };
-    const fields = { output: step.each ? whole[step.each] : output };
+    outputTypes.set(step.id, output);
+    const wrapped = (type: string, kind: "list" | "map"): string =>
+      kind === "list" ? `list<${type}>` : `map<string, ${type}>`;
+    const fields = { output: (step.each ?? []).reduceRight(wrapped, output) };
     environment.registerType(name, { ctor: class {}, fields });
     stepFields[step.id] = name;
   }
@@ -114,21 +133,40 @@ export function createScopeTypes(
     publicUrl: callbacks.publicUrl,
     ...(errors === undefined ? {} : { errors }),
     messageOf: (celType) => names.messages.get(celType),
+    outputOf: (stepId) => outputTypes.get(stepId),
     display: (text) => names.display(text),
   };
 }
 
-/** The same scope inside of a fan-out. */
-export function withEach(types: ScopeTypes, each: NonNullable<ScopeTypes["each"]>): ScopeTypes {
-  const environment = types.environment.clone();
-  const fields = { value: each.value, index: "int", ...(each.keyed ? { key: "string" } : {}) };
-  environment.registerType("taskmesh_each", { ctor: class {}, fields });
-  environment.registerVariable("each", "taskmesh_each");
-  return { ...types, environment, each };
+/** The same scope inside of a fan-out, or of one more. */
+export function withEach(types: ScopeTypes, each: Omit<EachTypes, "outer">): ScopeTypes {
+  const { around = types } = types;
+  const environment = around.environment.clone();
+  const inside: EachTypes = { ...each, ...(types.each ? { outer: types.each } : {}) };
+  environment.registerVariable("each", registerEach(environment, inside, ""));
+  return { ...types, environment, each: inside, around };
 }
 
 /** What wrappers wrap. */
 const nullable = ["string", "bytes", "bool", "int", "uint", "double"];
+
+function registerEach(environment: Environment, each: EachTypes, suffix: string): string {
+  const name = `taskmesh_each${suffix}`;
+  const fields: Record<string, string> = {};
+  if (each.outer) fields["outer"] = registerEach(environment, each.outer, `${suffix}_outer`);
+  for (const [field, type] of Object.entries(eachFields(each))) fields[field] ??= type;
+  environment.registerType(name, { ctor: class {}, fields });
+  return name;
+}
+
+/** What `each` has: the checker's type of each field but of `outer`. */
+export const eachFields = ({ value, keyed, output, outer }: EachTypes): Record<string, string> => ({
+  value,
+  ...(keyed ? { key: "string" } : {}),
+  index: "int",
+  ...(output === undefined ? {} : { output: output.type }),
+  ...(outer ? { outer: "" } : {}),
+});
 
 /** Functions that the engine has and the checker lacks. */
 const extraFunctions = [
@@ -232,7 +270,7 @@ class TypeNames {
       .replaceAll("taskmesh_steps", "steps")
       .replaceAll("taskmesh_run", "run")
       .replaceAll(/taskmesh_callbacks?/g, "callback")
-      .replaceAll("taskmesh_each", "each")
+      .replaceAll(/taskmesh_each((?:_outer)*)/g, (_, outer: string) => `each${outer.replaceAll("_", ".")}`)
       .replaceAll("taskmesh_error", "error")
       .replaceAll(/taskmesh_step_(\w+)/g, "steps.$1");
   }

@@ -13,6 +13,7 @@ import { guardedStep, guardsOf, type Part, partsOf, union } from "./paths.js";
 import type { BarePath, ExpressionProblem, Reading } from "./reading.js";
 import {
   callbackFields,
+  eachFields,
   errorFields,
   isWellKnown,
   runFields,
@@ -238,20 +239,21 @@ class Reader {
     if (step.skippable && !place.guards.has(step.id) && !place.whole) this.missingGuard(step, node);
     if (!step.each) return this.fields(step.output, parts.slice(3));
     const next = parts[3];
-    if (next === undefined || step.each === "map") return;
+    if (next === undefined || step.each[0] === "map") return;
     const message = `step "${id.name}" is a fan-out, its output a list: it has no field "${next.name}"`;
-    this.problem("WRONG_TYPE", message, next, {
-      expected: `${id.name}.output[0].${next.name}, or map(), all(), exists()`,
-      found: "a list",
-    });
+    const expected = `${id.name}.output[0].${next.name}, or map(), all(), exists()`;
+    this.problem("WRONG_TYPE", message, next, { expected, found: "a list" });
   }
 
-  private eachNames(parts: Part[], each: NonNullable<ScopeTypes["each"]>): undefined {
+  private eachNames(parts: Part[], each: NonNullable<ScopeTypes["each"]>, owner = "each"): undefined {
     this.reading.each = true;
-    const names = each.keyed ? ["value", "key", "index"] : ["value", "index"];
+    const fields = eachFields(each);
     const field = parts[1];
-    if (field !== undefined && !names.includes(field.name)) return this.unknownField("each", field, names);
-    const desc = field?.name === "value" ? this.types.messageOf(each.value) : undefined;
+    if (field === undefined) return;
+    const type = fields[field.name];
+    if (type === undefined) return this.unknownField(owner, field, Object.keys(fields));
+    if (field.name === "outer" && each.outer) return this.eachNames(parts.slice(1), each.outer, `${owner}.outer`);
+    const desc = this.types.messageOf(type);
     if (desc !== undefined) this.fields(desc, parts.slice(2));
   }
 

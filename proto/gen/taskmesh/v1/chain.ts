@@ -321,8 +321,8 @@ export interface StepSpec {
     | CompensateSpec
     | undefined;
   /**
-   * Runs the call once for each item of a list or map. `input` then also reads `each`; the step's output is a list or a map of outputs.
-   * Times and retries count per item.
+   * Does the call, the wait or the form once for each item of a list or map. Expressions of these then also read `each`; the step's output is a
+   * list or a map of outputs. Times and retries count per item.
    */
   each?: Each | undefined;
 }
@@ -525,6 +525,12 @@ export interface Each {
   toleratedFailures: number;
   /** The same as a share of all items, 0 to 1. */
   toleratedShare: number;
+  /**
+   * A fan-out within this one, done for each of its items: over what its expression gives of `each.value`, the item of this one. `input` then reads
+   * the inner item as `each`, and the one around it as `each.outer`; the step's output is a list (or a map) of lists (or maps). At most
+   * three within one another.
+   */
+  each?: Each | undefined;
 }
 
 /** ChainProblem is one thing that is wrong with a chain. */
@@ -4004,7 +4010,7 @@ export const EscalationSpec: MessageFns<EscalationSpec> = {
 };
 
 function createBaseEach(): Each {
-  return { items: "", entries: "", maxParallel: 0, toleratedFailures: 0, toleratedShare: 0 };
+  return { items: "", entries: "", maxParallel: 0, toleratedFailures: 0, toleratedShare: 0, each: undefined };
 }
 
 export const Each: MessageFns<Each> = {
@@ -4023,6 +4029,9 @@ export const Each: MessageFns<Each> = {
     }
     if (message.toleratedShare !== 0) {
       writer.uint32(41).double(message.toleratedShare);
+    }
+    if (message.each !== undefined) {
+      Each.encode(message.each, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -4080,6 +4089,14 @@ export const Each: MessageFns<Each> = {
             message.toleratedShare = reader.double();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.each = Each.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4111,6 +4128,7 @@ export const Each: MessageFns<Each> = {
         : isSet(object.tolerated_share)
         ? globalThis.Number(object.tolerated_share)
         : 0,
+      each: isSet(object.each) ? Each.fromJSON(object.each) : undefined,
     };
   },
 
@@ -4131,6 +4149,9 @@ export const Each: MessageFns<Each> = {
     if (message.toleratedShare !== 0) {
       obj.toleratedShare = floatToJson(message.toleratedShare);
     }
+    if (message.each !== undefined) {
+      obj.each = Each.toJSON(message.each);
+    }
     return obj;
   },
 
@@ -4144,6 +4165,7 @@ export const Each: MessageFns<Each> = {
     message.maxParallel = object.maxParallel ?? 0;
     message.toleratedFailures = object.toleratedFailures ?? 0;
     message.toleratedShare = object.toleratedShare ?? 0;
+    message.each = (object.each !== undefined && object.each !== null) ? Each.fromPartial(object.each) : undefined;
     return message;
   },
 };

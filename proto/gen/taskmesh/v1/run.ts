@@ -715,6 +715,8 @@ export interface Run {
   customId: string;
   /** Who started the run, as far as the mesh knows; of a run that a step started: who started the run above. */
   starter: string;
+  /** The item of that step, where it is a fan-out, from 0. */
+  parentItem: number;
 }
 
 export interface Run_LabelsEntry {
@@ -803,7 +805,11 @@ export interface Item {
   endedAt?: Timestamp | undefined;
   executionMs: number;
   /** RETRYING: when the next attempt starts. */
-  retryAt?: Timestamp | undefined;
+  retryAt?:
+    | Timestamp
+    | undefined;
+  /** The run that the newest attempt is, where the step calls a chain or is a fan-out within a fan-out. */
+  childRunId: string;
 }
 
 export interface ListItemsRequest {
@@ -1292,6 +1298,7 @@ function createBaseRun(): Run {
     successorRunIds: [],
     customId: "",
     starter: "",
+    parentItem: 0,
   };
 }
 
@@ -1383,6 +1390,9 @@ export const Run: MessageFns<Run> = {
     }
     if (message.starter !== "") {
       writer.uint32(514).string(message.starter);
+    }
+    if (message.parentItem !== 0) {
+      writer.uint32(344).uint32(message.parentItem);
     }
     return writer;
   },
@@ -1627,6 +1637,14 @@ export const Run: MessageFns<Run> = {
             message.starter = reader.string();
             continue;
           }
+          case 43: {
+            if (tag !== 344) {
+              break;
+            }
+
+            message.parentItem = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1742,6 +1760,11 @@ export const Run: MessageFns<Run> = {
         ? globalThis.String(object.custom_id)
         : "",
       starter: isSet(object.starter) ? globalThis.String(object.starter) : "",
+      parentItem: isSet(object.parentItem)
+        ? globalThis.Number(object.parentItem)
+        : isSet(object.parent_item)
+        ? globalThis.Number(object.parent_item)
+        : 0,
     };
   },
 
@@ -1837,6 +1860,9 @@ export const Run: MessageFns<Run> = {
     if (message.starter !== "") {
       obj.starter = message.starter;
     }
+    if (message.parentItem !== 0) {
+      obj.parentItem = Math.round(message.parentItem);
+    }
     return obj;
   },
 
@@ -1897,6 +1923,7 @@ export const Run: MessageFns<Run> = {
     message.successorRunIds = object.successorRunIds?.map((e) => e) || [];
     message.customId = object.customId ?? "";
     message.starter = object.starter ?? "";
+    message.parentItem = object.parentItem ?? 0;
     return message;
   },
 };
@@ -2763,6 +2790,7 @@ function createBaseItem(): Item {
     endedAt: undefined,
     executionMs: 0,
     retryAt: undefined,
+    childRunId: "",
   };
 }
 
@@ -2800,6 +2828,9 @@ export const Item: MessageFns<Item> = {
     }
     if (message.retryAt !== undefined) {
       Timestamp.encode(message.retryAt, writer.uint32(90).fork()).join();
+    }
+    if (message.childRunId !== "") {
+      writer.uint32(98).string(message.childRunId);
     }
     return writer;
   },
@@ -2905,6 +2936,14 @@ export const Item: MessageFns<Item> = {
             message.retryAt = Timestamp.decode(reader, reader.uint32());
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.childRunId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2946,6 +2985,11 @@ export const Item: MessageFns<Item> = {
         : isSet(object.retry_at)
         ? fromJsonTimestamp(object.retry_at)
         : undefined,
+      childRunId: isSet(object.childRunId)
+        ? globalThis.String(object.childRunId)
+        : isSet(object.child_run_id)
+        ? globalThis.String(object.child_run_id)
+        : "",
     };
   },
 
@@ -2984,6 +3028,9 @@ export const Item: MessageFns<Item> = {
     if (message.retryAt !== undefined) {
       obj.retryAt = fromTimestamp(message.retryAt).toISOString();
     }
+    if (message.childRunId !== "") {
+      obj.childRunId = message.childRunId;
+    }
     return obj;
   },
 
@@ -3013,6 +3060,7 @@ export const Item: MessageFns<Item> = {
     message.retryAt = (object.retryAt !== undefined && object.retryAt !== null)
       ? Timestamp.fromPartial(object.retryAt)
       : undefined;
+    message.childRunId = object.childRunId ?? "";
     return message;
   },
 };
