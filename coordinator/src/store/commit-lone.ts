@@ -20,6 +20,7 @@ const rowless: ReadonlySet<Effect["kind"]> = new Set<Effect["kind"]>([
   "ended",
   "start-child",
   "cancel-child",
+  "settle-children",
   "tell-parent",
 ]);
 /** A commit of more events goes the way of a batch. */

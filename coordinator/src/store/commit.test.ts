@@ -1,6 +1,7 @@
 import { EventKind } from "@taskmesh/proto";
 import { uuidv7 } from "@taskmesh/runtime";
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
+import { childSession } from "../engine/children.js";
 import { evaluated, planOf, type RunBench, type StepSpec, value } from "../engine/plan-fixture.js";
 import { RunStatus, StepStatus } from "../engine/run-state.js";
 import { stopDatabases, type TestDatabase } from "../registry/registry-fixture.js";
@@ -41,6 +42,23 @@ describe.each(["pglite", "postgres"] as const)("a commit on %s", (kind) => {
     const { labels, priority, trace, wakeupAtMs, lastSeq, version } = bench.run;
     expect(found?.run).toMatchObject({ labels, priority, trace, wakeupAtMs, lastSeq, version, namespace: "default" });
     expect(Buffer.from(found?.run.input.bytes ?? []).toString()).toBe("in");
+  });
+
+  it("stores the run of an item, though it is alone, only while the item's attempt names it", async () => {
+    const above = await started();
+    const parent = { runId: above.run.id, stepId: "a", depth: 1, item: 7 };
+    const item = newRun(plan, { parent });
+    expect((await commit(db, [writeOf(item)])).written.size).toBe(0);
+    await db.query(
+      `insert into bindings (run_id, step, item, step_id, attempt, lease, session_id, started_at)
+       values ($1::uuid, 0, 7, 'a', 1, $2::text, $3::text, now())`,
+      [above.run.id, item.run.id, childSession],
+    );
+    expect((await commit(db, [writeOf(item)])).written.size).toBe(1);
+    expect((await loadRuns(db, [item.run.id])).get(item.run.id)?.run.parent).toEqual(parent);
+    item.complete("a");
+    await commit(db, [writeOf(item)]);
+    expect((await loadRuns(db, [item.run.id])).get(item.run.id)?.run).toMatchObject({ parent, version: 2 });
   });
 
   it("stores what a step put out beside the run, and reads it back with it", async () => {
