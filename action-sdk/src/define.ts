@@ -41,6 +41,24 @@ export type Outputs<Output> = AsyncGenerator<Output, Output | undefined | void, 
 export interface DefineOptions {
   /** Task queue that this action listens on. Default: the worker's `taskQueue`, else the full name of the action's service. */
   taskQueue?: string;
+  /**
+   * How inputs of older revisions of the contract become inputs of this one, so that this worker can take what is pinned to them. Checked and tried
+   * with the live runs as the worker registers; what keeps one out of force is logged as a warning. At most 100 in a worker. Default: none.
+   */
+  upcasters?: readonly InputUpcaster[];
+}
+
+/** A way from the input of an older revision of an action's contract to the present one. */
+export interface InputUpcaster {
+  /** Fingerprint of the older revision, as `taskmesh actions describe` shows it. */
+  from: string;
+  /**
+   * Field of the present input -> CEL expression over `input`, the older one; a path such as "order.total" sets a field of a message within.
+   * Names are those of the .proto file. What both revisions have alike is copied without being named.
+   */
+  input: Readonly<Record<string, string>>;
+  /** For whoever reads the record; at most 1,000 characters. Default: empty. */
+  reason?: string;
 }
 
 /** An action ready to be served by `startWorker` or tried with `runAction`. */

@@ -10,6 +10,7 @@ export {
   defineAction,
   defineStream,
   type Handler,
+  type InputUpcaster,
   type MethodEntry,
   type Outputs,
   type StreamHandler,

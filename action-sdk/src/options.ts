@@ -251,11 +251,24 @@ function serveActions(
     } catch (error) {
       fault("descriptors", (error as Error).message, regenerate);
     }
+    checkUpcasters(action, faults);
     const queue = queues.get(taskQueue) ?? { taskQueue, methods: [] };
     queue.methods.push(method);
     queues.set(taskQueue, queue);
   }
   return { actions, queues: [...queues.values()], descriptorSet };
+}
+
+function checkUpcasters({ method, options }: AnyAction, faults: ConfigFault[]): void {
+  for (const { from } of options.upcasters ?? []) {
+    if (/^[0-9a-f]{64}$/.test(from)) continue;
+    const problem = `of ${method} have ${JSON.stringify(from)}, which is no fingerprint of a revision`;
+    faults.push({
+      variable: "upcasters",
+      problem,
+      fix: "Give the 64 hex digits that `taskmesh actions describe` shows.",
+    });
+  }
 }
 
 function checkNumbers(options: WorkerOptions, faults: ConfigFault[]): void {

@@ -30,6 +30,7 @@ import { fetchPayload, storePayload } from "./payload.js";
 import { guardProcess } from "./process-guard.js";
 import { TransportSlots } from "./transport-slots.js";
 import { createTransport, keepsTransport, type Session } from "./transports.js";
+import { upcastersOf } from "./upcasters.js";
 import { showWorker } from "./worker-metrics.js";
 
 /** Time for one claim before it is tried again. */
@@ -215,6 +216,7 @@ class RunningWorker implements Worker, SessionListener {
       descriptorSet: Buffer.from(descriptorSet),
       queues: queues.map(({ taskQueue, methods }) => ({ taskQueue, methods, slots })),
       transports: [...transports],
+      upcasters: upcastersOf(this.#config.actions.values()),
     };
   }
 

@@ -141,6 +141,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     coordinatorId: id,
     address: `${hostname()}/${formatAddress(config.grpcAddress)}`,
     intake: () => engine.intake,
+    live: () => ({ plans, inputs: engine.inputs }),
     onCoordinatorLapsed: (lapsed) => engine.recovery.takeOver(lapsed),
     namespaces: config.namespaces,
     publicUrl: config.publicUrl,

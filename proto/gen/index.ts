@@ -216,6 +216,8 @@ export {
   RegistryServiceService,
   Revision,
   TransportKind,
+  UpcasterOffer,
+  UpcasterOffer_InputEntry,
   UpdateNamespaceRequest,
   UpdateNamespaceResponse,
   Worker,

@@ -4,9 +4,11 @@
  */
 import { spawn } from "node:child_process";
 import { join } from "node:path";
-import { defineAction, startWorker, type Worker } from "@taskmesh/action-sdk";
+import { credentials } from "@grpc/grpc-js";
+import { defineAction, type InputUpcaster, startWorker, type Worker } from "@taskmesh/action-sdk";
 import { type Coordinator, createCoordinator, openPglite } from "@taskmesh/coordinator";
 import type { Gateway } from "@taskmesh/gateway";
+import { type Payload, PayloadServiceClient } from "@taskmesh/proto";
 import { coordinatorConfig, createLogger, formatAddress, MemoryBus } from "@taskmesh/runtime";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type CompiledService, compileService } from "../fixtures/dynamic-actions.js";
@@ -39,21 +41,37 @@ let coordinator: Coordinator;
 let gateway: Gateway;
 const workers = new Set<Worker>();
 
+/** Bytes of a payload above which it is held by reference. */
+const inlineMax = 128 * 1024;
+
 /** A worker that says which revision it is, and what it was given; `hold`: it waits before it answers. */
-async function serve(service: CompiledService, by: string, hold?: Promise<void>): Promise<Worker> {
+async function serve(
+  service: CompiledService,
+  by: string,
+  {
+    hold,
+    upcasters = [],
+    log = [],
+  }: { hold?: Promise<void>; upcasters?: readonly InputUpcaster[]; log?: string[] } = {},
+): Promise<Worker> {
   const handler = async (input: { currency?: string; item?: { name: string; grams?: bigint; weight?: number } }) => {
     await hold;
     const { currency = "", item } = input;
-    return { total: 1, by, saw: `${item?.name ?? ""} ${String(item?.grams ?? item?.weight ?? "")} ${currency}`.trim() };
+    const name = item?.name ?? "";
+    return {
+      total: 1,
+      by,
+      saw: `${name.length > inlineMax ? name.length : name} ${String(item?.grams ?? item?.weight ?? "")} ${currency}`.trim(),
+    };
   };
   const worker = await startWorker({
     descriptors: service.descriptors,
-    actions: [defineAction(service.entry(method), handler as never)],
+    actions: [defineAction(service.entry(method), handler as never, { upcasters })],
     address: formatAddress(coordinator.listener.address),
     carrier: coordinator.carrier,
     handleSignals: false,
     quiet: true,
-    logger: createLogger("worker", { level: "silent" }),
+    logger: createLogger("worker", { level: "warn", write: (line: string) => void log.push(line) }),
   });
   workers.add(worker);
   return worker;
@@ -171,7 +189,7 @@ describe("a canary", { timeout: 300_000 }, () => {
     const hold = new Promise<void>((resolve) => {
       release = resolve;
     });
-    await serve(first, "first", hold);
+    await serve(first, "first", { hold });
     // With the canary rolled back, what is started now is pinned to the first revision.
     const pinned = await start(method, { id: "a" });
     await serve(second, "second");
@@ -202,6 +220,29 @@ describe("a canary", { timeout: 300_000 }, () => {
     expect(await refused({ method: "Price", share: 1 })).toMatchObject({ reason: "ARGUMENT_INVALID" });
   });
 });
+
+/** Starts a run of the first revision, whatever is preferred now. */
+async function begin(name: string): Promise<string> {
+  const [contract] = await fingerprints();
+  const plan = await coordinator.registry.plans.pinned(1, method, 0, contract!);
+  const bytes = first.entry(method).requestSerialize({ id: "a", item: { name, weight: 0.25 } });
+  const held = bytes.length > inlineMax ? await stored(bytes) : { sizeBytes: bytes.length, bytes };
+  const input = { contract: contract!, sha256: new Uint8Array(32), ...held };
+  const command = { namespaceId: 1, namespace: "default", plan, input, labels: {}, priority: 0 };
+  return (await coordinator.engine.intake.startRun(command)).runId;
+}
+
+/** Bytes in the payload store. */
+async function stored(bytes: Buffer): Promise<{ sizeBytes: number; sha256: Uint8Array; reference: string }> {
+  const client = new PayloadServiceClient(formatAddress(coordinator.listener.address), credentials.createInsecure());
+  const payload = await new Promise<Payload>((resolve, reject) => {
+    const call = client.putPayload((error, answer) => (error ? reject(error) : resolve(answer.payload!)));
+    call.end({ namespace: "default", chunk: bytes });
+  });
+  client.close();
+  expect(payload.data?.$case).toBe("reference");
+  return { sizeBytes: bytes.length, sha256: payload.sha256, reference: String(payload.data!.value) };
+}
 
 describe("an upcaster", { timeout: 300_000 }, () => {
   const input = { currency: { cel: "'EUR'" }, "item.grams": { cel: "int(input.item.weight * 1000.0)" } };
@@ -234,7 +275,6 @@ describe("an upcaster", { timeout: 300_000 }, () => {
 
   it("makes the message that the worker sees, also where it claims each attempt", async () => {
     const all = await fingerprints();
-    const plan = await coordinator.registry.plans.pinned(1, method, 0, all[0]!);
     const worker = await serve(third, "third");
     await waitFor(
       "the upcaster to be in force",
@@ -244,22 +284,16 @@ describe("an upcaster", { timeout: 300_000 }, () => {
       },
       60_000,
     );
-    const bytes = (name: string): Buffer => {
-      const desc = first.message("shop.v1.PriceRequest");
-      const request = first.entry(method).requestSerialize({ id: "a", item: { name, weight: 0.25 } });
-      expect(desc.typeName).toBe("shop.v1.PriceRequest");
-      return request;
-    };
-    const begin = async (name: string): Promise<string> => {
-      const given = bytes(name);
-      const value = { contract: all[0]!, sizeBytes: given.length, sha256: new Uint8Array(32), bytes: given };
-      const command = { namespaceId: 1, namespace: "default", plan, input: value, labels: {}, priority: 0 };
-      return (await coordinator.engine.intake.startRun(command)).runId;
-    };
     expect(await finish(await begin("feather"))).toMatchObject({ by: "third", saw: "feather 250 EUR" });
     const large = "x".repeat(100_000);
     expect((await finish(await begin(large))).saw).toBe(`${large} 250 EUR`);
     await leave(worker);
+    // Held by reference, before and after: tried as such, and sent as such.
+    const huge = await begin("x".repeat(300_000));
+    expect((await declare({ dryRun: true })).json).toMatchObject({ succeeded: 1 });
+    const again = await serve(third, "third");
+    expect((await finish(huge)).saw).toBe("300000 250 EUR");
+    await leave(again);
   });
 
   it("is checked from the older type to the newer, and taken back", async () => {
@@ -276,5 +310,61 @@ describe("an upcaster", { timeout: 300_000 }, () => {
     expect([deleted.code, deleted.stdout]).toEqual([0, expect.stringContaining("deleted")]);
     const dry = await taskmesh("contracts", "upcast", method, all[0]!, all[2]!, "--set", "currency='EUR'", "--dry-run");
     expect(dry.stdout).toContain("0 can't");
+  });
+});
+
+describe("an upcaster that a worker declares", { timeout: 300_000 }, () => {
+  const grams = "int(input.item.weight * 1000.0)";
+  const declared = async () =>
+    (await ask(gateway, `/api/v1/contracts/upcasters?method=${method}`)).json.upcasters ?? [];
+  const upcaster = async (input: Record<string, string>): Promise<{ upcasters: InputUpcaster[]; log: string[] }> => ({
+    upcasters: [{ from: (await fingerprints())[0]!, input, reason: "moved to currencies" }],
+    log: [],
+  });
+
+  it("is refused as an operator's is, before anything is registered", async () => {
+    await expect(serve(third, "third", await upcaster({ currency: "input.curency" }))).rejects.toMatchObject({
+      reason: "CHAIN_INVALID",
+      message: expect.stringContaining("curency"),
+    });
+    const own = (await fingerprints())[2]!;
+    await expect(serve(third, "third", { upcasters: [{ from: own, input: {} }] })).rejects.toThrow(
+      "upcasters[0].from_contract: must be another revision",
+    );
+    await expect(serve(third, "third", { upcasters: [{ from: "4f5c", input: {} }] })).rejects.toThrow("no fingerprint");
+    expect(await declared()).toEqual([]);
+  });
+
+  it("is tried with the live runs, in force if none fails, and declared once however many workers bring it", async () => {
+    const run = await begin("anvil");
+    const failing = await upcaster({ "item.grams": grams });
+    const blocked = await serve(third, "third", failing);
+    expect(failing.log.join()).toMatch(new RegExp(`is not in force: 1 steps.*${run}.*currency`));
+    expect(await declared()).toEqual([]);
+    await leave(blocked);
+    const right = await upcaster({ currency: "'USD'", "item.grams": grams });
+    const worker = await serve(third, "third", right);
+    expect(await finish(run)).toMatchObject({ by: "third", saw: "anvil 250 USD" });
+    const [one] = await declared();
+    expect(one).toMatchObject({ byWorker: true, reason: "moved to currencies", input: { currency: { cel: "'USD'" } } });
+    await serve(third, "third", right);
+    expect(await declared()).toEqual([one]);
+    expect(right.log).toEqual([]);
+    await leave(worker);
+  });
+
+  it("leaves what an operator declared as it is, and says where it has nothing to do", async () => {
+    const all = await fingerprints();
+    const fields = { currency: { cel: "'CHF'" } };
+    const spec = { method, fromContract: all[0], toContract: all[2], input: fields };
+    const { json } = await ask(gateway, "/api/v1/contracts/upcasters", { body: { upcaster: spec } });
+    expect(json.stored).toBe(true);
+    const later = await upcaster({ currency: "'USD'", "item.grams": grams });
+    await serve(third, "third", later);
+    expect(later.log.join()).toContain("an operator declared another one, which stays");
+    expect(await declared()).toMatchObject([{ input: fields }]);
+    const unknown = { upcasters: [{ from: "0".repeat(64), input: { currency: "'USD'" } }], log: [] as string[] };
+    await serve(third, "third", unknown);
+    expect(unknown.log.join()).toContain("the namespace never had that revision");
   });
 });

@@ -30,6 +30,19 @@ export const actionsDescribe = () =>
         ],
       );
       if (text(answer.proto) !== "") out.line(`\n${plain(text(answer.proto).trim(), { lines: true })}`);
+      const revisions = objects(answer.revisions);
+      // Fingerprints are what canaries, upcasters and the gate's exceptions are about.
+      if (revisions.length > 1) {
+        out.line();
+        out.table(
+          ["REVISION", "CONTRACT", "REGISTERED"],
+          revisions.map((one) => [
+            String(one.number ?? 0),
+            plain(text(one.contract)),
+            showAgo(one.createdAt, Date.now()),
+          ]),
+        );
+      }
       const workers = objects(answer.workers);
       if (workers.length > 0) out.line();
       if (workers.length > 0) {

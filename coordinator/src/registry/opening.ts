@@ -3,6 +3,7 @@ import { type Register, type Registered, TransportKind } from "@taskmesh/proto";
 import { type Carrier, laneConsumer, laneSubject, packMaxFor, randomToken, statusError } from "@taskmesh/runtime";
 import type { Db } from "../store/db.js";
 import { openSessions, type SessionOpening, sessionsExist } from "../store/sessions.js";
+import type { DeclaredUpcasters } from "./declared-upcasters.js";
 import type { Gate } from "./gate.js";
 import { inTime } from "./in-time.js";
 import type { RegistryIntervals } from "./intervals.js";
@@ -21,12 +22,13 @@ export interface OpeningOptions {
   coordinatorId: string;
   namespaces: Namespaces;
   gate: Gate;
+  upcasters: DeclaredUpcasters;
   intervals: RegistryIntervals;
 }
 
 /** Makes what opens sessions; those that come together share their work in the database. */
 export function createOpening(options: OpeningOptions): (message: Register) => Promise<OpenedSession> {
-  const { db, carrier, coordinatorId, namespaces, gate, intervals } = options;
+  const { db, carrier, coordinatorId, namespaces, gate, upcasters, intervals } = options;
   const registration = createRegistration(db, gate);
   const exists = together({
     round: (asked: readonly { namespaceId: number; id: string }[]) => sessionsExist(db, asked),
@@ -40,7 +42,9 @@ export function createOpening(options: OpeningOptions): (message: Register) => P
   });
   return async (message) => {
     const namespace = await namespaces.resolve(message.namespace);
+    const declared = message.upcasters.length > 0 ? await upcasters.check(namespace.id, message) : undefined;
     const { lanes, warnings } = await registration.register(namespace.id, message);
+    if (declared) warnings.push(...(await declared()));
     await inTime(Promise.all(lanes.map(({ lane }) => carrier.ensureLane(lane))), intervals.patienceMs);
     const wanted = sessionIdForm.test(message.sessionId) ? message.sessionId : undefined;
     const resumed = wanted !== undefined && (await exists({ namespaceId: namespace.id, id: wanted }));

@@ -18,6 +18,7 @@ import { createCatalogue, type LiveCatalogue } from "./catalogue.js";
 import { type ChainSave, createChainSave } from "./chain-save.js";
 import { type ContractCache, createContractCache } from "./contract-cache.js";
 import { type Coordinators, createCoordinators } from "./coordinators.js";
+import { createDeclaredUpcasters } from "./declared-upcasters.js";
 import { createGate, type Gate } from "./gate.js";
 import { defaultIntervals, type RegistryIntervals } from "./intervals.js";
 import { createLapses } from "./lapses.js";
@@ -30,6 +31,7 @@ import { createOtherRevisions } from "./other-revisions.js";
 import { createPlans } from "./plans.js";
 import { createRetention } from "./retention.js";
 import { createSessions, type Sessions } from "./sessions.js";
+import type { UpcasterLive } from "./upcaster-trial.js";
 import { createUpcasts } from "./upcasts.js";
 
 /** Between two searches for payloads whose call broke off. */
@@ -44,6 +46,8 @@ export interface RegistryOptions {
   address: string;
   /** Asked for when needed, since the pipeline needs the catalogue first. */
   intake: () => Pick<Intake, "bind" | "lose" | "claim">;
+  /** What steps of live runs are given, to try upcasters with that workers declare. Default: they are not tried. */
+  live?: () => UpcasterLive;
   /** Finish what a lapsed coordinator left in the database (effects that are not confirmed). Repeated if it rejects. */
   onCoordinatorLapsed: (id: string) => Promise<void>;
   /** Where the gateways are reached from outside. */
@@ -109,12 +113,14 @@ export function createRegistry(options: RegistryOptions): Registry {
   const launcher = createLauncher({ db, contracts, plans, chainSave });
   const lineage = createLineage({ db, contracts });
   const gate = createGate({ db, contracts, lineage, defaultMode: options.contractGate ?? "refuse" });
+  const live = (): UpcasterLive | undefined => options.live?.();
+  const upcasters = createDeclaredUpcasters({ db, contracts, live, refresh: () => catalogue.refresh(), log });
   const sessions = createSessions({
     db,
     carrier,
     intake: options.intake,
     intervals,
-    open: createOpening({ db, carrier, coordinatorId: options.coordinatorId, namespaces, gate, intervals }),
+    open: createOpening({ db, carrier, coordinatorId: options.coordinatorId, namespaces, gate, upcasters, intervals }),
     onChange,
     log,
   });

@@ -2,11 +2,11 @@
 import type { Canary, ContractServiceServer } from "@taskmesh/proto";
 import { statusError } from "@taskmesh/runtime";
 import { splitMethod } from "../contracts/contract.js";
+import { fingerprintForm, invalid, reasonOf, timestamp } from "../registry/contract-request.js";
 import { type CanaryRow, changeShare, insertCanary, readCanaries, readCanaryHistory } from "../store/canaries.js";
 import type { Db } from "../store/db.js";
 import { bumpEpoch, readCallable } from "../store/registry.js";
 import { unary } from "./calls.js";
-import { fingerprintForm, invalid, reasonOf, timestamp } from "./contract-request.js";
 import type { ContractServiceOptions } from "./contract-service.js";
 
 /** Settings that are shown. */

@@ -13,6 +13,7 @@ import {
 import { statusError } from "@taskmesh/runtime";
 import { type Contract, isFullName, splitMethod } from "../contracts/contract.js";
 import { evolutionRules, type Violation } from "../contracts/evolution/violation.js";
+import { fingerprintForm, invalid, reasonOf, timestamp } from "../registry/contract-request.js";
 import { judgementToProto, modeToProto, useToProto, violationToProto } from "../registry/gate-answers.js";
 import { isUseOfName } from "../registry/lineage.js";
 import { linkContracts, methodsMax } from "../registry/registration.js";
@@ -22,7 +23,6 @@ import { type GateMode, insertGate, readGates, readVerdicts, type VerdictRow, wr
 import { bumpEpoch, knownContracts, readCallable, readCallables } from "../store/registry.js";
 import { unary } from "./calls.js";
 import { canaryCalls } from "./canary-calls.js";
-import { fingerprintForm, invalid, reasonOf, timestamp } from "./contract-request.js";
 import { type UpcasterOptions, upcasterCalls } from "./upcaster-calls.js";
 
 /** Settings and decisions that are shown. */

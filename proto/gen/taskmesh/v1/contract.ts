@@ -335,7 +335,11 @@ export interface Upcaster {
   input: { [key: string]: Expression };
   /** At most 1,000 characters. */
   reason: string;
-  declaredAt?: Timestamp | undefined;
+  declaredAt?:
+    | Timestamp
+    | undefined;
+  /** A worker declared it as it registered (Register.upcasters). What an operator declares takes its place. */
+  byWorker: boolean;
 }
 
 export interface Upcaster_InputEntry {
@@ -1320,7 +1324,15 @@ export const ListCanariesResponse: MessageFns<ListCanariesResponse> = {
 };
 
 function createBaseUpcaster(): Upcaster {
-  return { method: "", fromContract: "", toContract: "", input: {}, reason: "", declaredAt: undefined };
+  return {
+    method: "",
+    fromContract: "",
+    toContract: "",
+    input: {},
+    reason: "",
+    declaredAt: undefined,
+    byWorker: false,
+  };
 }
 
 export const Upcaster: MessageFns<Upcaster> = {
@@ -1342,6 +1354,9 @@ export const Upcaster: MessageFns<Upcaster> = {
     }
     if (message.declaredAt !== undefined) {
       Timestamp.encode(message.declaredAt, writer.uint32(50).fork()).join();
+    }
+    if (message.byWorker !== false) {
+      writer.uint32(56).bool(message.byWorker);
     }
     return writer;
   },
@@ -1410,6 +1425,14 @@ export const Upcaster: MessageFns<Upcaster> = {
             message.declaredAt = Timestamp.decode(reader, reader.uint32());
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.byWorker = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1455,6 +1478,11 @@ export const Upcaster: MessageFns<Upcaster> = {
         : isSet(object.declared_at)
         ? fromJsonTimestamp(object.declared_at)
         : undefined,
+      byWorker: isSet(object.byWorker)
+        ? globalThis.Boolean(object.byWorker)
+        : isSet(object.by_worker)
+        ? globalThis.Boolean(object.by_worker)
+        : false,
     };
   },
 
@@ -1484,6 +1512,9 @@ export const Upcaster: MessageFns<Upcaster> = {
     if (message.declaredAt !== undefined) {
       obj.declaredAt = fromTimestamp(message.declaredAt).toISOString();
     }
+    if (message.byWorker !== false) {
+      obj.byWorker = message.byWorker;
+    }
     return obj;
   },
 
@@ -1508,6 +1539,7 @@ export const Upcaster: MessageFns<Upcaster> = {
     message.declaredAt = (object.declaredAt !== undefined && object.declaredAt !== null)
       ? Timestamp.fromPartial(object.declaredAt)
       : undefined;
+    message.byWorker = object.byWorker ?? false;
     return message;
   },
 };

@@ -137,9 +137,35 @@ export interface Register {
   queues: QueueOffer[];
   /** Transports that the worker speaks, best first. */
   transports: TransportKind[];
+  /**
+   * How inputs of older revisions of its methods become inputs of the revisions that it registers; at most 100. Each is checked as
+   * ContractService.DeclareUpcaster does, and refused with the same statuses; it is tried with the live runs, and is in force if none of them fails.
+   * What keeps one out of force is a warning. One that an operator declared between the same revisions stays.
+   */
+  upcasters: UpcasterOffer[];
 }
 
 export interface Register_LabelsEntry {
+  key: string;
+  value: string;
+}
+
+/** UpcasterOffer is a way from an older revision of an action's input to the one that the worker registers. */
+export interface UpcasterOffer {
+  /** Full name of a method of `Register.queues`. */
+  method: string;
+  /** Fingerprint of the older revision. A namespace that never had it is none the worse for it. */
+  fromContract: string;
+  /**
+   * Field of the registered input message -> CEL expression over `input`, the older one; a path such as "order.total" sets a field of a message
+   * within. Fields that both revisions have alike are copied without being named.
+   */
+  input: { [key: string]: string };
+  /** At most 1,000 characters. */
+  reason: string;
+}
+
+export interface UpcasterOffer_InputEntry {
   key: string;
   value: string;
 }
@@ -654,6 +680,7 @@ function createBaseRegister(): Register {
     descriptorSet: Buffer.alloc(0),
     queues: [],
     transports: [],
+    upcasters: [],
   };
 }
 
@@ -692,6 +719,9 @@ export const Register: MessageFns<Register> = {
         writer.int32(v);
       }
       writer.join();
+    }
+    for (const v of message.upcasters) {
+      UpcasterOffer.encode(v!, writer.uint32(90).fork()).join();
     }
     return writer;
   },
@@ -802,6 +832,14 @@ export const Register: MessageFns<Register> = {
 
             break;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.upcasters.push(UpcasterOffer.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -851,6 +889,9 @@ export const Register: MessageFns<Register> = {
       transports: globalThis.Array.isArray(object?.transports)
         ? object.transports.map((e: any) => transportKindFromJSON(e))
         : [],
+      upcasters: globalThis.Array.isArray(object?.upcasters)
+        ? object.upcasters.map((e: any) => UpcasterOffer.fromJSON(e))
+        : [],
     };
   },
 
@@ -892,6 +933,9 @@ export const Register: MessageFns<Register> = {
     if (message.transports?.length) {
       obj.transports = message.transports.map((e) => transportKindToJSON(e));
     }
+    if (message.upcasters?.length) {
+      obj.upcasters = message.upcasters.map((e) => UpcasterOffer.toJSON(e));
+    }
     return obj;
   },
 
@@ -918,6 +962,7 @@ export const Register: MessageFns<Register> = {
     message.descriptorSet = object.descriptorSet ?? Buffer.alloc(0);
     message.queues = object.queues?.map((e) => QueueOffer.fromPartial(e)) || [];
     message.transports = object.transports?.map((e) => e) || [];
+    message.upcasters = object.upcasters?.map((e) => UpcasterOffer.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1001,6 +1046,242 @@ export const Register_LabelsEntry: MessageFns<Register_LabelsEntry> = {
   },
   fromPartial<I extends Exact<DeepPartial<Register_LabelsEntry>, I>>(object: I): Register_LabelsEntry {
     const message = createBaseRegister_LabelsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseUpcasterOffer(): UpcasterOffer {
+  return { method: "", fromContract: "", input: {}, reason: "" };
+}
+
+export const UpcasterOffer: MessageFns<UpcasterOffer> = {
+  encode(message: UpcasterOffer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.method !== "") {
+      writer.uint32(10).string(message.method);
+    }
+    if (message.fromContract !== "") {
+      writer.uint32(18).string(message.fromContract);
+    }
+    globalThis.Object.entries(message.input).forEach(([key, value]: [string, string]) => {
+      UpcasterOffer_InputEntry.encode({ key: key as any, value }, writer.uint32(26).fork()).join();
+    });
+    if (message.reason !== "") {
+      writer.uint32(34).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpcasterOffer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpcasterOffer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.fromContract = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            const entry3 = UpcasterOffer_InputEntry.decode(reader, reader.uint32());
+            if (entry3.value !== undefined) {
+              message.input[entry3.key] = entry3.value;
+            }
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpcasterOffer {
+    return {
+      method: isSet(object.method) ? globalThis.String(object.method) : "",
+      fromContract: isSet(object.fromContract)
+        ? globalThis.String(object.fromContract)
+        : isSet(object.from_contract)
+        ? globalThis.String(object.from_contract)
+        : "",
+      input: isObject(object.input)
+        ? (globalThis.Object.entries(object.input) as [string, any][]).reduce(
+          (acc: { [key: string]: string }, [key, value]: [string, any]) => {
+            globalThis.Object.defineProperty(acc, key, {
+              value: globalThis.String(value),
+              enumerable: true,
+              configurable: true,
+              writable: true,
+            });
+            return acc;
+          },
+          {},
+        )
+        : {},
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+    };
+  },
+
+  toJSON(message: UpcasterOffer): unknown {
+    const obj: any = {};
+    if (message.method !== "") {
+      obj.method = message.method;
+    }
+    if (message.fromContract !== "") {
+      obj.fromContract = message.fromContract;
+    }
+    if (message.input) {
+      const entries = globalThis.Object.entries(message.input) as [string, string][];
+      if (entries.length > 0) {
+        obj.input = {};
+        entries.forEach(([k, v]) => {
+          obj.input[k] = v;
+        });
+      }
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpcasterOffer>, I>>(base?: I): UpcasterOffer {
+    return UpcasterOffer.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpcasterOffer>, I>>(object: I): UpcasterOffer {
+    const message = createBaseUpcasterOffer();
+    message.method = object.method ?? "";
+    message.fromContract = object.fromContract ?? "";
+    message.input = (globalThis.Object.entries(object.input ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    message.reason = object.reason ?? "";
+    return message;
+  },
+};
+
+function createBaseUpcasterOffer_InputEntry(): UpcasterOffer_InputEntry {
+  return { key: "", value: "" };
+}
+
+export const UpcasterOffer_InputEntry: MessageFns<UpcasterOffer_InputEntry> = {
+  encode(message: UpcasterOffer_InputEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpcasterOffer_InputEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpcasterOffer_InputEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpcasterOffer_InputEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? globalThis.String(object.value) : "",
+    };
+  },
+
+  toJSON(message: UpcasterOffer_InputEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== "") {
+      obj.value = message.value;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UpcasterOffer_InputEntry>, I>>(base?: I): UpcasterOffer_InputEntry {
+    return UpcasterOffer_InputEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UpcasterOffer_InputEntry>, I>>(object: I): UpcasterOffer_InputEntry {
+    const message = createBaseUpcasterOffer_InputEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
     return message;
@@ -5150,7 +5431,7 @@ export const RegistryServiceService = {
    * a stream that breaks leaves the session alive for 15 s, so that the worker can resume it with its session id.
    *
    * INVALID_ARGUMENT: the descriptors or names are malformed, reason DESCRIPTORS_INVALID; reserved service names, reason
-   * SERVICE_RESERVED. NOT_FOUND: no such namespace. FAILED_PRECONDITION: a method belongs to a chain,
+   * SERVICE_RESERVED; an upcaster has problems, reason CHAIN_INVALID. NOT_FOUND: no such namespace. FAILED_PRECONDITION: a method belongs to a chain,
    * reason METHOD_TAKEN, or a contract breaks the revision before it, reason CONTRACT_BREAKING with a ContractBreaking detail.
    * RESOURCE_EXHAUSTED: descriptors over 4 MiB. UNAVAILABLE: draining; connect again.
    */
@@ -5294,7 +5575,7 @@ export interface RegistryServiceServer extends UntypedServiceImplementation {
    * a stream that breaks leaves the session alive for 15 s, so that the worker can resume it with its session id.
    *
    * INVALID_ARGUMENT: the descriptors or names are malformed, reason DESCRIPTORS_INVALID; reserved service names, reason
-   * SERVICE_RESERVED. NOT_FOUND: no such namespace. FAILED_PRECONDITION: a method belongs to a chain,
+   * SERVICE_RESERVED; an upcaster has problems, reason CHAIN_INVALID. NOT_FOUND: no such namespace. FAILED_PRECONDITION: a method belongs to a chain,
    * reason METHOD_TAKEN, or a contract breaks the revision before it, reason CONTRACT_BREAKING with a ContractBreaking detail.
    * RESOURCE_EXHAUSTED: descriptors over 4 MiB. UNAVAILABLE: draining; connect again.
    */
@@ -5359,7 +5640,7 @@ export interface RegistryServiceClient extends Client {
    * a stream that breaks leaves the session alive for 15 s, so that the worker can resume it with its session id.
    *
    * INVALID_ARGUMENT: the descriptors or names are malformed, reason DESCRIPTORS_INVALID; reserved service names, reason
-   * SERVICE_RESERVED. NOT_FOUND: no such namespace. FAILED_PRECONDITION: a method belongs to a chain,
+   * SERVICE_RESERVED; an upcaster has problems, reason CHAIN_INVALID. NOT_FOUND: no such namespace. FAILED_PRECONDITION: a method belongs to a chain,
    * reason METHOD_TAKEN, or a contract breaks the revision before it, reason CONTRACT_BREAKING with a ContractBreaking detail.
    * RESOURCE_EXHAUSTED: descriptors over 4 MiB. UNAVAILABLE: draining; connect again.
    */

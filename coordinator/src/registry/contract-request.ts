@@ -1,7 +1,7 @@
-/** What the calls about contracts have in common: how requests are read, and times. */
+/** What requests about contracts have in common: how requests are read, and times. */
 import type { Timestamp } from "@taskmesh/proto";
 import { statusError } from "@taskmesh/runtime";
-import { storable } from "../registry/registration.js";
+import { storable } from "./registration.js";
 
 /** Characters of a reason. */
 const reasonMax = 1_000;
