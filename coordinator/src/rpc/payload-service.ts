@@ -44,7 +44,7 @@ export function createPayloadService({ db, namespaces }: PayloadServiceOptions):
       limited(async () => {
         const messages = requests[Symbol.asyncIterator]();
         const first = await messages.next();
-        if (first.done) throw invalid("there is no request: the first one names the namespace");
+        if (first.done || first.value.namespace === "") throw invalid("the first request must name the namespace");
         const namespace = await namespaces.resolve(first.value.namespace);
         const stored = await store(db, namespace.id, first.value, messages, context.signal);
         return {
