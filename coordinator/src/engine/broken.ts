@@ -12,6 +12,7 @@
 import { EventKind, type Failure } from "@taskmesh/proto";
 import { goOn, holdQueued, leaveBroken } from "./hold.js";
 import type { Value } from "./plan.js";
+import { respond } from "./responds.js";
 import { isHeld, pendingStep, RunStatus, StepStatus } from "./run-state.js";
 import { editStep, move, record, type Turn } from "./turn.js";
 
@@ -63,6 +64,7 @@ export function skipBroken(turn: Turn, index: number, output: Value | undefined,
   const payload = output ? { payload: output } : {};
   if (output) turn.run.outputs[index] = output;
   record(turn, EventKind.EVENT_KIND_STEP_OVERRIDDEN, { step: index, attempt: step.attempt, ...payload, ...asked });
+  if (output) respond(turn, turn.plan.steps[index]!);
   move(turn, index, step.status, step.attempt);
   repaired(turn, [index]);
 }

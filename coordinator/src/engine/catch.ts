@@ -10,6 +10,7 @@
  */
 import { EventKind, type Failure } from "@taskmesh/proto";
 import type { CatchPlan, StepPlan, Value } from "./plan.js";
+import { respond } from "./responds.js";
 import { failUncaught, stopStep } from "./run-end.js";
 import type { Advance, Evaluation } from "./run-event.js";
 import { StepStatus } from "./run-state.js";
@@ -68,6 +69,7 @@ function settle(
   const payload = value ? { payload: value } : {};
   if (value) turn.run.outputs[index] = value;
   record(turn, EventKind.EVENT_KIND_STEP_CAUGHT, { step: index, attempt: step.attempt, failure, ...payload });
+  if (value) respond(turn, turn.plan.steps[index]!);
   move(turn, index, status, step.attempt);
   startReady(turn, turn.plan.steps[index]!.neededBy);
 }

@@ -1,6 +1,6 @@
 import { EventKind } from "@taskmesh/proto";
 import { describe, expect, it } from "vitest";
-import { planOf, startRun, value } from "./plan-fixture.js";
+import { evaluated, planOf, startRun, value } from "./plan-fixture.js";
 import { answerToSignal } from "./responds.js";
 import { decodeRunState, encodeRunState } from "./run-codec.js";
 import type { RunEvent } from "./run-event.js";
@@ -56,6 +56,29 @@ describe("a step that answers the run's caller", () => {
     expect(bench.effects.filter(({ kind }) => kind === "answered")).toHaveLength(1);
   });
 
+  it.each(["an operator", "its own rule"])("counts too where %s gave the answer", (who) => {
+    const caught =
+      who === "its own rule" ? { catches: [{ reasons: [], bindOutput: () => evaluated(new Uint8Array([7])) }] } : {};
+    const bindInput = () => ({ kind: "failed", error: { reason: "EXPRESSION_FAILED", message: "no" } }) as const;
+    const broken = planOf(
+      { answer: { ...respond(), bindInput, ...caught }, slow: { needs: ["answer"] } },
+      { brokenTtlMs: 9_000 },
+    );
+    const bench = startRun(broken);
+    const given = value("given");
+    if (who === "an operator")
+      bench.apply({
+        kind: "operate",
+        operation: { kind: "skip", step: "answer", output: given },
+        by: "ada",
+        reason: "",
+      });
+    expect(bench.run).toMatchObject({ status: RunStatus.RUN_STATUS_RUNNING, answered: 0 });
+    expect(bench.effects.filter(({ kind }) => kind === "answered")).toHaveLength(1);
+    bench.complete("slow");
+    expect(bench.records.at(-1)!.payload).toEqual(bench.run.outputs[0]);
+  });
+
   it("tells a parent too, and again whenever the effects are derived anew", () => {
     const bench = startRun(plan, { parent: { runId: "p", stepId: "s", depth: 1 } });
     bench.complete("fast");
@@ -99,6 +122,23 @@ describe("a step that answers a signal", () => {
     bench.wakeAt(bench.nowMs + 60_000);
     expect(bench.run.status).toBe(RunStatus.RUN_STATUS_CANCELLED);
     expect(answerToSignal(bench.run, plan, "k1")).toEqual({ kind: "never" });
+  });
+
+  it("stays with the first answer, though another one comes in the same millisecond from a step before it", () => {
+    const both = planOf({
+      ask: asked,
+      slow: { needs: ["ask"] },
+      late: { ...respond(0), needs: ["slow"] },
+      told: { ...respond(0), needs: ["ask"] },
+    });
+    const bench = startRun(both);
+    bench.apply(message("how much?", "k1"));
+    expect(answerToSignal(bench.run, both, "k1")).toEqual({ kind: "answered", step: 3 });
+    bench.complete("slow");
+    expect(bench.step("late").endedAtMs).toBe(bench.step("told").endedAtMs);
+    const stored = decodeRunState(encodeRunState(bench.run), bench.run.acceptedAtMs);
+    expect(answerToSignal({ ...stored, status: bench.run.status }, both, "k1")).toEqual({ kind: "answered", step: 3 });
+    expect(bench.records.filter(({ kind }) => kind === EventKind.EVENT_KIND_SIGNAL_ANSWERED)).toHaveLength(1);
   });
 
   it("gives each of several senders the answer to their own", () => {

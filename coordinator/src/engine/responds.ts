@@ -6,29 +6,34 @@
  *
  * A1. The run's caller is answered once, by the first such step; what becomes of the run afterwards changes nothing about it.
  * A2. A message is answered once, by the first step for the one that took it; a sender that repeats its message hears the same.
- * A3. An answer is the output of its step: what is stored besides is which step it was, and who took which message.
+ * A3. An answer is the output of its step, also where a rule or an operator gave that; stored besides is which step it was, and who took which
+ *     message.
  */
 import { EventKind } from "@taskmesh/proto";
 import type { ChainPlan, StepPlan, Value } from "./plan.js";
 import { isFinal, isOver, type RunState, StepStatus } from "./run-state.js";
 import { record, type Turn } from "./turn.js";
 
-/** The step has put out an answer: to whoever sent what the step `to` took, or to the run's caller. */
-export function respond(turn: Turn, plan: StepPlan, to: number | undefined): void {
+/** The step has an output: if that is an answer, whoever sent what the step `to` took has it, or the run's caller. */
+export function respond(turn: Turn, plan: StepPlan): void {
+  if (plan.wait?.kind !== "respond") return;
   const { run } = turn;
-  if (to !== undefined) {
-    const first = respondersTo(turn.plan, to).every(
-      ({ index }) => index === plan.index || run.steps[index]!.status !== StepStatus.STEP_STATUS_SUCCEEDED,
-    );
-    const key = run.messages?.taken?.find(([step]) => step === to);
-    if (first && key) record(turn, EventKind.EVENT_KIND_SIGNAL_ANSWERED, { step: plan.index });
-    return;
-  }
+  if (plan.wait.to !== undefined) return respondTo(turn, plan, plan.wait.to);
   if (run.answered !== undefined) return; // A1
   run.answered = plan.index;
   record(turn, EventKind.EVENT_KIND_RUN_RESPONDED, { step: plan.index });
   turn.effects.push({ kind: "answered" });
   if (run.parent) turn.effects.push({ kind: "tell-parent" });
+}
+
+/** Which answer was the first is stored: instants of steps may be equal (A2). */
+function respondTo(turn: Turn, plan: StepPlan, to: number): void {
+  const { messages } = turn.run;
+  const at = messages?.taken?.findIndex(([step]) => step === to) ?? -1;
+  const [step, key, by] = messages?.taken?.[at] ?? [];
+  if (!messages || step === undefined || key === undefined || by !== undefined) return;
+  turn.run.messages = { ...messages, taken: messages.taken!.with(at, [step, key, plan.index]) };
+  record(turn, EventKind.EVENT_KIND_SIGNAL_ANSWERED, { step: plan.index });
 }
 
 /** What the run's caller was answered. */
@@ -51,13 +56,15 @@ export function answerToSignal(
   plan: ChainPlan,
   key: string,
 ): SignalAnswer {
-  const [taker] = run.messages?.taken?.find(([, taken]) => taken === key) ?? [];
+  const [taker, , by] = run.messages?.taken?.find(([, taken]) => taken === key) ?? [];
+  if (by !== undefined) return { kind: "answered", step: by };
   const over = (at: number): boolean => isOver(run.steps[at]!.status);
   if (taker === undefined) {
     const kept = run.messages?.kept.some((message) => message.key === key) ?? false;
     return kept && !isFinal(run.status) ? { kind: "pending" } : { kind: "never" };
   }
   const responders = respondersTo(plan, taker);
+  // Of runs that were stored when it was not noted who answers.
   const answered = responders
     .filter(({ index }) => run.steps[index]!.status === StepStatus.STEP_STATUS_SUCCEEDED)
     .sort((a, b) => run.steps[a.index]!.endedAtMs - run.steps[b.index]!.endedAtMs)[0];

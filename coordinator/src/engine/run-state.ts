@@ -174,8 +174,8 @@ export interface Messages {
   readonly kept: readonly KeptMessage[];
   /** Keys of the newest ones, by which a repetition is known. */
   readonly keys: readonly string[];
-  /** Steps whose signals are answered, with the key of what each took. */
-  readonly taken?: readonly (readonly [step: number, key: string])[];
+  /** Steps whose signals are answered, with the key of what each took and the step that has answered it. */
+  readonly taken?: readonly (readonly [step: number, key: string, by?: number])[];
 }
 
 /** Messages kept for steps that do not wait yet: what nobody fetches must not grow a run without bound. */

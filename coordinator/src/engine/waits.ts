@@ -28,7 +28,7 @@ export function beginWait(turn: Turn, plan: StepPlan, wait: WaitPlan, input: Val
   step.wait = { endsAtMs };
   if (wait.kind === "choice" || wait.kind === "respond") {
     endWait(turn, plan, input);
-    if (wait.kind === "respond") respond(turn, plan, wait.to);
+    respond(turn, plan);
     return "over";
   }
   if (wait.kind === "human") openAssignment(turn, plan, wait.read(input.bytes ?? nothing, 0));
