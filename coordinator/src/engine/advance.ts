@@ -48,24 +48,9 @@ export interface Acceptance {
 
 /** Accepts a run: its first steps start in the same turn. */
 export function accept(plan: ChainPlan, acceptance: Acceptance, context: Context): Advance {
-  const { timeoutMs, startAtMs, deadlineAtMs = Infinity, takeOver, note, by, ...given } = acceptance;
-  const run: RunState = {
-    ...given,
-    acceptedAtMs: context.nowMs,
-    ...acceptedTimes(plan, context.nowMs, { timeoutMs, startAtMs, deadlineAtMs }),
-    status: RunStatus.RUN_STATUS_RUNNING,
-    version: 0,
-    lastSeq: 0,
-    nowMs: context.nowMs,
-    wakeupAtMs: 0,
-    endedAtMs: 0,
-    steps: plan.steps.map(pendingStep),
-    evaluatingOutput: false,
-    outputs: plan.steps.map(() => undefined),
-    // 192 bits: whoever has a token must not be able to make another.
-    ...(plan.steps.some(({ wait }) => wait?.kind === "callback") ? { secret: context.lease() + context.lease() } : {}),
-  };
-  const turn = beginTurn(run, plan, context);
+  const turn = beginTurn(newRun(plan, acceptance, context), plan, context);
+  const { run } = turn;
+  const { takeOver, note, by } = acceptance;
   record(turn, EventKind.EVENT_KIND_RUN_ACCEPTED, {
     payload: acceptance.input,
     ...(by ? { by } : {}),
@@ -74,6 +59,54 @@ export function accept(plan: ChainPlan, acceptance: Acceptance, context: Context
   if (takeOver && run.origin) beginTakenOver(turn, takeOver, run.origin.runId);
   if (run.startAtMs === undefined) startReady(turn, plan.steps.keys());
   return changed(turn, true);
+}
+
+/** Written field by field: copying what was given, with what it may have or not, cost more than all else of an acceptance (measured). */
+function newRun(plan: ChainPlan, acceptance: Acceptance, context: Context): RunState {
+  const { nowMs } = context;
+  const {
+    id,
+    namespaceId,
+    namespace,
+    labels,
+    priority,
+    input,
+    timeoutMs,
+    startAtMs,
+    deadlineAtMs = Infinity,
+  } = acceptance;
+  const times = acceptedTimes(plan, nowMs, { timeoutMs, startAtMs, deadlineAtMs });
+  const run: { -readonly [K in keyof RunState]: RunState[K] } = {
+    id,
+    namespaceId,
+    namespace,
+    acceptedAtMs: nowMs,
+    deadlineAtMs: times.deadlineAtMs,
+    priority,
+    labels,
+    status: RunStatus.RUN_STATUS_RUNNING,
+    version: 0,
+    lastSeq: 0,
+    nowMs,
+    wakeupAtMs: 0,
+    endedAtMs: 0,
+    steps: plan.steps.map(pendingStep),
+    evaluatingOutput: false,
+    input,
+    outputs: plan.steps.map(() => undefined),
+  };
+  const { parent, trace, starter, customId, origin, operation } = acceptance;
+  if (times.startAtMs !== undefined) run.startAtMs = times.startAtMs;
+  if (times.timed) run.timed = times.timed;
+  if (trace) run.trace = trace;
+  if (starter !== undefined) run.starter = starter;
+  if (customId !== undefined) run.customId = customId;
+  if (parent) run.parent = parent;
+  if (origin) run.origin = origin;
+  if (operation !== undefined) run.operation = operation;
+  // 192 bits: whoever has a token must not be able to make another.
+  if (plan.steps.some(({ wait }) => wait?.kind === "callback")) run.secret = context.lease() + context.lease();
+  return run;
 }
 
 /** The run after `event`, with what must be stored and done; `unchanged` with the reason where the run's state refuses the event. */

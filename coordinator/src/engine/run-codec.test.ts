@@ -50,6 +50,31 @@ describe("the stored state of a run", () => {
     expect(JSON.parse(encodeRunState(bench.run)).steps[1]).toBe(0);
   });
 
+  it("is JSON without a word too many, at whatever a step has come to", () => {
+    const bench = startRun(planOf({ a: { retry: { attemptsMax: 3 } }, b: { needs: ["a"] }, c: { needs: ["b"] } }));
+    const says = (): void => {
+      const text = encodeRunState(bench.run);
+      expect(JSON.stringify(JSON.parse(text))).toBe(text);
+      for (const row of JSON.parse(text).steps) expect(row === 0 || ![0, ""].includes(row.at(-1)), text).toBe(true);
+      expect(decodeRunState(text, bench.run.acceptedAtMs).steps).toEqual(bench.run.steps);
+    };
+    says();
+    bench.nowMs += 5;
+    bench.fail("a");
+    says();
+    bench.wakeAt(startMs + 5_000);
+    bench.complete("a");
+    says();
+    bench.bind("b", 'a "quoted" session');
+    says();
+    bench.complete("b");
+    says();
+    bench.bind("c");
+    says();
+    bench.apply({ kind: "cancel", reason: "" });
+    says();
+  });
+
   it("reads a row that ends early: what is left out is nothing", () => {
     const [step] = decodeRunState(`{"now":1,"steps":[[3,1,"L",1,501]]}`, startMs).steps;
     expect(step).toMatchObject({ attempt: 1, lease: "L", readyAtMs: startMs, attemptAtMs: startMs + 500, late: 0 });

@@ -17,6 +17,7 @@ import {
   StepStatus,
   type WaitState,
 } from "./run-state.js";
+import { at, plainStepText } from "./step-text.js";
 import { loadTrouble, type StoredTrouble, storeTrouble, type Trouble } from "./trouble-codec.js";
 
 type StoredValue = [contract: string, sizeBytes: number, sha256: string, reference: string];
@@ -75,18 +76,21 @@ interface StoredState extends StoredTrouble {
   each?: [...number[], string][];
 }
 
-/** The JSON text of what the run row's columns do not say. */
+/** The JSON text of what the run row's columns do not say: a StoredState. */
 export function encodeRunState(run: RunState): string {
-  const steps = new Array<StoredStep>(run.steps.length);
-  let each: StoredState["each"];
+  const { steps, acceptedAtMs } = run;
+  let text = `{"now":${run.nowMs},"steps":[`;
   for (let i = 0; i < steps.length; i++) {
-    const step = run.steps[i]!;
-    steps[i] = storeStep(step, run.acceptedAtMs);
-    if (!step.each) continue;
-    each ??= [];
-    each.push(storeEach(i, step.each));
+    if (i > 0) text += ",";
+    text += plainStepText(steps[i]!, acceptedAtMs) ?? JSON.stringify(storeStep(steps[i]!, acceptedAtMs));
   }
-  const stored: StoredState = { now: run.nowMs, steps };
+  const rest = JSON.stringify(storeRest(run));
+  return rest === "{}" ? `${text}]}` : `${text}],${rest.slice(1)}`;
+}
+
+/** All but the clock and the steps. */
+function storeRest(run: RunState): Omit<StoredState, "now" | "steps"> {
+  const stored: Omit<StoredState, "now" | "steps"> = {};
   if (run.trace) stored.trace = run.trace;
   if (run.cancel) stored.cancel = run.cancel;
   if (run.failure) stored.failure = Failure.toJSON(run.failure);
@@ -105,9 +109,14 @@ export function encodeRunState(run: RunState): string {
   if (run.successor) stored.successor = [run.successor.runId, run.successor.hash];
   if (run.customId !== undefined) stored.customId = run.customId;
   if (run.closing) stored.closing = storeClosing(run.closing);
-  if (each) stored.each = each;
+  for (let i = 0; i < run.steps.length; i++) {
+    const { each } = run.steps[i]!;
+    if (!each) continue;
+    stored.each ??= [];
+    stored.each.push(storeEach(i, each));
+  }
   storeTrouble(run, stored);
-  return JSON.stringify(stored);
+  return stored;
 }
 
 const storeOrigin = ({ runId, kind, stepId }: Origin): NonNullable<StoredState["origin"]> =>
@@ -138,24 +147,23 @@ export function decodeItem(text: string, acceptedAtMs: number, input: Value | un
 function storeStep(s: StepState, originMs: number): StoredStep {
   // A step that an operator reset keeps its count of attempts.
   if (s.status === StepStatus.STEP_STATUS_PENDING && s.attempt === 0 && !s.input) return 0;
-  const at = (ms: number): number => (ms === 0 ? 0 : ms - originMs + 1);
   const input = s.input ? storeValue(s.input) : 0;
   const row: (number | string | StoredValue | StoredWait | StoredFlow)[] = [
     s.status,
     s.attempt,
     s.lease,
-    at(s.readyAtMs),
-    at(s.attemptAtMs),
-    at(s.endedAtMs),
-    at(s.startedAtMs),
+    at(s.readyAtMs, originMs),
+    at(s.attemptAtMs, originMs),
+    at(s.endedAtMs, originMs),
+    at(s.startedAtMs, originMs),
     s.session,
     s.failures,
     s.lost,
-    at(s.retryAtMs),
+    at(s.retryAtMs, originMs),
     s.late,
     input,
     s.checkpointed ? 1 : 0,
-    s.wait ? storeWait(s.wait, at) : 0,
+    s.wait ? storeWait(s.wait, originMs) : 0,
     storeFlow(s),
   ];
   let length = row.length;
@@ -169,8 +177,8 @@ function storeFlow({ via = -1, rounds = 0, level = 0 }: StepState): StoredFlow |
   return via < 0 && rounds === 0 ? 0 : [via + 1, rounds];
 }
 
-const storeWait = ({ endsAtMs, claimedBy }: WaitState, at: (ms: number) => number): StoredWait =>
-  claimedBy === undefined ? [at(endsAtMs)] : [at(endsAtMs), claimedBy];
+const storeWait = ({ endsAtMs, claimedBy }: WaitState, originMs: number): StoredWait =>
+  claimedBy === undefined ? [at(endsAtMs, originMs)] : [at(endsAtMs, originMs), claimedBy];
 
 /** Inputs that were evaluated off the engine are stored before, so a reference says all. */
 function storeValue(value: Value): StoredValue {

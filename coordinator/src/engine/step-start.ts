@@ -34,7 +34,7 @@ export function startReady(turn: Turn, candidates: Iterable<number>): void {
     if (!mayBegin(turn.run, plan)) continue;
     if (beginStep(turn, plan) === "over") queue.push(...plan.neededBy);
   }
-  delete turn.starting;
+  turn.starting = undefined;
   finishIfOver(turn);
 }
 

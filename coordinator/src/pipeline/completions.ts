@@ -116,7 +116,6 @@ function submitCompletion(
       session: sessionId,
       ...(checkpointed ? { checkpointed } : {}),
     },
-    ...logsOf(completion),
     fresh: false,
     tries: 0,
     bytes: 256 + (outcome.kind === "output" ? (outcome.value.bytes?.length ?? 0) : 0),
@@ -125,6 +124,7 @@ function submitCompletion(
       done();
     },
     fail: done,
+    ...logsOf(completion),
   });
 }
 

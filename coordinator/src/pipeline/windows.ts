@@ -60,10 +60,10 @@ export class Windows {
     this.#places.set(lease, {
       lane: state.lane,
       packMax: state.packMax,
-      ...(upcast ? { upcast } : {}),
       runId: run.id,
       stepId: step.id,
       takenAtMs: nowMs,
+      ...(upcast ? { upcast } : {}),
     });
     return state;
   }

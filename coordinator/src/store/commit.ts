@@ -22,7 +22,7 @@ import { brokenRows, changedColumns, mendedRows } from "./commit-operations.js";
 import { blobPayload, blobText, instant, type Section, slice } from "./commit-parts.js";
 import { binds, dequeues, enqueues, itemSections, unbinds } from "./commit-places.js";
 import { copiedItems, moreOfStarts, successorRows } from "./commit-starts.js";
-import { arrayOf, type Db, textArray } from "./db.js";
+import { arrayOf, columnOf, type Db, textArray } from "./db.js";
 import { encodeEventBody } from "./event-body.js";
 import { partitionedTables, type RunTables } from "./partitions.js";
 
@@ -155,14 +155,14 @@ function updates(writes: RunWrite[], blob: Blob): Section | undefined {
     name: "updates",
     ...(more ? { variant: "+columns" } : {}),
     params: [
-      arrayOf(writes.map((w) => w.run.id)),
-      arrayOf(writes.map((w) => w.expectedVersion)),
-      arrayOf(writes.map((w) => w.run.status)),
-      arrayOf(writes.map((w) => w.run.lastSeq)),
-      arrayOf(writes.map((w) => w.run.wakeupAtMs || null)),
-      arrayOf(writes.map((w) => w.run.endedAtMs || null)),
-      arrayOf(states.map((s) => s.offset)),
-      arrayOf(states.map((s) => s.length)),
+      columnOf(writes, (w) => w.run.id),
+      columnOf(writes, (w) => w.expectedVersion),
+      columnOf(writes, (w) => w.run.status),
+      columnOf(writes, (w) => w.run.lastSeq),
+      columnOf(writes, (w) => w.run.wakeupAtMs || null),
+      columnOf(writes, (w) => w.run.endedAtMs || null),
+      columnOf(states, (s) => s.offset),
+      columnOf(states, (s) => s.length),
       ...(more?.params ?? []),
     ],
     sql: (n) => `u as materialized (
@@ -186,21 +186,21 @@ function inserts(writes: RunWrite[], blob: Blob): Section | undefined {
   return {
     name: more.name,
     params: [
-      arrayOf(writes.map((w) => w.run.id)),
-      arrayOf(writes.map((w) => w.run.namespaceId)),
+      columnOf(writes, (w) => w.run.id),
+      columnOf(writes, (w) => w.run.namespaceId),
       textArray(writes.map((w) => w.method)),
-      arrayOf(writes.map((w) => w.chainVersion)),
+      columnOf(writes, (w) => w.chainVersion),
       textArray(writes.map((w) => w.contract)),
-      arrayOf(writes.map((w) => w.run.status)),
-      arrayOf(writes.map((w) => w.run.lastSeq)),
-      arrayOf(writes.map((w) => w.run.priority)),
+      columnOf(writes, (w) => w.run.status),
+      columnOf(writes, (w) => w.run.lastSeq),
+      columnOf(writes, (w) => w.run.priority),
       textArray(labels),
-      arrayOf(writes.map((w) => w.run.acceptedAtMs)),
-      arrayOf(writes.map((w) => w.run.deadlineAtMs)),
-      arrayOf(writes.map((w) => w.run.endedAtMs || null)),
-      arrayOf(writes.map((w) => w.run.wakeupAtMs || null)),
-      arrayOf(states.map((s) => s.offset)),
-      arrayOf(states.map((s) => s.length)),
+      columnOf(writes, (w) => w.run.acceptedAtMs),
+      columnOf(writes, (w) => w.run.deadlineAtMs),
+      columnOf(writes, (w) => w.run.endedAtMs || null),
+      columnOf(writes, (w) => w.run.wakeupAtMs || null),
+      columnOf(states, (s) => s.offset),
+      columnOf(states, (s) => s.length),
       textArray(writes.map((w) => w.idempotency?.key ?? null)),
       arrayOf(hashes),
       ...more.params,
@@ -233,20 +233,20 @@ function events(writes: RunWrite[], blob: Blob): Section | undefined {
   const bodies = rows.map(({ record }) => blobText(blob, encodeEventBody(record)));
   const payloads = rows.map(({ record }) => blobPayload(blob, record.payload));
   // Most batches are about no item: they need no column for it.
-  const items = rows.some(({ record }) => record.item) ? [arrayOf(rows.map(({ record }) => record.item ?? 0))] : [];
+  const items = rows.some(({ record }) => record.item) ? [columnOf(rows, ({ record }) => record.item ?? 0)] : [];
   return {
     name: items.length > 0 ? "item events" : "events",
     params: [
-      arrayOf(rows.map(({ run }) => run.id)),
-      arrayOf(rows.map(({ record }) => record.seq)),
-      arrayOf(rows.map(({ run }) => run.nowMs)),
-      arrayOf(rows.map(({ record }) => record.kind)),
-      arrayOf(rows.map(({ record }) => (record.step < 0 ? null : record.step))),
-      arrayOf(rows.map(({ record }) => record.attempt)),
-      arrayOf(bodies.map((b) => b.offset)),
-      arrayOf(bodies.map((b) => b.length)),
-      arrayOf(payloads.map((b) => b.offset)),
-      arrayOf(payloads.map((b) => b.length)),
+      columnOf(rows, ({ run }) => run.id),
+      columnOf(rows, ({ record }) => record.seq),
+      columnOf(rows, ({ run }) => run.nowMs),
+      columnOf(rows, ({ record }) => record.kind),
+      columnOf(rows, ({ record }) => (record.step < 0 ? null : record.step)),
+      columnOf(rows, ({ record }) => record.attempt),
+      columnOf(bodies, (b) => b.offset),
+      columnOf(bodies, (b) => b.length),
+      columnOf(payloads, (b) => b.offset),
+      columnOf(payloads, (b) => b.length),
       ...items,
     ],
     sql: (n) => `recorded as (
@@ -266,12 +266,12 @@ function logs(writes: RunWrite[], blob: Blob): Section | undefined {
   return {
     name: "logs",
     params: [
-      arrayOf(rows.map(({ run }) => run.id)),
-      arrayOf(rows.map(({ log }) => log.step)),
-      arrayOf(rows.map(({ log }) => log.attempt)),
-      arrayOf(rows.map(({ log }) => blob.bytes(log.lines))),
-      arrayOf(rows.map(({ log }) => log.lines.length)),
-      arrayOf(rows.map(({ log }) => log.item)),
+      columnOf(rows, ({ run }) => run.id),
+      columnOf(rows, ({ log }) => log.step),
+      columnOf(rows, ({ log }) => log.attempt),
+      columnOf(rows, ({ log }) => blob.bytes(log.lines)),
+      columnOf(rows, ({ log }) => log.lines.length),
+      columnOf(rows, ({ log }) => log.item),
     ],
     sql: (n) => `logged as (
   insert into attempt_logs (run_id, step, item, attempt, lines)

@@ -33,9 +33,16 @@ export function sqlState(error: unknown): string | undefined {
   return undefined;
 }
 
+type Unquoted = string | number | bigint | boolean | null;
+
 /** Text form of an array parameter whose elements need no quotes: uuids, numbers, base64url tokens; null stays NULL. */
-export function arrayOf(values: readonly (string | number | bigint | boolean | null)[]): string {
-  return `{${values.map((value) => (value === null ? "NULL" : String(value))).join(",")}}`;
+export const arrayOf = (values: readonly Unquoted[]): string => columnOf(values, (value) => value);
+
+/** The same of one value of each row, without a list of them: a batch has a dozen columns. */
+export function columnOf<Row>(rows: readonly Row[], pick: (row: Row) => Unquoted): string {
+  let text = "{";
+  for (let i = 0; i < rows.length; i++) text += `${i > 0 ? "," : ""}${pick(rows[i]!) ?? "NULL"}`;
+  return `${text}}`;
 }
 
 /** Text form of an array parameter of any strings. */

@@ -73,7 +73,6 @@ export class LaneHand {
       taskQueue: this.taskQueue,
       start: arrived.start,
       redelivered: arrived.redelivered,
-      ...(arrived.headers ? { headers: arrived.headers } : {}),
       ack: () => {
         if (held.acked) return;
         held.acked = true;
@@ -86,6 +85,7 @@ export class LaneHand {
         this.#byLease.delete(lease);
         this.#onFree();
       },
+      ...(arrived.headers ? { headers: arrived.headers } : {}),
     };
   }
 }
