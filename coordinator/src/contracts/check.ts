@@ -17,6 +17,7 @@ import {
 import { compilePattern } from "./cel/patterns.js";
 import type { Contract } from "./contract.js";
 import { hasRules } from "./fingerprint.js";
+import { rulesCostOf } from "./rules-cost.js";
 
 export type Side = "input" | "output";
 
@@ -46,7 +47,7 @@ export function describeViolations(violations: readonly Violation[]): string | u
   return violations.map(({ field, message }) => (field === "" ? message : `${field}: ${message}`)).join("; ");
 }
 
-/** Why the validation rules of a contract can't be used, such as a CEL rule that does not compile; undefined: they can. */
+/** Why the validation rules of a contract can't be used: a CEL rule that does not compile, or that has no bound in practice; undefined: they can. */
 export function faultOfRules(contract: Contract): string | undefined {
   for (const desc of [contract.input, contract.output]) {
     if (!hasRules(desc)) continue;
@@ -55,6 +56,8 @@ export function faultOfRules(contract: Contract): string | undefined {
     if (result.kind === "error" && result.error.name === "CompilationError") {
       return `the validation rules of ${desc.typeName} don't compile: ${result.error.message}`;
     }
+    const { fault } = rulesCostOf(desc, contract.registry);
+    if (fault !== undefined) return `the validation rules of ${desc.typeName} are too much work: ${fault}`;
   }
   return undefined;
 }
@@ -88,10 +91,14 @@ function compileCheck(contract: Contract, desc: DescMessage): MessageCheck {
     };
   }
   const validator = validatorOf(contract);
+  const cost = rulesCostOf(desc, contract.registry);
   return (bytes) => {
     const fault = wire(bytes);
     if (fault !== undefined) return [fault];
-    const result = validator.validate(desc, fromBinary(desc, bytes));
+    const message = fromBinary(desc, bytes);
+    const excess = cost.excess(message, bytes.length);
+    if (excess !== undefined) return [{ field: "", message: excess }];
+    const result = validator.validate(desc, message);
     switch (result.kind) {
       case "valid":
         return kept;

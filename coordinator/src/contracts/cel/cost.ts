@@ -224,6 +224,9 @@ class Visit {
         this.cost += bytes * (1 + weight / 32) + (literal === undefined ? weight : 0);
         return scalar;
       }
+      case "unique": // of validation rules: looks for each element among the others
+        this.cost += (count * count) / bytesCopied;
+        return scalar;
       default:
         if (searches.has(name)) this.cost += (bytes / bytesCopied) * (1 + first / bytesCopied);
         else this.cost += bytes / bytesSeen + (name.startsWith("get") && args.length > 0 ? zoneCost : 0);
