@@ -269,6 +269,8 @@ class RunningWorker implements Worker, SessionListener {
     const old = this.#transport;
     this.#transport = undefined;
     this.#completions.use(undefined);
+    // In order, as when the worker stops: a start that is on its way over the old one would cost an attempt.
+    await old?.drain();
     void old?.close();
     if (earlyCloses > 0) await sleep(fullJitter(earlyCloses, transportRetry), this.#stopping.signal);
     for (let tries = 1; generation === this.#generation && !this.#draining; tries++) {

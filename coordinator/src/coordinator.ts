@@ -142,7 +142,7 @@ export function createCoordinator(config: CoordinatorConfig, parts: CoordinatorP
     address: `${hostname()}/${formatAddress(config.grpcAddress)}`,
     intake: () => engine.intake,
     live: () => ({ plans, inputs: engine.inputs }),
-    onCoordinatorLapsed: (lapsed) => engine.recovery.takeOver(lapsed),
+    onCoordinatorLapsed: (...lapsed) => engine.recovery.takeOver(...lapsed),
     namespaces: config.namespaces,
     publicUrl: config.publicUrl,
     exclusive: parts.exclusive ?? false,

@@ -3,7 +3,7 @@
  * costs, and whether a step needed a second attempt.
  */
 import { join } from "node:path";
-import { RunServiceClient, RunStatus, StartRunRequest } from "@taskmesh/proto";
+import { EventKind, RunServiceClient, RunStatus, StartRunRequest } from "@taskmesh/proto";
 import { createClient, unaryCall } from "@taskmesh/runtime";
 import postgres from "postgres";
 import { freePort } from "../fixtures/ports.js";
@@ -80,6 +80,11 @@ export async function benchStorm({ workers }: { workers: number }): Promise<void
     const [made] = await sql<{ succeeded: number; attempts: number }[]>`
       select (select count(*)::int from runs where status = ${RunStatus.RUN_STATUS_SUCCEEDED}) as succeeded,
         (select coalesce(sum(attempt), 0)::int from (select max(attempt) as attempt from events where step is not null group by run_id, step) s) as attempts`;
+    // What was given up, and why; ids of coordinators are left out.
+    const given = await sql<{ why: string; n: number }[]>`
+      select regexp_replace(convert_from(body, 'UTF8')::json ->> 'n', 'coordinator \\S+', 'its coordinator') as why, count(*)::int as n
+      from events where kind in (${EventKind.EVENT_KIND_ATTEMPT_LOST}, ${EventKind.EVENT_KIND_STEP_DISPATCHED}) and length(body) > 0
+      group by why having max(convert_from(body, 'UTF8')::json ->> 'n') is not null`;
     const crashed = [coordinator, ...fleets].filter((one) => one.ended).length;
     const figures = { registered_s: Math.round(registered_s), back_s: Math.round(10 * back_s) / 10, crashed };
     console.log(
@@ -91,6 +96,7 @@ export async function benchStorm({ workers }: { workers: number }): Promise<void
         succeeded: made?.succeeded,
         attempts: made?.attempts,
         steps: runs * stepsPerRun,
+        given_up: Object.fromEntries(given.map(({ why, n }) => [why, n])),
         coordinator_mb: { before: rss, after: rssMb(coordinator.pid) },
       }),
     );

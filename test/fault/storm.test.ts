@@ -5,6 +5,7 @@
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { EventKind } from "@taskmesh/proto";
 import { afterEach, expect, it } from "vitest";
 import { allEnded, judge, type Mesh, MeshProcess, startMany, startMesh } from "../fixtures/mesh.js";
 import { waitFor } from "../fixtures/process.js";
@@ -65,6 +66,12 @@ it("all come back after a coordinator's restart, and no attempt is lost", {
   expect(await judge(started, ids)).toEqual({ runs, succeeded: runs, wrong: 0, oddSteps: 0 });
   expect(fleet.alive).toBe(true);
   expect(started.coordinators[0]!.alive).toBe(true);
+  // Why a second attempt was made, if one was.
+  const given = await started.sql`
+    select convert_from(body, 'UTF8')::json ->> 'n' as why, count(*)::int as steps, min(at) as first, max(at) as last from events
+    where kind in (${EventKind.EVENT_KIND_ATTEMPT_LOST}, ${EventKind.EVENT_KIND_STEP_DISPATCHED})
+      and length(body) > 0 and convert_from(body, 'UTF8')::json ->> 'n' is not null group by why`;
+  expect(given).toEqual([]);
   const attempts = readFileSync(ledger, "utf8").trim().split("\n");
   expect(attempts).toHaveLength(runs * 5);
   const [row] = await started.sql<{ most: number }[]>`select max(attempt)::int as most from events`;

@@ -11,7 +11,7 @@ import {
   type WorkerOptions,
 } from "@taskmesh/action-sdk";
 import { CancelReason, type CompleteStep, StartStep } from "@taskmesh/proto";
-import { createLogger, startTelemetry, statusError } from "@taskmesh/runtime";
+import { type Carrier, createLogger, startTelemetry, statusError, type WorkListener } from "@taskmesh/runtime";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { type CoordinatorStandIn, type StandInOptions, startStandIn } from "../fixtures/coordinator-stand-in.js";
 import { PageActionsService, pageDescriptors } from "../fixtures/page-actions.js";
@@ -213,6 +213,55 @@ describe("a worker's session", () => {
     await worker?.done;
     expect(mesh.sessionsEnded).toBe(1);
     expect(mesh.beats.at(-1)?.draining).toBe(true);
+  });
+});
+
+describe("a work transport that is opened again", () => {
+  it("is drained first: a start that was on its way runs, and costs no attempt", async () => {
+    const late = StartStep.fromPartial({
+      lease: randomUUID(),
+      runId: randomUUID(),
+      stepId: "late",
+      attempt: 1,
+      method,
+    });
+    late.reportTo = "c1";
+    late.input = {
+      contract: "",
+      keyId: "",
+      sizeBytes: 3n,
+      sha256: Buffer.alloc(0),
+      data: { $case: "inline", value: input("a b") },
+    };
+    const calls: string[] = [];
+    const workTransport: Carrier["workTransport"] = (session) => {
+      const inner = mesh.carrier.workTransport(session);
+      let listener: WorkListener | undefined;
+      return {
+        kind: inner.kind,
+        complete: (...report) => inner.complete(...report),
+        emit: (output) => inner.emit(output),
+        open: (lanes, to) => {
+          listener = to;
+          return inner.open(lanes, to);
+        },
+        drain: async () => {
+          calls.push("drain");
+          const onItsWay = { taskQueue: "acme.pages.v1.PageActions", start: late, redelivered: false };
+          listener?.onStart({ ...onItsWay, ack() {}, release() {} });
+          await inner.drain();
+        },
+        close: () => {
+          calls.push("close");
+          return inner.close();
+        },
+      };
+    };
+    await setUp([score], { carrier: { workTransport } as Carrier });
+    mesh.nextReply = { reopenTransport: true };
+    expect(outputOf(await completionOf(late.lease))).toBe(2);
+    expect(outputOf(await completionOf(mesh.dispatch(method, input("a")).lease))).toBe(1);
+    expect(calls).toEqual(["drain", "close"]);
   });
 });
 

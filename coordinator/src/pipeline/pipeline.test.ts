@@ -363,6 +363,32 @@ describe("the pipeline", () => {
     expect(worker.starts.filter(({ stepId }) => stepId === "a")).toHaveLength(runIds.length);
   });
 
+  it("takes over only what was dispatched before the adoption: its runs went on meanwhile", async () => {
+    const room = await open();
+    const runId = await room.startRun(chain);
+    const attempts = async () => (await stored(database.db, runId)).run.steps.map(({ attempt }) => attempt);
+    const [first] = (await stored(database.db, runId)).run.steps;
+    const adoptedAtMs = first!.attemptAtMs + 1;
+    const leave = () =>
+      database.db.query(
+        "insert into effect_batches (coordinator_id, no, run_ids) values ('lapsed', 1, array[$1::uuid])",
+        [runId],
+      );
+    await waitFor("a later instant", async () => {
+      const [now] = await database.db.query<{ ms: number }>(
+        "select (extract(epoch from clock_timestamp()) * 1000)::float8 as ms",
+      );
+      return now!.ms > adoptedAtMs + 100;
+    });
+    await succeed(room, runId);
+    await leave();
+    await room.recovery.takeOver("lapsed", adoptedAtMs);
+    expect(await attempts()).toEqual([1, 1, 1, 0]);
+    await leave();
+    await room.recovery.takeOver("lapsed");
+    expect(await attempts(), "had it been the lapsed one's").toEqual([1, 2, 2, 0]);
+  });
+
   it("sends a start again whose lane has lost its workers, and leaves one alone that may only wait", async () => {
     const room = await open();
     room.start();

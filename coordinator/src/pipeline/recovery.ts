@@ -20,8 +20,11 @@ const pageMax = 500;
 const noRun = "00000000-0000-0000-0000-000000000000";
 
 export interface Recovery {
-  /** Derives the effects that a lapsed coordinator had committed and perhaps not done. */
-  takeOver(coordinatorId: string): Promise<void>;
+  /**
+   * Derives the effects that a lapsed coordinator had committed and perhaps not done. What was dispatched after `beforeMs` (default: now) is
+   * another's, which lives: its runs went on meanwhile.
+   */
+  takeOver(coordinatorId: string, beforeMs?: number): Promise<void>;
   /** The carrier lost its messages: every unbound start is sent again. */
   wiped(): Promise<void>;
 }
@@ -60,10 +63,9 @@ export function createRecovery(deps: RecoveryDeps): Recovery {
   };
 
   return {
-    async takeOver(coordinatorId) {
+    async takeOver(coordinatorId, beforeMs = deps.nowMs()) {
       deps.log.warn({ coordinatorId }, "a coordinator lapsed; its effects are derived again");
       // One instant for all batches: what a first one sends again is left alone by the next that names the run.
-      const beforeMs = deps.nowMs();
       for (const batch of await deps.store.effectBatchesOf(coordinatorId)) {
         const event: RunEvent = {
           kind: "redispatch",

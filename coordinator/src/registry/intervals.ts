@@ -30,6 +30,8 @@ export interface RegistryIntervals {
   coordinatorTimeoutMs: number;
   /** Shortest time that a lapsed coordinator's completions are consumed: longer than a start waits for a worker. */
   adoptionKeptMs: number;
+  /** Longest wait for the workers of a lapsed coordinator to be back, and for their reports, before what it left is judged. */
+  adoptionWaitMs: number;
   /** Longest wait for the first message of a session, and for a slow reader. */
   patienceMs: number;
 }
@@ -49,5 +51,7 @@ export const defaultIntervals: Readonly<RegistryIntervals> = {
   coordinatorBeatMs: 2_000,
   coordinatorTimeoutMs: 10_000,
   adoptionKeptMs: 10 * 60_000,
+  // Longer than a silent session lives on: by then who is not back has lapsed.
+  adoptionWaitMs: 20_000,
   patienceMs: 10_000,
 };

@@ -64,6 +64,7 @@ export const shortIntervals: Partial<RegistryIntervals> = {
   coordinatorBeatMs: 100,
   coordinatorTimeoutMs: 1_000,
   adoptionKeptMs: 100,
+  adoptionWaitMs: 2_000,
   patienceMs: 5_000,
 };
 

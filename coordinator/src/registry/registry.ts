@@ -14,12 +14,14 @@ import type { Intake, Launcher, Plans } from "../pipeline/ports.js";
 import type { Db } from "../store/db.js";
 import type { GateMode } from "../store/gates.js";
 import { deleteIncompletePayloads } from "../store/payloads.js";
+import { readCoordinatorIds } from "../store/sessions.js";
 import { createCatalogue, type LiveCatalogue } from "./catalogue.js";
 import { type ChainSave, createChainSave } from "./chain-save.js";
 import { type ContractCache, createContractCache } from "./contract-cache.js";
 import { type Coordinators, createCoordinators } from "./coordinators.js";
 import { createDeclaredUpcasters } from "./declared-upcasters.js";
 import { createGate, type Gate } from "./gate.js";
+import { createHeard } from "./heard.js";
 import { defaultIntervals, type RegistryIntervals } from "./intervals.js";
 import { createLapses } from "./lapses.js";
 import { createLauncher } from "./launcher.js";
@@ -48,8 +50,8 @@ export interface RegistryOptions {
   intake: () => Pick<Intake, "bind" | "lose" | "claim">;
   /** What steps of live runs are given, to try upcasters with that workers declare. Default: they are not tried. */
   live?: () => UpcasterLive;
-  /** Finish what a lapsed coordinator left in the database (effects that are not confirmed). Repeated if it rejects. */
-  onCoordinatorLapsed: (id: string) => Promise<void>;
+  /** Finish what a lapsed coordinator left in the database before `beforeMs` (effects that are not confirmed). Repeated if it rejects. */
+  onCoordinatorLapsed: (id: string, beforeMs: number) => Promise<void>;
   /** Where the gateways are reached from outside. */
   publicUrl?: string;
   /** What becomes of contracts that break their predecessors, in namespaces that say nothing of it; default "refuse". */
@@ -87,9 +89,11 @@ export function createRegistry(options: RegistryOptions): Registry {
       if (parts.running) log.warn({ err: error }, "the catalogue is behind");
     });
   };
+  const heard = createHeard({ carrier, coordinators: () => readCoordinatorIds(db), log });
   const coordinators = createCoordinators({
     db,
     carrier,
+    heard,
     id: options.coordinatorId,
     address: options.address,
     exclusive: options.exclusive ?? false,
@@ -119,6 +123,7 @@ export function createRegistry(options: RegistryOptions): Registry {
     db,
     carrier,
     intake: options.intake,
+    heard,
     intervals,
     open: createOpening({ db, carrier, coordinatorId: options.coordinatorId, namespaces, gate, upcasters, intervals }),
     onChange,

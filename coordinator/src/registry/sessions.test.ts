@@ -1,10 +1,14 @@
-import { CancelReason, type Worker } from "@taskmesh/proto";
-import { MemoryBus, unaryCall } from "@taskmesh/runtime";
+import { CancelReason, CompleteStep, type Worker } from "@taskmesh/proto";
+import { createLogger, MemoryBus, unaryCall } from "@taskmesh/runtime";
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
+import { createCoordinators } from "./coordinators.js";
+import { createHeard } from "./heard.js";
+import { defaultIntervals } from "./intervals.js";
 import {
   attemptBeat,
   openTestDatabase,
   registration,
+  shortIntervals,
   startTestCoordinator,
   stopDatabases,
   type TestCoordinator,
@@ -17,6 +21,7 @@ import {
 afterAll(stopDatabases);
 
 const service: TestService = { package: "acme.pages.v1" };
+const log = createLogger("test", { level: "silent" });
 
 describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
   let database: TestDatabase;
@@ -252,6 +257,63 @@ describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
       return !rows.some((row) => row.id === "dead");
     });
     expect(finished).toEqual([expect.stringMatching(/^dead by c[134]$/)]);
+  });
+
+  it("judges what a lapsed coordinator left only when its workers are back and their reports are read", async () => {
+    const one = await TestWorker.start(coordinator, registration([service], 4), 30);
+    const bus = new MemoryBus();
+    const carrier = bus.carrier("reader");
+    const held: (() => void)[] = [];
+    await carrier.start({ onCompletions: (delivery) => held.push(() => delivery.ack()), onWiped: () => {} });
+    const work = bus.work({ namespaceId: 1, sessionId: "s" });
+    await work.open([], { onStart() {}, onProbe() {}, onClosed() {} });
+    await new Promise<void>((stored) =>
+      work.complete("dead", CompleteStep.fromPartial({ runId: "r" }), () => stored()),
+    );
+    const sessionsOf = (id: string) => database.db.query("update sessions set coordinator_id = $1::text", [id]);
+    await sessionsOf("dead");
+    const steps: string[] = [];
+    let resumedAtMs = 0;
+    const heard = createHeard({ carrier, coordinators: async () => ["reader", "dead"], log });
+    const reader = createCoordinators({
+      db: database.another(),
+      carrier,
+      heard: {
+        caughtUp(...asked) {
+          steps.push("reports");
+          return heard.caughtUp(...asked);
+        },
+      },
+      id: "reader",
+      address: "",
+      exclusive: false,
+      intervals: { ...defaultIntervals, ...shortIntervals, adoptionWaitMs: 60_000 },
+      onLapsed: async (id, beforeMs) => {
+        steps.push(`judges ${id}`);
+        expect(beforeMs, "what went on meanwhile is not its").toBeLessThan(resumedAtMs);
+      },
+      onChange: () => {},
+      log,
+    });
+    await reader.start();
+    await database.db.query(
+      `insert into coordinators (id, address, last_beat_at, adopted_by, adopted_at)
+       values ('dead', '', now() - interval '1 hour', 'reader', now())`,
+    );
+    await waitFor("the delivery", () => held.length === 1);
+    expect(steps).toEqual([]);
+    const [now] = await database.db.query<{ ms: number }>(
+      "select (extract(epoch from clock_timestamp()) * 1000)::float8 as ms",
+    );
+    resumedAtMs = now!.ms;
+    await sessionsOf("c1");
+    await waitFor("the wait for the reports", () => steps.length > 0);
+    expect(steps).toEqual(["reports"]);
+    held[0]!();
+    await waitFor("the judgement", () => steps.length > 1);
+    expect(steps).toEqual(["reports", "judges dead"]);
+    await reader.stop();
+    await one.leave();
   });
 
   it("lets another survivor finish when the one that had begun lapses too", async () => {

@@ -9,6 +9,7 @@ import { type Carrier, type Logger, metrics, randomToken, type Service, statusEr
 import type { Intake } from "../pipeline/ports.js";
 import type { Db } from "../store/db.js";
 import { type BeatRow, type BindingRow, endSession, readBindings, recordBeats } from "../store/sessions.js";
+import type { Heard } from "./heard.js";
 import type { RegistryIntervals } from "./intervals.js";
 import { createLoop, type Loop } from "./loop.js";
 import { createPart } from "./part.js";
@@ -25,6 +26,7 @@ export interface SessionsOptions {
   db: Db;
   carrier: Pick<Carrier, "probe" | "healthy" | "access">;
   intake: () => Pick<Intake, "bind" | "lose">;
+  heard: Pick<Heard, "settled">;
   intervals: RegistryIntervals;
   /** Stores a registration and prepares its answer. */
   open: (message: Register) => Promise<OpenedSession>;
@@ -42,7 +44,7 @@ export interface Sessions extends Service {
   republish(): void;
   /** Sends every worker to another coordinator and takes no new ones. Resolves when they are told. */
   drain(): Promise<void>;
-  /** Gives up attempts whose session is over; what fails is found again by the scan for orphans. */
+  /** Gives up attempts whose session is over; what fails, or may be reported yet, is found again by the scan for orphans. */
   lose(bindings: readonly BindingRow[], why: string): Promise<void>;
 }
 
@@ -170,8 +172,9 @@ class SessionRoom implements SessionHost {
 
   readonly lose = async (bindings: readonly BindingRow[], why: string): Promise<void> => {
     const intake = this.#options.intake();
+    const settled = await this.#options.heard.settled(bindings);
     await Promise.all(
-      bindings.map(({ sessionId, ...ref }) =>
+      settled.map(({ sessionId, ...ref }) =>
         intake.lose(ref, why).catch((error: unknown) => {
           const about = { err: error, run_id: ref.runId, session: sessionId };
           this.log.warn(about, "a lost attempt could not be given up yet");

@@ -329,8 +329,25 @@ export async function beatCoordinator(
   return { live: ids(true), lapsed: ids(false) };
 }
 
+/** Every coordinator that is not forgotten: completions may be addressed to any of them. */
+export async function readCoordinatorIds(db: Db): Promise<string[]> {
+  return (await db.query<{ id: string }>("select id from coordinators")).map((row) => row.id);
+}
+
+/** Whether sessions are left that a coordinator held when it lapsed, and that no other holds since. */
+export async function leftSessions(db: Db, coordinatorId: string): Promise<boolean> {
+  const rows = await db.query("select 1 as one from sessions where coordinator_id = $1::text limit 1", [coordinatorId]);
+  return rows.length > 0;
+}
+
+/** A lapsed coordinator, and when it was first adopted, by the database's clock: what it did is older. */
+export interface Adopted {
+  id: string;
+  atMs: number;
+}
+
 /** Claims lapsed coordinators that nobody alive has adopted. Returns all that are this one's now, earlier claims included. */
-export async function adoptCoordinators(db: Db, id: string, timeoutMs: number): Promise<string[]> {
+export async function adoptCoordinators(db: Db, id: string, timeoutMs: number): Promise<Adopted[]> {
   await db.query(
     `update coordinators set adopted_by = $1::text, adopted_at = coalesce(adopted_at, now()) where id in (
        select c.id from coordinators c
@@ -342,10 +359,10 @@ export async function adoptCoordinators(db: Db, id: string, timeoutMs: number): 
        order by c.id for update skip locked)`,
     [id, timeoutMs / 1000],
   );
-  const rows = await db.query<{ id: string }>("select id from coordinators where adopted_by = $1::text order by id", [
-    id,
-  ]);
-  return rows.map((row) => row.id);
+  return db.query<Adopted>(
+    `select id, (extract(epoch from adopted_at) * 1000)::float8 as "atMs" from coordinators where adopted_by = $1::text order by id`,
+    [id],
+  );
 }
 
 /**

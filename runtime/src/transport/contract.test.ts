@@ -1,5 +1,5 @@
 /**
- * The one contract that every transport keeps (transport.ts, C1 to C7), held against each way in which work is carried.
+ * The one contract that every transport keeps (transport.ts, C1 to C8), held against each way in which work is carried.
  * What only a broker or a wire can suffer is tested where there is one.
  */
 import { CompleteStep, EmittedOutput } from "@taskmesh/proto";
@@ -229,14 +229,19 @@ for (const kind of kinds) {
       await lapsed.carrier.stop();
       await one.complete(lapsed.id, CompleteStep.fromPartial({ runId: "later", lease: "b" }));
       survivor.autoAck = false;
+      const read = async () => await survivor.carrier.completionsRead([survivor.id, lapsed.id]);
+      const { stored: mark } = await read();
+      expect((await read()).read, "nobody reads the lapsed one's").toBeLessThan(mark);
       await survivor.carrier.adopt(lapsed.id);
       await survivor.carrier.adopt(lapsed.id);
       await waitFor("the later completion", () => survivor.completed.includes("later"));
       expect(await survivor.carrier.release(lapsed.id)).toBe(false);
+      expect((await read()).read, "in hand is not read").toBeLessThan(mark);
       survivor.autoAck = true;
       for (const delivery of survivor.deliveries) delivery.ack();
       // What the lapsed one held comes after its ack wait.
       await waitFor("the unacked completion", () => survivor.completed.includes("unacked"));
+      await waitFor("all of it to be read", async () => (await read()).read >= mark);
       await waitFor("the release", () => survivor.carrier.release(lapsed.id));
     });
 

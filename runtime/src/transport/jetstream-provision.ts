@@ -28,7 +28,14 @@ import { sleep } from "../backoff.js";
 import { metrics } from "../metric-table.js";
 import type { NatsLink } from "./nats-link.js";
 import { doneConsumer, doneFilter, doneStream, startStream } from "./nats-names.js";
-import { dedupeWindowMs, type Lane, laneConsumer, laneSubject, messageBytesMax } from "./transport.js";
+import {
+  type CompletionsRead,
+  dedupeWindowMs,
+  type Lane,
+  laneConsumer,
+  laneSubject,
+  messageBytesMax,
+} from "./transport.js";
 
 const nanosPerMs = 1_000_000;
 /** Period of the watch. Two questions each time: nothing that an idle machine notices. */
@@ -156,6 +163,22 @@ export class Provision {
       this.#wanted.delete(`${doneStream}/${consumer}`);
     }
     return true;
+  }
+
+  /** C8, by stream sequence. A consumer that is not there has read nothing: its coordinator is about to make it (anew). */
+  async doneRead(coordinatorIds: readonly string[]): Promise<CompletionsRead> {
+    // The stream first: what a consumer has read by then is all that it was sent.
+    const { last_seq: stored } = (await this.#jsm.streams.info(doneStream)).state;
+    const readOf = async (coordinatorId: string): Promise<number> => {
+      try {
+        const info = await this.#jsm.consumers.info(doneStream, doneConsumer(coordinatorId));
+        return info.num_pending + info.num_ack_pending === 0 ? stored : info.ack_floor.stream_seq;
+      } catch (error) {
+        if (isNotFound(error)) return 0;
+        throw error;
+      }
+    };
+    return { stored, read: Math.min(stored, ...(await Promise.all(coordinatorIds.map(readOf)))) };
   }
 
   /** The stream gave a sequence twice: it was rolled back, though it may have grown past its old end since. */

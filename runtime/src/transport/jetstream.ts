@@ -45,6 +45,7 @@ import {
   type Carrier,
   type CarrierListener,
   type CompletionDelivery,
+  type CompletionsRead,
   type Lane,
   type OutgoingStart,
   type PublishOutcome,
@@ -192,6 +193,10 @@ export class JetStreamCarrier implements Carrier {
     const { provision, pulls } = this.#started();
     if (!pulls.has(coordinatorId)) await provision.renewDone(coordinatorId);
     await this.#take(coordinatorId, this.#started());
+  }
+
+  async completionsRead(coordinatorIds: readonly string[]): Promise<CompletionsRead> {
+    return await this.#started().provision.doneRead(coordinatorIds);
   }
 
   async release(coordinatorId: string): Promise<boolean> {

@@ -1,5 +1,5 @@
 /**
- * The transport inside one process: for the embedded mesh and for tests. Same promises as over a broker (C1 to C6), no network.
+ * The transport inside one process: for the embedded mesh and for tests. Same promises as over a broker (C1 to C8), no network.
  *
  *   MemoryBus  the queues, shared by every carrier and worker of the process
  *     lanes      subject -> starts that wait, starts that wait for an ack
@@ -16,6 +16,7 @@ import {
   ackWaitMs,
   type Carrier,
   type CarrierListener,
+  type CompletionsRead,
   dedupeWindowMs,
   type Lane,
   laneSubject,
@@ -70,6 +71,12 @@ class Queue<Message> {
 
   add(message: Message): void {
     this.#waiting.push(message);
+  }
+
+  /** Messages that wait or are out, in no order. */
+  *all(): Generator<Message> {
+    yield* this.out.keys();
+    for (let at = this.#first; at < this.#waiting.length; at++) yield this.#waiting[at]!;
   }
 
   /** Gives messages to takers in turn while there are both. */
@@ -129,10 +136,15 @@ class Queue<Message> {
   }
 }
 
-/** A message of completions in the bus. */
+/** A message of completions. */
 export interface MemoryCompletions {
   readonly namespaceId: number;
   readonly bytes: Uint8Array;
+}
+
+/** One in the bus; they are counted, over all inboxes. */
+interface StoredCompletions extends MemoryCompletions {
+  readonly number: number;
 }
 
 /** The queues of one process; see the head of the file. */
@@ -140,12 +152,13 @@ export class MemoryBus {
   readonly #ackWaitMs: number;
   readonly #dedupeWindowMs: number;
   readonly #lanes = new Map<string, Queue<MemoryStart>>();
-  readonly #inboxes = new Map<string, Queue<MemoryCompletions>>();
+  readonly #inboxes = new Map<string, Queue<StoredCompletions>>();
   readonly #published = new Map<string, number>();
   readonly #carriers = new Set<MemoryCarrier>();
   readonly probes = new Topics<string>();
   readonly outputs = new Topics<Uint8Array>();
   #waitingBytes = 0;
+  #completionsStored = 0;
   #pumping = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -169,6 +182,7 @@ export class MemoryBus {
     for (const queue of [...this.#lanes.values(), ...this.#inboxes.values()]) queue.clear();
     this.#published.clear();
     this.#waitingBytes = 0;
+    this.#completionsStored = 0;
     for (const carrier of this.#carriers) setImmediate(() => carrier.tellWiped());
   }
 
@@ -195,7 +209,8 @@ export class MemoryBus {
     if (this.#waitingBytes + message.bytes.length > waitingBytesMax)
       return new Error("too many completions wait for their coordinators");
     this.#waitingBytes += message.bytes.length;
-    this.#inbox(reportTo).add(message);
+    this.#completionsStored += 1;
+    this.#inbox(reportTo).add({ ...message, number: this.#completionsStored });
     this.pump();
     return undefined;
   }
@@ -232,6 +247,13 @@ export class MemoryBus {
     return this.#inbox(coordinatorId).size;
   }
 
+  /** For carriers: C8. */
+  completionsRead(coordinatorIds: readonly string[]): CompletionsRead {
+    const stored = this.#completionsStored;
+    const unread = coordinatorIds.flatMap((id) => [...this.#inbox(id).all()].map(({ number }) => number));
+    return { stored, read: unread.reduce((least, number) => Math.min(least, number - 1), stored) };
+  }
+
   /** Delivers in the next tick (M2). */
   pump(): void {
     if (this.#pumping) return;
@@ -248,10 +270,10 @@ export class MemoryBus {
     });
   }
 
-  #inbox(coordinatorId: string): Queue<MemoryCompletions> {
+  #inbox(coordinatorId: string): Queue<StoredCompletions> {
     const known = this.#inboxes.get(coordinatorId);
     if (known) return known;
-    const inbox = new Queue<MemoryCompletions>();
+    const inbox = new Queue<StoredCompletions>();
     this.#inboxes.set(coordinatorId, inbox);
     return inbox;
   }
@@ -333,6 +355,10 @@ class MemoryCarrier implements Carrier {
   adopt(coordinatorId: string): Promise<void> {
     if (!this.#takers.has(coordinatorId)) this.#take(coordinatorId);
     return Promise.resolve();
+  }
+
+  completionsRead(coordinatorIds: readonly string[]): Promise<CompletionsRead> {
+    return Promise.resolve(this.#bus.completionsRead(coordinatorIds));
   }
 
   release(coordinatorId: string): Promise<boolean> {

@@ -14,6 +14,8 @@
  * C5. The carrier may lose everything at any time; then it says so (`onWiped`) and goes on with empty streams.
  * C6. Nothing throws into the caller's tick: outcomes arrive by callback or promise.
  * C7. An output that a handler emits reaches whoever listens to its run at that moment, in the order of its worker, or is lost.
+ * C8. Whether a completion that was reported stored is still unread can be asked for, whoever it is addressed to: an attempt is given up only
+ *     when it can't be (coordinator/src/registry/heard.ts).
  */
 
 import type {
@@ -101,6 +103,14 @@ export interface CompletionDelivery {
   terminate(): void;
 }
 
+/** Numbers of completion messages, in the order in which the carrier stored them; they begin anew when it is wiped. */
+export interface CompletionsRead {
+  /** The newest message that is stored, whoever it is addressed to. */
+  stored: number;
+  /** All up to this one that were addressed to the coordinators in question are acked. At most `stored`. */
+  read: number;
+}
+
 export interface CarrierListener {
   onCompletions(delivery: CompletionDelivery): void;
   /** The carrier lost messages (C5): starts that are not bound must be dispatched again and workers asked to republish. */
@@ -122,6 +132,8 @@ export interface Carrier {
   publishStart(start: OutgoingStart, done: (outcome: PublishOutcome) => void): void;
   /** Delivers the completions that were addressed to another, lapsed coordinator as well. Idempotent. */
   adopt(coordinatorId: string): Promise<void>;
+  /** How far these coordinators' completions have come (C8). Rejects while the carrier can't say. */
+  completionsRead(coordinatorIds: readonly string[]): Promise<CompletionsRead>;
   /** Ends an adoption whose subject is empty and removes its consumer; false if messages are left. */
   release(coordinatorId: string): Promise<boolean>;
   /** Calls back for each output that the run's handler emits (C7), as it came from the wire: not decoded, not trusted. Answers how to stop. */
