@@ -9,7 +9,6 @@
  *     at most): before that, an attempt that is done or runs looks like one whose start was never sent.
  */
 import { type Carrier, type Logger, type Service, sleep } from "@taskmesh/runtime";
-import type { Db } from "../store/db.js";
 import {
   type Adopted,
   adoptCoordinators,
@@ -18,7 +17,8 @@ import {
   leftSessions,
   retireCoordinators,
   settledCoordinators,
-} from "../store/sessions.js";
+} from "../store/coordinators.js";
+import type { Db } from "../store/db.js";
 import type { Heard } from "./heard.js";
 import type { RegistryIntervals } from "./intervals.js";
 import { createLoop } from "./loop.js";

@@ -11,10 +11,10 @@
  */
 import { type Carrier, type Logger, type Service, serviceGroup } from "@taskmesh/runtime";
 import type { Intake, Launcher, Plans } from "../pipeline/ports.js";
+import { readCoordinatorIds } from "../store/coordinators.js";
 import type { Db } from "../store/db.js";
 import type { GateMode } from "../store/gates.js";
 import { deleteIncompletePayloads } from "../store/payloads.js";
-import { readCoordinatorIds } from "../store/sessions.js";
 import { createCatalogue, type LiveCatalogue } from "./catalogue.js";
 import { type ChainSave, createChainSave } from "./chain-save.js";
 import { type ContractCache, createContractCache } from "./contract-cache.js";

@@ -4,7 +4,8 @@
 import { type CompleteStep, EmittedOutput, type LaneGrant, TransportKind } from "@taskmesh/proto";
 import { CompletionPacker } from "./completion-packer.js";
 import { decodeStart, LaneHand } from "./lane-hand.js";
-import type { MemoryBus, MemoryStart, Taker } from "./memory.js";
+import type { MemoryBus, MemoryStart } from "./memory.js";
+import type { Taker } from "./memory-queue.js";
 import type { StoredCallback, WorkListener, WorkTransport } from "./transport.js";
 
 interface OpenLane {
