@@ -274,9 +274,17 @@ const store: readonly Mutant[] = [
 
 const transport: readonly Mutant[] = [
   {
+    name: "gives an attempt up whose completion may be unread",
+    part: "transport",
+    file: "coordinator/src/registry/heard.ts",
+    find: "read >= doubt.mark ||",
+    replace: "read >= 0 ||",
+    kill: { test: "coordinator/src/registry/heard.test.ts", name: "waits for what is addressed" },
+  },
+  {
     name: "never delivers a start again that nobody acked",
     part: "transport",
-    file: "runtime/src/transport/memory.ts",
+    file: "runtime/src/transport/memory-queue.ts",
     find: "dueAtMs <= nowMs).map",
     replace: "dueAtMs < 0 && nowMs > 0).map",
     kill: { test: "runtime/src/transport/contract.test.ts", name: "memory" },
