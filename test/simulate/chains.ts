@@ -55,8 +55,7 @@ export function drawChain(random: Random, no: number, callee?: Chain, stepsMax =
     needs.push(drawn.map((_, index) => index));
     drawn.push(doomedKind);
   }
-  // A join of one is none.
-  const kinds = drawn.map((kind, index) => (kind.joins && needs[index]!.length < 2 ? stepKinds[0]! : kind));
+  const { kinds, links } = placeKinds(drawn, needs);
   const graph: Graph = { kinds, needs, callee };
   const method = `test.v1.Chains/C${no}`;
   const specs: Record<string, StepSpec> = {};
@@ -70,6 +69,7 @@ export function drawChain(random: Random, no: number, callee?: Chain, stepsMax =
       ...(kind.runs ? { condition: (scope) => map(given(scope), kind.runs!) } : {}),
       bindInput: (scope) => map(given(scope), encode),
       ...kind.draw(random, place),
+      ...links[index],
     };
   });
   placeRaces(graph, specs);
@@ -82,6 +82,34 @@ export function drawChain(random: Random, no: number, callee?: Chain, stepsMax =
     bindOutput: (scope) => map(textsOf(scope, graph, read), encode),
   });
   return { plan, kinds: [...kinds, ...undos], expected: (input) => compute(graph, input, read) };
+}
+
+/** Kinds that have what they are about before them, and what they have of it; all others are plain steps. Adds to `needs`. */
+function placeKinds(
+  drawn: readonly StepKind[],
+  needs: number[][],
+): { kinds: StepKind[]; links: (StepSpec | undefined)[] } {
+  const plain = stepKinds[0]!;
+  const kinds: StepKind[] = [];
+  const links: (StepSpec | undefined)[] = [];
+  drawn.forEach((kind, index) => {
+    // Whether a step that hangs runs is a matter of time: nobody reads it.
+    if (!kind.doomed) needs[index] = needs[index]!.filter((need) => !kinds[need]!.hangs);
+    const before = (name: string): number => kinds.findLastIndex((other) => other.name === name);
+    const about = kind.hangs ? before("escalated") : kind.answers === "sender" ? before("signalled") : undefined;
+    // A join of one is none, and a run has one answer.
+    const lacks = (kind.joins && needs[index]!.length < 2) || about === -1;
+    const again = kind.answers === "caller" && kinds.some(({ answers }) => answers === "caller");
+    kinds.push(lacks || again ? plain : kind);
+    if (lacks || about === undefined) return;
+    needs[index] = [...new Set([...needs[index]!, about])].sort((a, b) => a - b);
+    links[index] = kind.hangs
+      ? { escalation: { of: about, level: 1 + (index % 2) } }
+      : { wait: { kind: "respond", to: about } };
+  });
+  const steady = new Set(steadySteps({ kinds, needs, callee: undefined }));
+  // An answer that a race may cancel is none to rely on.
+  return { kinds: kinds.map((kind, at) => (kind.answers === "caller" && !steady.has(at) ? plain : kind)), links };
 }
 
 /** The plan of each step that is on a branch of a race says so. */
@@ -108,7 +136,7 @@ function steadySteps({ kinds, needs }: Graph): number[] {
     unsteady.add(at);
     open.push(...needs[at]!);
   }
-  return kinds.flatMap((_, index) => (unsteady.has(index) ? [] : [index]));
+  return kinds.flatMap(({ hangs }, index) => (unsteady.has(index) || hangs ? [] : [index]));
 }
 
 /** Some steps can be undone: each undo is a step behind all others, whose input is what the step has put out. */
@@ -144,6 +172,8 @@ function compute({ kinds, needs, callee }: Graph, input: string, read: readonly 
     const output = (): string => kind.output?.(stepId, given, callee) ?? outputOf(stepId, given);
     outputs.push(kind.runs && !kind.runs(given) ? undefined : output());
   });
+  const answer = kinds.findIndex(({ answers }) => answers === "caller");
+  if (answer >= 0) return outputs[answer]!;
   return join(
     input,
     read.map((step) => outputs[step] ?? ""),

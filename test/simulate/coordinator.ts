@@ -10,6 +10,7 @@ import { createEngineRoom, type EngineRoom } from "../../coordinator/src/pipelin
 import type { LaneState } from "../../coordinator/src/pipeline/ports.js";
 import type { RunStore } from "../../coordinator/src/store/run-store.js";
 import type { Inbox } from "./bus.js";
+import { createLauncher } from "./launcher.js";
 import type { Mesh } from "./mesh.js";
 import type { Doors } from "./model-store.js";
 
@@ -55,6 +56,7 @@ export class SimCoordinator implements Inbox {
         current: async (_namespaceId, method) => mesh.planOf(method),
         pinned: async (_namespaceId, method) => mesh.planOf(method),
       },
+      launcher: createLauncher(mesh.chains[0]!, mesh.store.payloads),
       clock,
       coordinatorId: id,
       log,

@@ -94,13 +94,19 @@ async function operate(mesh: Mesh, runId: string, operation: Operation): Promise
   if (done !== undefined) mesh.world.note(() => `${mesh.nameOf(runId)}: ${operation.kind}, ${done}`);
 }
 
-/** In a calm mesh no run is left paused or broken. */
-export function mendAll(mesh: Mesh): void {
+/** Times that a broken run is tried again: one whose branches have all failed is broken again at once. */
+const mendsMax = 10;
+
+/** In a calm mesh no run is left paused, and none broken that may be mended. */
+export function mendAll(mesh: Mesh, mended = new Map<string, number>()): void {
   for (const runId of openRuns(mesh, (status) => status === RunStatus.RUN_STATUS_PAUSED))
     void operate(mesh, runId, { kind: "resume" });
-  for (const runId of openRuns(mesh, (status) => status === RunStatus.RUN_STATUS_BROKEN))
-    void operate(mesh, runId, { kind: "retry", steps: [] });
-  mesh.world.after(5_000, () => mendAll(mesh));
+  for (const runId of openRuns(mesh, (status) => status === RunStatus.RUN_STATUS_BROKEN)) {
+    const times = mended.get(runId) ?? 0;
+    mended.set(runId, times + 1);
+    if (times < mendsMax) void operate(mesh, runId, { kind: "retry", steps: [] });
+  }
+  mesh.world.after(5_000, () => mendAll(mesh, mended));
 }
 
 async function cancelRun(mesh: Mesh): Promise<void> {
@@ -113,6 +119,9 @@ async function cancelRun(mesh: Mesh): Promise<void> {
   });
   if (done === undefined) return;
   mesh.world.note(() => `${mesh.nameOf(runId)} was cancelled`);
+  // How it ends was decided before: it only waits for its children.
+  const { closing, cancel } = mesh.store.load(runId)!.run;
+  if (closing && !cancel) return;
   mesh.ledger.cancelled(runId);
 }
 

@@ -57,6 +57,12 @@ export interface StepKind {
   final?: true;
   /** Its handler fails for good. */
   doomed?: true;
+  /** It answers the run's caller, or whoever sent what a step before it took: its output is its input. */
+  answers?: "caller" | "sender";
+  /** It begins with an escalation of a form before it, if that is not filled in by then. */
+  hangs?: true;
+  /** The run that it has started goes on without it. */
+  leaves?: true;
 }
 
 /** A short text that stands for all that was hashed. */
@@ -163,6 +169,17 @@ export const retries = (random: Random): NonNullable<StepSpec["retry"]> => ({
 
 const human: WaitPlan = { kind: "human", read: () => ({ title: "", instructions: "", assignees: [], groups: [] }) };
 
+/** What is launched says its input and whether it is left alone. */
+const launchInput = (text: string, left: boolean): string => `${left ? "leave" : "await"} ${text}`;
+
+export const readLaunch = (input: string): { text: string; left: boolean } => {
+  return { text: input.slice(6), left: input.startsWith("leave") };
+};
+
+/** What a step that launched puts out, where its run has put out that or is left alone. */
+export const launchAnswer = (output: string | undefined): string =>
+  output === undefined ? "begun" : digest("launched", output);
+
 const fanOutKinds: readonly StepKind[] = [
   {
     name: "each",
@@ -224,6 +241,8 @@ const fanOutKinds: readonly StepKind[] = [
   },
 ];
 
+const itself = (_stepId: string, input: string): string => input;
+
 export const stepKinds: readonly StepKind[] = [
   { name: "plain", weight: 8, draw: () => ({}) },
   { name: "retried", weight: 4, draw: (random) => ({ retry: retries(random) }) },
@@ -259,7 +278,7 @@ export const stepKinds: readonly StepKind[] = [
     name: "signalled",
     weight: 1,
     draw: (random, { stepId }) => ({
-      wait: { kind: "signal", mailbox: stepId },
+      wait: { kind: "signal", mailbox: stepId, answered: true },
       ...(random.chance(0.3) ? { scheduleToCloseMs: random.int(20_000, 60_000) } : {}),
     }),
     output: (stepId) => signalText(stepId),
@@ -287,6 +306,28 @@ export const stepKinds: readonly StepKind[] = [
     read: (bytes) => decodeBytes(bytes).split(".")[0]!,
     counts: true,
   },
+  {
+    name: "escalated",
+    weight: 1,
+    draw(random) {
+      const afterMs = random.int(1_000, 15_000);
+      const escalations = [
+        { afterMs, handsOver: random.chance(0.5) },
+        { afterMs: afterMs + random.int(1_000, 15_000), handsOver: random.chance(0.5) },
+      ];
+      return { wait: { ...human, escalations } };
+    },
+    output: (stepId) => formText(stepId),
+  },
+  { name: "hanging", weight: 1.5, draw: (random) => ({ retry: retries(random) }), hangs: true, final: true },
+  { name: "answer", weight: 1, draw: () => ({ wait: { kind: "respond" } }), output: itself, answers: "caller" },
+  {
+    name: "answer to a signal",
+    weight: 1,
+    draw: () => ({ wait: { kind: "respond" } }),
+    output: itself,
+    answers: "sender",
+  },
   { name: "first of any", weight: 1.5, draw: (_random, { needs }) => joinOf(needs, false), joins: "any" },
   { name: "race", weight: 1.5, draw: (_random, { needs }) => joinOf(needs, true), joins: "race" },
   ...fanOutKinds,
@@ -295,6 +336,14 @@ export const stepKinds: readonly StepKind[] = [
 const joinOf = (of: readonly number[], cancelsOthers: boolean): StepSpec => ({ join: { of, cancelsOthers } });
 
 const expectedOf = (callee: Chain | undefined, input: string): string => callee!.expected(input)!;
+
+const launching = (random: Random, { given }: Place, left: boolean): StepSpec => ({
+  child: { onParentClose: random.pick(["cancel", "cancel", "abandon", "wait"] as const), launches: "chain" },
+  method: "launch",
+  bindInput: (scope) => map(given(scope), (text) => encode(launchInput(text, left))),
+  retry: retries(random),
+  startToCloseMs: random.pick([20_000, 60_000, 300_000]),
+});
 
 export const nestedKinds: readonly StepKind[] = [
   {
@@ -308,6 +357,21 @@ export const nestedKinds: readonly StepKind[] = [
     }),
     output: (_stepId, input, callee) => expectedOf(callee, input),
     nested: true,
+  },
+  {
+    name: "launched",
+    weight: 1.5,
+    draw: (random, place) => launching(random, place, false),
+    output: (_stepId, input, callee) => launchAnswer(expectedOf(callee, input)),
+    nested: true,
+  },
+  {
+    name: "launched and left",
+    weight: 1,
+    draw: (random, place) => launching(random, place, true),
+    output: () => launchAnswer(undefined),
+    nested: true,
+    leaves: true,
   },
   {
     name: "each nested",

@@ -20,9 +20,12 @@
  * V16. An item of a fan-out succeeds once, by the report of a worker that held its lease; no more are under way than may be, and none is both open
  *      and counted.
  * V17. A run that is no attempt any more ends soon, unless it may go on by itself.
+ * V18. A run's caller is answered once, and so is who sent a signal: the answer is what a step has put out, and stays that.
+ * V19. A form's escalations happen once each, and a step that hangs on one does not begin before.
  */
 import { EventKind, type StartStep } from "@taskmesh/proto";
 import type { ChainPlan } from "../../coordinator/src/engine/plan.js";
+import { answerToSignal } from "../../coordinator/src/engine/responds.js";
 import {
   inFlight,
   isFinal,
@@ -69,7 +72,12 @@ export class Ledger {
   #undone = new Map<string, number[]>();
   /** Items that succeeded, in that order, by run and step. */
   #items = new Map<string, number[]>();
-  readonly seen = { commits: 0, starts: 0, successes: 0, late: 0, items: 0, "undone items": 0 };
+  /** Escalations, by run and step. */
+  #escalated = new Map<string, number>();
+  readonly seen = {
+    ...{ commits: 0, starts: 0, successes: 0, late: 0, items: 0, "undone items": 0 },
+    ...{ answers: 0, "answers to signals": 0, escalations: 0, hanging: 0 },
+  };
 
   /** A run is about to be written: `stored` is what the database has of it. */
   committed(plan: ChainPlan, stored: RunState | undefined, write: RunWrite, records: readonly EventKind[]): void {
@@ -93,6 +101,7 @@ export class Ledger {
     }
     this.#checkSteps(plan, stored, write, at);
     this.#checkItems(plan, stored, write, at);
+    this.#checkAnswers(plan, stored, write, at);
     this.#checkRecords(plan, write, at);
   }
 
@@ -170,6 +179,36 @@ export class Ledger {
     }
   }
 
+  /** Who was answered, and what was escalated. */
+  #checkAnswers(plan: ChainPlan, stored: RunState | undefined, { run, records }: RunWrite, at: () => string): void {
+    const of = (wanted: EventKind) => records.filter(({ kind }) => kind === wanted);
+    const isNew = run.answered !== stored?.answered;
+    holds(stored?.answered === undefined || !isNew, "V18", () => `${at()}: its caller was answered by another step`);
+    holds(of(EventKind.EVENT_KIND_RUN_RESPONDED).length === (isNew ? 1 : 0), "V18", at);
+    const { answered = -1 } = run;
+    const isOutput = answered < 0 || run.steps[answered]!.status === StepStatus.STEP_STATUS_SUCCEEDED;
+    holds(isOutput, "V18", () => `${at()}: the answer is no output`);
+    if (isNew) this.seen.answers += 1;
+    for (const [, key] of stored?.messages?.taken ?? []) {
+      const was = answerToSignal(stored!, plan, key);
+      const is = answerToSignal(run, plan, key);
+      const same = was.kind !== "answered" || (is.kind === "answered" && is.step === was.step);
+      holds(same, "V18", () => `${at()}: the answer to ${key} was ${JSON.stringify(was)}, is ${JSON.stringify(is)}`);
+    }
+    this.seen["answers to signals"] += of(EventKind.EVENT_KIND_SIGNAL_ANSWERED).length;
+    for (const { step } of of(EventKind.EVENT_KIND_STEP_RETRIED)) this.#escalated.delete(`${run.id}/${step}`);
+    for (const { step, note } of of(EventKind.EVENT_KIND_ASSIGNMENT_ESCALATED)) {
+      const known = this.#escalated.get(`${run.id}/${step}`) ?? 0;
+      holds(`${known + 1}` === note, "V19", () => `${at()}, step ${step}: ${note} after ${known}`);
+      this.#escalated.set(`${run.id}/${step}`, known + 1);
+      this.seen.escalations += 1;
+    }
+    run.steps.forEach(({ level = 0 }, step) => {
+      const known = this.#escalated.get(`${run.id}/${step}`) ?? 0;
+      holds(level === known, "V19", () => `${at()}, step ${step}: level ${level} after ${known}`);
+    });
+  }
+
   #keepLease(name: string, { lease, attempt, status }: StepState, where: () => string): void {
     if (lease !== "" && attempt > 0) {
       const known = this.#leases.get(lease);
@@ -196,10 +235,14 @@ export class Ledger {
         holds(step.status !== pending, "V7", () => `${where()}: it is pending again`);
       const begins = (was?.status ?? pending) === pending && step.status !== pending;
       if (begins && step.status !== StepStatus.STEP_STATUS_CANCELLED) {
-        const { needs, join } = plan.steps[index]!;
+        const { needs, join, escalation } = plan.steps[index]!;
+        const isHung = escalation && (run.steps[escalation.of]!.level ?? 0) >= escalation.level;
         const hasOne = join?.of.some((at) => run.steps[at]!.status === StepStatus.STEP_STATUS_SUCCEEDED) === true;
         const awaited = needs.filter((need) => !(hasOne && join?.of.includes(need)));
-        const open = awaited.filter((need) => !isOver(run.steps[need]!.status));
+        const open = awaited.filter((need) => !isOver(run.steps[need]!.status) && !(isHung && need === escalation.of));
+        const isIdle = step.attempt === 0;
+        holds(!escalation || isHung === true || isIdle, "V19", () => `${where()}: it began without its escalation`);
+        if (isHung && !isIdle) this.seen.hanging += 1;
         holds(open.length === 0, "V7", () => `${where()}: it began before ${open.join(", ")}`);
       }
       const waited = was !== undefined && !inFlight(was.status) && step.attempt > was.attempt;

@@ -105,11 +105,16 @@ function judge(mesh: Mesh, calmAtMs: number): void {
       const items = undoes === undefined ? 0 : (run.steps[undoes]!.each?.succeeded ?? 1);
       return sum + items * scheduleToCloseMs;
     }, 0);
-    ledger.ended(run, Math.max(Math.min(run.deadlineAtMs, settledAtMs), calmAtMs) + undoMs + graceMs);
+    // Nor does it bound how long a broken run stands that nobody can mend.
+    const isBroken = store.history.get(id)!.some(({ kind }) => kind === EventKind.EVENT_KIND_RUN_BROKEN);
+    const standsMs = (isBroken && mesh.chainOf(id).plan.brokenTtlMs) || 0;
+    ledger.ended(run, Math.max(Math.min(run.deadlineAtMs, settledAtMs), calmAtMs) + standsMs + undoMs + graceMs);
     const parent = run.parent && store.load(run.parent.runId)?.run;
     const step =
       run.parent && mesh.chainOf(run.parent.runId).plan.steps.find(({ id: own }) => own === run.parent!.stepId);
-    if (parent && step?.child?.onParentClose === "cancel")
+    // What was left alone, or has answered, goes on by itself.
+    const isLeft = run.answered !== undefined || (step && mesh.chainOf(parent!.id).kinds[step.index]?.leaves === true);
+    if (parent && step?.child?.onParentClose === "cancel" && !isLeft)
       ledger.letGo(run, Math.max(parent.endedAtMs, calmAtMs) + undoMs + letGoMs);
     const end = store.history.get(id)!.find(({ kind }) => kind === EventKind.EVENT_KIND_RUN_ENDED)?.payload;
     const succeeded = run.status === RunStatus.RUN_STATUS_SUCCEEDED;

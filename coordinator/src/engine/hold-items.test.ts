@@ -43,6 +43,23 @@ const fail = (bench: RunBench, item: number) =>
   bench.complete("a", { kind: "failure", failure: failure("BROKEN", true) }, reportOf(bench, item));
 const sent = (bench: RunBench) => bench.effectsOf("dispatch").map(({ item }) => item);
 
+describe("a fan-out that has failed while it opened its next items", () => {
+  it.each([
+    ["broke its run", {}, RunStatus.RUN_STATUS_BROKEN],
+    ["was caught", { catches: [{ reasons: [] }] }, RunStatus.RUN_STATUS_RUNNING],
+  ])("and %s opens none of them", (_what, more, status) => {
+    const bench = startRun(planOf({ a: fanOut(more), b: {} }, { brokenTtlMs: ttlMs }));
+    const some = { ...items(2), total: 9 } as Evaluation;
+    bench.apply({ kind: "evaluated", stepId: "a", evaluation: some });
+    expect(bench.effectsOf("evaluate")).toHaveLength(1);
+    fail(bench, 0);
+    expect([bench.run.status, bench.step("a").status]).toEqual([status, StepStatus.STEP_STATUS_FAILED]);
+    const before = bench.run;
+    expect(bench.apply({ kind: "evaluated", stepId: "a", evaluation: items(9, 2) }).why).toBe("not-ready");
+    expect(bench.run).toEqual(before);
+  });
+});
+
 describe("a fan-out of a paused run", () => {
   it("lets items that run end, begins none, and goes on when it is resumed", () => {
     const bench = begin(planOf({ a: fanOut() }), 4);

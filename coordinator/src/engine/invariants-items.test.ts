@@ -252,11 +252,11 @@ function check(bench: RunBench, before: RunState): void {
   checkUndos(bench);
 }
 
-function checkFanOut({ run, plan }: RunBench, before: RunState, step: StepState, index: number): void {
+function checkFanOut({ run, plan, events }: RunBench, before: RunState, step: StepState, index: number): void {
   const open = [...(run.items?.get(index)?.entries() ?? [])];
   if (isOver(step.status)) expect(open, "F3").toEqual([]);
   const was = before.steps[index]!;
-  const isMended = before.broken?.steps.includes(index);
+  const isMended = before.broken?.steps.includes(index) && events.at(-1)?.kind === "operate";
   if (isOver(was.status) && !isMended) expect([step.status, step.each], "E4").toEqual([was.status, was.each]);
   for (const [, state] of open) {
     const copy = decodeItem(encodeItem(state, run.acceptedAtMs), run.acceptedAtMs, state.input);
@@ -384,12 +384,12 @@ function settle(bench: RunBench, totals: Drawn["totals"]): number {
   return turns;
 }
 
-const runs = { numRuns: 300 };
+const runs = { numRuns: 200 };
 
 describe("whatever happens to a run with fan-outs", () => {
   it("F1 to F3 hold after every event, and it ends in few turns once everybody answers", { timeout: 120_000 }, () => {
     fc.assert(
-      fc.property(chains, fc.array(happening, { maxLength: 40 }), ({ plan, totals }, happenings) => {
+      fc.property(chains, fc.array(happening, { maxLength: 40, size: "medium" }), ({ plan, totals }, happenings) => {
         const bench = startRun(plan, { room: 4 });
         play(bench, totals, happenings);
         const turns = settle(bench, totals);
@@ -403,7 +403,7 @@ describe("whatever happens to a run with fan-outs", () => {
 
   it("it ends by its deadline, and its undos by theirs, though nobody ever answers", { timeout: 120_000 }, () => {
     fc.assert(
-      fc.property(chains, fc.array(happening, { maxLength: 25 }), ({ plan, totals }, happenings) => {
+      fc.property(chains, fc.array(happening, { maxLength: 25, size: "medium" }), ({ plan, totals }, happenings) => {
         const bench = startRun(plan, { room: 4 });
         const { deadlineAtMs } = bench.run;
         play(bench, totals, happenings);

@@ -135,7 +135,9 @@ function editEach(turn: Turn, index: number): EachState {
 export function itemsEvaluated(turn: Turn, index: number, evaluation: Evaluation): Advance | undefined {
   const step = turn.run.steps[index]!;
   const first = step.status === StepStatus.STEP_STATUS_WAITING;
-  if (turn.run.cancel || (!first && !step.each?.opening)) return unchanged(turn.run, "not-ready");
+  // What was asked for may come when an item has ended the step.
+  if (turn.run.cancel || isOver(step.status) || (!first && !step.each?.opening))
+    return unchanged(turn.run, "not-ready");
   if (first && evaluation.kind !== "items") return undefined;
   if (evaluation.kind === "failed") {
     failStep(turn, index, evaluation.failure);

@@ -52,7 +52,7 @@ interface StoredMessages {
   taken?: Messages["taken"];
 }
 
-type StoredParent = [runId: string, stepId: string, depth: number, launched?: 0 | 1, item?: number];
+type StoredParent = [runId: string, stepId: string, depth: number, launched?: 0 | 1 | 2, item?: number];
 
 interface StoredState extends StoredTrouble {
   now: number;
@@ -238,13 +238,15 @@ export function decodeRunState(
   };
 }
 
-function storeParent({ runId, stepId, depth, launched, item }: ParentRef): StoredParent {
-  if (item) return [runId, stepId, depth, launched ? 1 : 0, item];
-  return launched ? [runId, stepId, depth, 1] : [runId, stepId, depth];
+function storeParent({ runId, stepId, depth, launched, detached, item }: ParentRef): StoredParent {
+  const how = detached ? 2 : launched ? 1 : 0;
+  if (item) return [runId, stepId, depth, how, item];
+  return launched ? [runId, stepId, depth, how] : [runId, stepId, depth];
 }
 
 function loadParent([runId, stepId, depth, launched, item]: StoredParent): ParentRef {
-  return { runId, stepId, depth, ...(launched ? { launched: true } : {}), ...(item ? { item } : {}) };
+  const how = launched ? { launched: true as const, ...(launched === 2 ? { detached: true as const } : {}) } : {};
+  return { runId, stepId, depth, ...how, ...(item ? { item } : {}) };
 }
 
 function loadOrigin([runId, kind, stepId]: NonNullable<StoredState["origin"]>): Origin {

@@ -191,6 +191,8 @@ export interface ParentRef {
   depth: number;
   /** The step launched it by name: its output goes up as JSON. */
   launched?: true;
+  /** The step is over as soon as the run has begun, whatever becomes of that. */
+  detached?: true;
   /** Of a fan-out: the item whose attempt the run is; absent: the first, or no fan-out's. */
   item?: number;
 }

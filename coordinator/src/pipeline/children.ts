@@ -133,7 +133,7 @@ export function createChildren(deps: ChildrenDeps): Children {
       const { labels, timeoutMs, detached } = request;
       await startRun(run, effect, {
         ...{ ...about, ...found, labels },
-        parent: { ...about.parent, launched: true },
+        parent: { ...about.parent, launched: true, ...(detached ? { detached } : {}) },
         ...(detached ? {} : { deadlineAtMs }),
         ...(timeoutMs === undefined ? {} : { timeoutMs }),
       });
@@ -180,9 +180,10 @@ export function createChildren(deps: ChildrenDeps): Children {
     const ended = answer ? RunStatus.RUN_STATUS_SUCCEEDED : run.status;
     const result = answer ?? output;
     const written = result && { ...result, contract: result.contract || contract };
+    // A detached one may end before its step has heard that it began, and means no more by it.
     const event =
-      parent.launched && written
-        ? await launchEnded(run.namespaceId, parent, run.id, written)
+      parent.launched && (written || parent.detached)
+        ? await launchEnded(run.namespaceId, parent, run.id, parent.detached ? undefined : written)
         : endedEvent(parent, run.id, ended, result, answer ? undefined : failure);
     await submit(parent.runId, event);
   };

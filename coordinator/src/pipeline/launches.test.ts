@@ -106,6 +106,22 @@ describe("what a step launches", () => {
     expect((await stored(database.db, bench.step("run").lease)).run.endedAtMs).toBe(0);
   });
 
+  it("lets its step end as one that began, where it is detached, though its own failure is told first", async () => {
+    const bench = newParent();
+    await commit(database.db, [writeOf(bench)]);
+    const run = below(bench, { launched: true, detached: true });
+    run.fail("fast", "BROKEN", false);
+    await commitAndDie({ ...run, last: { ...run.last, records: run.records } });
+    await room.recovery.takeOver("dead");
+    await allEnded(database.db, [bench.run.id]);
+    expect((await stored(database.db, run.run.id)).run).toMatchObject({
+      status: RunStatus.RUN_STATUS_FAILED,
+      parent: { launched: true, detached: true },
+    });
+    expect((await stored(database.db, bench.run.id)).run.status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
+    expect(await outputOf(bench.run.id)).toBe("answer: ");
+  });
+
   it("fails its step for good where it can never be", async () => {
     refused = true;
     const runId = await room.startRun(parent);
