@@ -1,8 +1,8 @@
 /**
  * Clients that are generated from a live mesh: what is registered, written as .proto files and stubs, and called with them.
  *
- * TypeScript and Python are generated, checked and run. The other languages are generated as far as this machine has what makes their
- * stubs; where not, what the command says instead is looked at.
+ * TypeScript, Python, Go and Ruby are generated, built and run, the last two with the tools of the stock clients. Of the other languages what the
+ * command says is looked at where their generators are missing.
  */
 import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -20,6 +20,7 @@ import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-m
 import { entriesOf } from "../fixtures/method-entries.js";
 import { preparePython } from "../fixtures/python.js";
 import { ask, startTestGateway } from "../fixtures/rest-gateway.js";
+import { prepareStockClient } from "../fixtures/stock-clients.js";
 
 const root = join(import.meta.dirname, "..", "..");
 const folder = mkdtempSync(join(tmpdir(), "taskmesh-sdk-"));
@@ -186,6 +187,39 @@ describe("taskmesh sdk generate", () => {
     limitMs,
   );
 
+  /** A Go project that fetches nothing: with the libraries of the stock client, which are on this machine. */
+  async function runGo(bin: string): Promise<Ended> {
+    const out = join(folder, "go-built");
+    const env = { PATH: `${bin}:${process.env["PATH"]}` };
+    const written = await generateSdk(api(), { language: "go", wanted: ["shop.v1.Shop/Bill"], out, env });
+    expect(written.missing).toEqual([]);
+    const stock = join(root, "test/clients/go");
+    const module = readFileSync(join(stock, "go.mod"), "utf8").replace(/^module .*$/m, "module meshclient");
+    writeFileSync(join(out, "go.mod"), module.replace(/^tool \([^)]*\)\n/m, ""));
+    writeFileSync(join(out, "go.sum"), readFileSync(join(stock, "go.sum")));
+    return run("go", ["run", "-mod=mod", ".", '{"article":"ab"}'], out, address());
+  }
+
+  async function runRuby(): Promise<Ended> {
+    const out = join(folder, "ruby-built");
+    const written = await generateSdk(api(), { language: "ruby", wanted: ["shop.v1.Shop/Bill"], out });
+    expect(written.missing).toEqual([]);
+    return run("ruby", ["example.rb", '{"article":"ab"}'], out, address());
+  }
+
+  it("writes Go and Ruby clients that build, whose examples run", async () => {
+    const examples = (["go", "ruby"] as const).map(async (language) => {
+      const tools = await prepareStockClient(language);
+      if ("missing" in tools) return process.env["CI"] ? Promise.reject(new Error(tools.missing)) : undefined;
+      return language === "go" ? runGo(dirname(tools.command)) : runRuby();
+    });
+    for (const ended of await Promise.all(examples)) {
+      if (ended === undefined) continue;
+      expect(ended.code, ended.stderr).toBe(0);
+      expect(JSON.parse(ended.stdout)).toEqual({ total: "10" });
+    }
+  }, 700_000);
+
   it(
     "writes everything but the stubs where their generator is missing, and says what to install and to run",
     async () => {
@@ -197,6 +231,7 @@ describe("taskmesh sdk generate", () => {
         const { missing, next, files } = written;
         expect(missing.length, lang).toBeGreaterThan(0);
         expect(next[0], lang).toBe("sh generate.sh");
+        expect(readFileSync(join(out, "README.md"), "utf8"), lang).toContain(next.at(-1)!.slice(0, 10));
         expect(files, lang).toEqual(expect.arrayContaining(["README.md", "generate.sh", "proto/shop/v1/shop.proto"]));
         expect(readFileSync(join(out, "README.md"), "utf8"), lang).toContain("taskmesh-idempotency-key");
         expect(readFileSync(join(out, "generate.sh"), "utf8"), lang).toContain(missing[0]);

@@ -15,7 +15,7 @@ import type { Api } from "../api.js";
 import { childEnvironment } from "../config.js";
 import { CliError, exitCode, usageError } from "../exit.js";
 import { shippedProtos } from "../generate.js";
-import { type LanguageName, languages, protosOf } from "./languages.js";
+import { type LanguageName, languages, protosOf, wellKnownOf } from "./languages.js";
 import { type ChosenContracts, fetchContracts } from "./mesh-contracts.js";
 import { methodName, type SdkProject } from "./project.js";
 import { printProtoFile } from "./proto-file.js";
@@ -105,7 +105,10 @@ function toProject(api: Api, { methods, files }: ChosenContracts, language: stri
     namespace: api.connection.namespace ?? "",
     methods,
     files,
-    protos: language === "ts" ? [...files.map((file) => file.proto.name), ...clientProtos] : protosOf(files),
+    protos:
+      language === "ts"
+        ? [...files.map((file) => file.proto.name), ...clientProtos]
+        : protosOf(files).filter((path) => !leftOut(language).has(path)),
     example,
     sample: JSON.stringify(sampleInput(example.input)),
   };
@@ -126,14 +129,26 @@ function exampleOf(methods: readonly string[], files: readonly DescFile[]): Desc
 
 /** proto/: the mesh's own files as text, and the shipped ones that they or the client import. */
 function writeProtos(folder: string, { files, registry }: ChosenContracts, language: string): void {
+  const left = leftOut(language);
   const extensions = [...registry].filter((one): one is DescExtension => one.kind === "extension");
-  const options = createOptionPrinter(extensions);
-  for (const file of files) write(join(folder, file.proto.name), printProtoFile(file, options));
+  const options = createOptionPrinter(extensions.filter(({ file }) => !left.has(file.proto.name)));
+  for (const file of files) write(join(folder, file.proto.name), withoutImports(printProtoFile(file, options), left));
   const shipped = shippedProtos();
-  const needed = new Set(protosOf(files).filter((path) => shipped.has(path)));
+  const needed = new Set(protosOf(files).filter((path) => shipped.has(path) && !left.has(path)));
   if (language === "ts") for (const path of clientProtos) needed.add(path);
   for (const path of needed) copyWithImports(path, shipped, folder, needed);
+  if (language === "ts") return;
+  // Beside proto/, all of which builds compile.
+  const include = join(dirname(folder), "include");
+  for (const file of wellKnownOf(files)) write(join(include, file.proto.name), printProtoFile(file, options));
 }
+
+/** Files that the language's generator refuses: it takes proto3 alone. They declare options of contracts, which stubs don't need. */
+const leftOut = (language: string): ReadonlySet<string> =>
+  new Set(language === "php" ? ["buf/validate/validate.proto"] : []);
+
+const withoutImports = (text: string, paths: ReadonlySet<string>): string =>
+  [...paths].reduce((rest, path) => rest.replace(`import "${path}";\n`, ""), text);
 
 function copyWithImports(
   path: string,
@@ -185,7 +200,7 @@ async function writeOther(
   const missing = found
     .filter(({ tool, there }) => !there && !(tool.command[0] === "protoc" && compiler !== undefined))
     .map(({ tool }) => tool.install);
-  const last = [language.setup, `${language.run} '${project.sample}'`];
+  const last = [language.setup, `${language.run}'${project.sample}'`];
   if (missing.length > 0) return { missing, next: ["sh generate.sh", ...last] };
   try {
     const withCompiler = { ...env, ...(compiler === undefined ? {} : { PROTOC: compiler }) };

@@ -118,6 +118,10 @@ ${[
         </configuration>
         <executions><execution><goals><goal>compile</goal><goal>compile-custom</goal></goals></execution></executions>
       </plugin>
+      <!-- Older Mavens come with one that knows no release. -->
+      <plugin>
+        <groupId>org.apache.maven.plugins</groupId><artifactId>maven-compiler-plugin</artifactId><version>3.13.0</version>
+      </plugin>
       <plugin><groupId>org.codehaus.mojo</groupId><artifactId>exec-maven-plugin</artifactId><version>3.5.0</version></plugin>
     </plugins>
   </build>

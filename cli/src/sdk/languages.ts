@@ -26,7 +26,10 @@ const sources = (project: SdkProject): string => project.protos.join(" ");
 
 /** protoc with plugins that are looked up on PATH. */
 const protocLine = (outs: string, project: SdkProject, files = sources(project)): string =>
-  `mkdir -p gen && \${PROTOC:-protoc} -Iproto ${outs} ${files}`;
+  `mkdir -p gen && \${PROTOC:-protoc} ${includes} ${outs} ${files}`;
+
+/** The project's own files; then google/protobuf, which some packages of protoc come without. */
+const includes = "-Iproto -Iinclude";
 
 const withPlugin = (name: string, out: string): string =>
   `--plugin=protoc-gen-grpc=$(which ${name}) --grpc_out=${out}gen`;
@@ -44,7 +47,7 @@ export const languages: Readonly<Record<LanguageName, Language>> = {
       `mkdir -p gen && python3 -m grpc_tools.protoc -Iproto --python_out=gen --pyi_out=gen --grpc_python_out=gen ${sources(project)}`,
     files: pythonFiles,
     setup: "python3 -m pip install grpcio protobuf",
-    run: "python3 example.py",
+    run: "python3 example.py ",
   },
   go: {
     title: "Go",
@@ -69,7 +72,7 @@ export const languages: Readonly<Record<LanguageName, Language>> = {
     },
     files: goFiles,
     setup: "go mod tidy",
-    run: "go run .",
+    run: "go run . ",
   },
   java: {
     title: "Java",
@@ -83,16 +86,24 @@ export const languages: Readonly<Record<LanguageName, Language>> = {
     command: (project) => protocLine(`--java_out=gen ${withPlugin("protoc-gen-grpc-java", "")}`, project),
     files: javaFiles,
     setup: "mvn -q compile",
-    run: "mvn -q exec:java",
+    run: "mvn -q exec:java -Dexec.args=",
   },
   ruby: {
     title: "Ruby",
-    tools: [plugin("grpc_tools_ruby_protoc", "gem install grpc grpc-tools")],
+    tools: [
+      {
+        command: ["sh", "-c", "which grpc_tools_ruby_protoc || { which protoc && which grpc_ruby_plugin; }"],
+        install: `grpc_tools_ruby_protoc: gem install grpc grpc-tools; or grpc_ruby_plugin and protoc: ${grpcPlugins}`,
+      },
+    ],
+    // Gems bring the one, packages of the system the other.
     command: (project) =>
-      `mkdir -p gen && grpc_tools_ruby_protoc -Iproto --ruby_out=gen --grpc_out=gen ${sources(project)}`,
+      `if which grpc_tools_ruby_protoc > /dev/null; then mkdir -p gen && grpc_tools_ruby_protoc ${includes} --ruby_out=gen --grpc_out=gen ${sources(project)}
+else ${protocLine(`--ruby_out=gen ${withPlugin("grpc_ruby_plugin", "")}`, project)}
+fi`,
     files: rubyFiles,
     setup: "gem install grpc",
-    run: "ruby example.rb",
+    run: "ruby example.rb ",
   },
   php: {
     title: "PHP",
@@ -100,7 +111,7 @@ export const languages: Readonly<Record<LanguageName, Language>> = {
     command: (project) => protocLine(`--php_out=gen ${withPlugin("grpc_php_plugin", "")}`, project),
     files: phpFiles,
     setup: "pecl install grpc && composer install",
-    run: "php example.php",
+    run: "php example.php ",
   },
   csharp: {
     title: "C#",
@@ -108,7 +119,7 @@ export const languages: Readonly<Record<LanguageName, Language>> = {
     command: (project) => protocLine(`--csharp_out=gen ${withPlugin("grpc_csharp_plugin", "")}`, project),
     files: csharpFiles,
     setup: "dotnet restore",
-    run: "dotnet run --",
+    run: "dotnet run -- ",
   },
   cpp: {
     title: "C++",
@@ -116,9 +127,23 @@ export const languages: Readonly<Record<LanguageName, Language>> = {
     command: (project) => protocLine(`--cpp_out=gen ${withPlugin("grpc_cpp_plugin", "")}`, project),
     files: cppFiles,
     setup: "cmake -B build && cmake --build build",
-    run: "build/example",
+    run: "build/example ",
   },
 };
+
+/** What they import of google/protobuf: every language's library has its code, and not every protoc its text. */
+export function wellKnownOf(files: Iterable<DescFile>): DescFile[] {
+  const found = new Map<string, DescFile>();
+  const seen = new Set<string>();
+  const visit = (file: DescFile): void => {
+    if (seen.has(file.proto.name)) return;
+    seen.add(file.proto.name);
+    if (file.proto.name.startsWith("google/protobuf/")) found.set(file.proto.name, file);
+    for (const dependency of file.dependencies) visit(dependency);
+  };
+  for (const file of files) visit(file);
+  return [...found.values()];
+}
 
 /** Files that stubs are generated of: those of the mesh alone, and what they import beyond google/protobuf. */
 export function protosOf(files: readonly DescFile[]): string[] {
