@@ -57,8 +57,8 @@ const deletedMax = 100;
 const begunMs = 2 * 24 * 3_600_000;
 
 /**
- * Deletes chains whose last runs are older than the oldest week that is left, `beforeMs`, and were not moved out of it, with their contracts.
- * Answers how many.
+ * Deletes chains whose last runs, those for items of their steps included, are older than the oldest week that is left, `beforeMs`, and were not
+ * moved out of it, with their contracts. Answers how many.
  */
 export function deleteGiven(db: Db, beforeMs: number): Promise<number> {
   return db.transaction(async (tx) => {
@@ -66,7 +66,8 @@ export function deleteGiven(db: Db, beforeMs: number): Promise<number> {
       `select c.id, c.name from chains c
        where c.name like $1::text and not exists (
            select from chain_versions v where v.chain_id = c.id and v.created_at >= to_timestamp($2::float8 / 1000))
-         and not exists (select from runs_default r where r.namespace_id = c.namespace_id and r.method = c.name)
+         and not exists (select from runs_default r where r.namespace_id = c.namespace_id
+           and (r.method = c.name or starts_with(r.method, c.name || '.')))
        limit ${deletedMax} for update of c skip locked`,
       [`${givenPrefix}%`, beforeMs - begunMs],
     );

@@ -1,8 +1,10 @@
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
+import { planOf } from "../engine/plan-fixture.js";
 import { stopDatabases, type TestDatabase } from "../registry/registry-fixture.js";
 import { claimChore, holdChore } from "./chores.js";
 import { commitBatch } from "./commit.js";
 import { type Database, sqlState } from "./db.js";
+import { deleteGiven, givenPrefix, storeGiven } from "./given-chains.js";
 import { weekMs } from "./partitions.js";
 import { createPayloadUses } from "./payload-uses.js";
 import { getPayload, putPayload } from "./payloads.js";
@@ -19,7 +21,7 @@ import {
 } from "./retention-fixture.js";
 import { readEvents } from "./run-reads.js";
 import { loadRuns } from "./runs.js";
-import { commit, openStore, writeOf } from "./store-fixture.js";
+import { commit, idAt, newRun, openStore, writeOf } from "./store-fixture.js";
 
 afterAll(stopDatabases);
 
@@ -55,6 +57,54 @@ describe.each(["pglite", "postgres"] as const)("retention on %s", (kind) => {
     expect(weeks).not.toContain(`events_w${weekOf(20)}`);
     expect(weeks).toContain(`runs_w${weekOf(1)}`);
     expect(await round(db)).toMatchObject({ weeksDropped: 0, runsMoved: 0, runsDeleted: 0, rowsDeleted: 0 });
+  });
+
+  it("deletes chains given as data when no run can be pinned to them, with what is theirs alone", async () => {
+    const give = (name: string, descriptorHash: string) => {
+      const method = `${givenPrefix}${name}`;
+      const contract = (of: string) => ({
+        ...{ method: of, fingerprint: `f ${of}`, inputType: "i", outputType: "o", description: "" },
+        ...{ descriptorHash, descriptorSet: new Uint8Array([1]) },
+      });
+      const step = contract(`${method.replace("/", ".")}.Steps/x`);
+      const chain = { namespaceId: 1, name: method, spec: new Uint8Array(1), specHash: name, contract: `f ${method}` };
+      return storeGiven(db, { ...chain, pins: {}, edges: [] }, [contract(method), step]);
+    };
+    const first = await give("Made_1", "own");
+    expect(await give("Made_1", "own")).toEqual(first);
+    for (const [name, hash] of [
+      ["MadeX1", "shared"],
+      ["Live", "shared"],
+      ["Within", "shared"],
+      ["Old", "shared"],
+    ] as const)
+      await give(name, hash);
+    const aged = `update chain_versions v set created_at = now() - interval '30 weeks' from chains c
+      where c.id = v.chain_id and c.name <> $1::text`;
+    await db.query(aged, [`${givenPrefix}MadeX1`]);
+    // Of no week that has a partition, as runs are that were moved out of theirs.
+    const runs = ["Live", "Within.each"].map((name) =>
+      newRun(planOf({ a: {} }, { method: `${givenPrefix}${name}` }), { id: idAt(weeksAgo(40)) }),
+    );
+    await commit(
+      db,
+      runs.map((run) => writeOf(run)),
+    );
+
+    const left = async () =>
+      (await db.query<{ name: string }>("select name from chains order by name")).map(({ name }) =>
+        name.slice(givenPrefix.length),
+      );
+    const rows = async (table: string) =>
+      (await db.query<{ n: number }>(`select count(*)::int as n from ${table}`))[0]!.n;
+    expect(await deleteGiven(db, weeksAgo(10))).toBe(2);
+    expect(await left()).toEqual(["Live", "MadeX1", "Within"]);
+    expect([await rows("contracts"), await rows("chain_versions"), await rows("descriptor_sets")]).toEqual([6, 3, 1]);
+    await db.query("delete from runs");
+    expect(await deleteGiven(db, weeksAgo(10))).toBe(2);
+    expect(await left()).toEqual(["MadeX1"]);
+    expect(await deleteGiven(db, weeksAgo(10))).toBe(0);
+    expect(await rows("contracts")).toBe(2);
   });
 
   it("lets runs that were moved go on, and deletes them when their time has come", async () => {
