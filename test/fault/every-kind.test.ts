@@ -1,5 +1,5 @@
 /**
- * Every kind of run at once (fan-outs of 1,000, joins, races, sub-chains, timers, signals, undos, bulk retries and restarts of broken runs) while coordinators and
+ * Every kind of run at once (fan-outs of 1,000 and within fan-outs, joins, races, sub-chains, timers, signals, undos, bulk retries and restarts of broken runs) while coordinators and
  * a worker die by SIGKILL at moments that nobody has chosen. In the end nothing is lost and nothing doubled:
  *
  *   every accepted run has ended as it must, and there is no run that nobody started
@@ -19,6 +19,7 @@ import { forEach, untilAnswered } from "../fixtures/careful-calls.js";
 import { allEnded, endedRuns, type Mesh, type MeshProcess, startMesh } from "../fixtures/mesh.js";
 import {
   itemsPerFanOut,
+  itemsPerLevel,
   type MixedRun,
   methodOf,
   mixedRuns,
@@ -30,7 +31,17 @@ import {
 } from "../fixtures/mixed-load.js";
 import { waitFor } from "../fixtures/process.js";
 
-const counts = { Wide: 1, Joins: 25, Outer: 12, Sleeps: 60, Signals: 25, Saga: 25, Breaks: 120, Restarts: 60 };
+const counts = {
+  Wide: 1,
+  Nested: 6,
+  Joins: 25,
+  Outer: 12,
+  Sleeps: 60,
+  Signals: 25,
+  Saga: 25,
+  Breaks: 120,
+  Restarts: 60,
+};
 const program = "test/fixtures/quick-coordinator.ts";
 
 let mesh: Mesh;
@@ -178,7 +189,7 @@ async function oddHistories(runs: readonly MixedRun[], ids: readonly string[]): 
   const items = await sql<{ n: number; distinct: number }[]>`
     select count(*)::int as n, count(distinct (run_id, item))::int as distinct from events
     where kind = ${EventKind.EVENT_KIND_ITEM_SUCCEEDED}`;
-  const wanted = counts.Wide * itemsPerFanOut;
+  const wanted = counts.Wide * itemsPerFanOut + counts.Nested * itemsPerLevel * (1 + itemsPerLevel);
   if (items[0]?.n !== wanted || items[0].distinct !== wanted) odd["items"] = items[0];
   note(
     "winners of races",
