@@ -1,7 +1,7 @@
 /**
  * Evaluates in a thread what plans deferred: over large payloads, or costly. One thread, one evaluation at a time, each under a deadline; a
  * thread that exceeds it or runs out of memory is ended, and the next evaluation gets a new one. So an expression can fail its step and
- * nothing else.
+ * nothing else. Namespaces take turns, so one with many costly expressions delays another's by one of its own at a time.
  *
  *   pipeline ── scope, plan ──► this ── message ──► evaluation-thread.ts: compiles the same chain with `force`, evaluates
  *
@@ -10,6 +10,7 @@
  */
 import type { Worker } from "node:worker_threads";
 import type { ChainPlan, Evaluated, EvaluationError, OpenedItems, Scope } from "../engine/plan.js";
+import { FairQueue } from "../fair-queue.js";
 import { startThread } from "../thread.js";
 import { innerPath } from "./compile-inner.js";
 
@@ -88,7 +89,7 @@ interface Job {
 
 /** Makes it; the thread starts with the first evaluation. */
 export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions = {}): EvaluationThread {
-  const waiting: Job[] = [];
+  const waiting = new FairQueue<Job>();
   let running: Job | undefined;
   let thread: Worker | undefined;
   let sent = new Set<string>();
@@ -137,7 +138,7 @@ export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions
   };
   const next = (): void => {
     if (running !== undefined || stopped) return;
-    running = waiting.shift();
+    running = waiting.take();
     if (running === undefined) return;
     if (sent.size >= plansMax) void discard();
     const { plan, request } = running;
@@ -159,7 +160,7 @@ export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions
       if (stopped) return resolve(failure("the coordinator is stopping"));
       if (plan.source === undefined) return resolve(failure("the plan has no expressions"));
       const name = `${plan.method}/${plan.version}/${plan.contract}`;
-      waiting.push({ request: { id: ++ids, plan: name, task, scope }, plan, resolve });
+      waiting.add(scope.run.namespace, { request: { id: ++ids, plan: name, task, scope }, plan, resolve });
       next();
     });
 
@@ -174,7 +175,7 @@ export function createEvaluationThread({ timeoutMs = 10_000 }: EvaluationOptions
     async stop() {
       stopped = true;
       const ended = discard();
-      for (const job of waiting.splice(0)) job.resolve(failure("the coordinator is stopping"));
+      for (const job of waiting.clear()) job.resolve(failure("the coordinator is stopping"));
       finish(failure("the coordinator is stopping"));
       await ended;
     },

@@ -1,6 +1,6 @@
 /**
  * Evaluations that the engine asked for: over payloads that are stored elsewhere, or too costly for its tick. The result is stored as a payload and
- * comes back as an event; nothing is lost if this process dies in between, since the run says that it waits for it.
+ * comes back as an event; nothing is lost if this process dies in between, since the run says that it waits for it. Namespaces take turns.
  */
 import { type Failure, StepStatus } from "@taskmesh/proto";
 import { type Logger, payloadBytesMax, sha256, sleep } from "@taskmesh/runtime";
@@ -23,6 +23,7 @@ import type { RunState } from "../engine/run-state.js";
 import { stepIndex } from "../engine/step-index.js";
 import { inlineInputBytesMax } from "../engine/step-input.js";
 import { aboutRun, errorOf } from "../engine/turn.js";
+import { FairQueue } from "../fair-queue.js";
 import type { RunStore } from "../store/run-store.js";
 import type { Pipeline } from "./pipeline.js";
 import { runFields } from "./run-fields.js";
@@ -57,13 +58,13 @@ const undoneAtOnceMax = 300;
 
 export function createEvaluator(deps: EvaluatorDeps): Evaluator {
   const thread = createEvaluationThread();
-  const waiting: (() => Promise<void>)[] = [];
+  const waiting = new FairQueue<() => Promise<void>>();
   let running = 0;
 
   const next = (): void => {
-    while (running < atOnceMax && waiting.length > 0) {
+    while (running < atOnceMax && waiting.size > 0) {
       running += 1;
-      void waiting.shift()!().finally(() => {
+      void waiting.take()!().finally(() => {
         running -= 1;
         next();
       });
@@ -246,7 +247,7 @@ export function createEvaluator(deps: EvaluatorDeps): Evaluator {
 
   return {
     evaluate(run, plan, stepId, done) {
-      waiting.push(() => attempt(run, plan, stepId).finally(done));
+      waiting.add(run.namespaceId, () => attempt(run, plan, stepId).finally(done));
       next();
     },
     async checkStored(run, plan, stepId, value) {
