@@ -20,7 +20,7 @@ import { checkpointOf } from "./checkpoint.js";
 import type { Completions } from "./completions.js";
 import { AttemptContext, type AttemptFacts, type ContextPorts } from "./context.js";
 import { type EmitPorts, emitterOf } from "./emit.js";
-import { type AbortCode, describe } from "./errors.js";
+import { type AbortCode, describe, overdue } from "./errors.js";
 import type { ServedAction } from "./options.js";
 import { fitsInline, inlineBytes } from "./payload.js";
 import { type Outcome, perform } from "./perform.js";
@@ -345,9 +345,9 @@ export class Attempts {
     const now = performance.now();
     for (const attempt of this.#byLease.values()) {
       if (attempt.returned || attempt.reported) continue;
-      const { abortCode } = attempt.context;
-      if (abortCode === undefined) {
-        if (now >= attempt.deadlineAtMs) this.#abort(attempt, attempt.endsWithRun ? "RUN_EXPIRED" : "TIMED_OUT");
+      if (attempt.context.abortCode === undefined) {
+        const over = overdue(attempt, now);
+        if (over) this.#abort(attempt, over);
       } else if (now >= attempt.abortedAtMs + graceMs) {
         this.#giveUp(attempt);
       }

@@ -83,6 +83,18 @@ export type AbortCode =
   /** The worker shuts down and the time for work in flight is over. The step is given to another worker. */
   | "DRAINING";
 
+/** The run's deadline is the coordinator's to judge, whose clock may be a little behind the worker's: it aborts this much later. */
+const runMarginMs = 100;
+
+/** Why the attempt is to be aborted now, if its time is over. */
+export function overdue(
+  { endsWithRun, deadlineAtMs }: { endsWithRun: boolean; deadlineAtMs: number },
+  now: number,
+): AbortCode | undefined {
+  if (now < deadlineAtMs + (endsWithRun ? runMarginMs : 0)) return undefined;
+  return endsWithRun ? "RUN_EXPIRED" : "TIMED_OUT";
+}
+
 /** The reason of an aborted `signal`: `signal.reason.code` tells the cases apart. */
 export class AttemptAborted extends Error {
   override readonly name = "AttemptAborted";

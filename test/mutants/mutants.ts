@@ -65,8 +65,8 @@ const engine: readonly Mutant[] = [
     name: "retries and times steps out though the run is being cancelled",
     part: "engine",
     file: "coordinator/src/engine/control.ts",
-    find: "  } else if (!run.cancel) {\n",
-    replace: "  } else {\n",
+    find: "  else if (!run.cancel) {\n",
+    replace: "  else {\n",
     kill: { test: "coordinator/src/engine" },
   },
   {

@@ -7,7 +7,7 @@ import { EventKind } from "@taskmesh/proto";
 import { assignment } from "./assignments.js";
 import { onReport } from "./attempts.js";
 import { onChildEnded } from "./child-end.js";
-import { admit, cancel, evaluated, redispatch, wake } from "./control.js";
+import { admit, cancel, evaluated, failedTooLate, redispatch, wake } from "./control.js";
 import { receive } from "./messages.js";
 import { operate } from "./operate.js";
 import type { ChainPlan, Value } from "./plan.js";
@@ -114,6 +114,7 @@ export function advance(run: RunState, plan: ChainPlan, event: RunEvent, context
   if (isFinal(run.status)) return unchanged(run, "run-ended"); // E4
   switch (event.kind) {
     case "complete":
+      return failedTooLate(run, plan, event, context) ?? onReport(run, plan, event, context);
     case "bind":
     case "lose":
     case "claim":

@@ -155,13 +155,37 @@ export function wake(turn: Turn): Advance {
     if (run.deadlineAtMs <= nowMs) endRun(turn, run.closing.status, run.closing.failure);
   } else if (run.cancel && Math.min(run.cancel.graceUntilMs, run.deadlineAtMs) <= nowMs) endCancelled(turn);
   else if (run.broken && run.broken.untilMs <= nowMs) endRun(turn, RunStatus.RUN_STATUS_FAILED, run.failure);
-  else if (!run.broken && run.deadlineAtMs <= nowMs) {
-    const message = `the run did not end within ${run.deadlineAtMs - run.acceptedAtMs} ms`;
-    endRun(turn, RunStatus.RUN_STATUS_EXPIRED, meshFailure("RUN_EXPIRED", message, false));
-  } else if (!run.cancel) {
+  else if (isOverdue(run, nowMs)) expire(turn);
+  else if (!run.cancel) {
     if (run.startAtMs !== undefined && run.startAtMs <= nowMs && !isHeld(run.status)) startHeldBack(turn);
     for (const step of plan.steps) wakeStep(turn, step.index);
   }
+  return changed(turn, true);
+}
+
+/** Whether nothing but its deadline decides any more how the run ends. */
+const isOverdue = (run: RunState, nowMs: number): boolean =>
+  run.deadlineAtMs <= nowMs && !run.undo && !run.closing && !run.cancel && !run.broken;
+
+function expire(turn: Turn): void {
+  const { deadlineAtMs, acceptedAtMs } = turn.run;
+  const message = `the run did not end within ${deadlineAtMs - acceptedAtMs} ms`;
+  endRun(turn, RunStatus.RUN_STATUS_EXPIRED, meshFailure("RUN_EXPIRED", message, false));
+}
+
+/**
+ * The deadline's verdict on a run whose attempt fails when it is over: a handler throws because the deadline aborted it, and its report may be
+ * here before the sweeper is. Undefined: the report counts for itself, as a result does at any time.
+ */
+export function failedTooLate(
+  run: RunState,
+  plan: ChainPlan,
+  event: Extract<RunEvent, { kind: "complete" }>,
+  context: Context,
+): Advance | undefined {
+  if (event.outcome.kind === "output" || !isOverdue(run, context.nowMs)) return undefined;
+  const turn = beginTurn(run, plan, context);
+  expire(turn);
   return changed(turn, true);
 }
 

@@ -168,6 +168,30 @@ describe("a run's deadline", () => {
     expect(bench.places.size).toBe(0);
   });
 
+  it.each([
+    ["a chain's", 1],
+    ["a lone action's", 0],
+  ])("expires %s run when an attempt fails after it, before the sweeper has looked", (_, version) => {
+    const plan = { ...planOf({ a: {} }), version, brokenTtlMs: 60_000 };
+    const bench = startRun(plan, { timeoutMs: 1_000 });
+    bench.bind("a");
+    bench.nowMs = startMs + 1_000;
+    bench.fail("a", "RUN_EXPIRED", false);
+    expect(bench.run).toMatchObject({ status: RunStatus.RUN_STATUS_EXPIRED, failure: { reason: "RUN_EXPIRED" } });
+    expect(bench.places.size).toBe(0);
+  });
+
+  it("is not over a millisecond before it, and a result that is there counts after it too", () => {
+    const failed = startRun({ ...planOf({ a: {} }), version: 0 }, { timeoutMs: 1_000 });
+    failed.nowMs = startMs + 999;
+    failed.fail("a", "TOO_BAD", false);
+    expect(failed.run).toMatchObject({ status: RunStatus.RUN_STATUS_FAILED, failure: { reason: "TOO_BAD" } });
+    const late = startRun(planOf({ a: {} }), { timeoutMs: 1_000 });
+    late.nowMs = startMs + 1_000;
+    late.complete("a");
+    expect(late.run.status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
+  });
+
   it("covers an output that is never evaluated", () => {
     const bench = startRun(planOf({ a: {} }, { bindOutput: () => ({ kind: "deferred" }) }), { timeoutMs: 1_000 });
     bench.complete("a");

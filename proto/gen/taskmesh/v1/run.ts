@@ -9038,7 +9038,7 @@ export const RunServiceService = {
     responseDeserialize: (value: Buffer): StartRunResponse => StartRunResponse.decode(value),
   },
   /**
-   * GetRun shows a run with its steps and attempts.
+   * GetRun shows a run with its steps and attempts, those of the first 20,000 rows of its history.
    *
    * NOT_FOUND: no such run in the namespace, reason RUN_NOT_FOUND.
    */
@@ -9315,7 +9315,7 @@ export interface RunServiceServer extends UntypedServiceImplementation {
    */
   startRun: handleUnaryCall<StartRunRequest, StartRunResponse>;
   /**
-   * GetRun shows a run with its steps and attempts.
+   * GetRun shows a run with its steps and attempts, those of the first 20,000 rows of its history.
    *
    * NOT_FOUND: no such run in the namespace, reason RUN_NOT_FOUND.
    */
@@ -9467,7 +9467,7 @@ export interface RunServiceClient extends Client {
     callback: (error: ServiceError | null, response: StartRunResponse) => void,
   ): ClientUnaryCall;
   /**
-   * GetRun shows a run with its steps and attempts.
+   * GetRun shows a run with its steps and attempts, those of the first 20,000 rows of its history.
    *
    * NOT_FOUND: no such run in the namespace, reason RUN_NOT_FOUND.
    */
