@@ -51,17 +51,19 @@ describe.each(["servers", "embedded"] as const)("waiting steps over REST, on %s"
   }, 30_000);
 
   let serviceUrl = "";
-  const handOver = async (text: string): Promise<{ runId: string; path: string }> => {
-    const value = JSON.stringify({ text, service: serviceUrl });
-    const runId = await mesh.start({
-      method: "acme.translate.v1.Translations/Translate",
-      input: { $case: "json", value },
-    });
-    const found = await vi.waitFor(() => {
+  const start = (rpc: string, input: object): Promise<string> => {
+    const value = JSON.stringify({ ...input, service: serviceUrl });
+    return mesh.start({ method: `acme.translate.v1.Translations/${rpc}`, input: { $case: "json", value } });
+  };
+  const requestOf = (text: string) =>
+    vi.waitFor(() => {
       const request = asked.find((one) => one.text === text);
       expect(request).toBeDefined();
       return request!;
     }, within);
+  const handOver = async (text: string): Promise<{ runId: string; path: string }> => {
+    const runId = await start("Translate", { text });
+    const found = await requestOf(text);
     expect(found.answer_to).toMatch(new RegExp(`^http://${gateway.address}/api/v1/callbacks/${runId}\\.`));
     return { runId, path: new URL(found.answer_to).pathname };
   };
@@ -91,6 +93,19 @@ describe.each(["servers", "embedded"] as const)("waiting steps over REST, on %s"
     expect(await post({ text: "again" })).toMatchObject({ status: 409, json: { reason: "CALLBACK_USED" } });
     const result = await ask(gateway, `/api/v1/runs/${runId}/result`, { headers: authorized });
     expect(result.json).toMatchObject({ output: { text: "bonjour" } });
+  }, 60_000);
+
+  it("each item of a fan-out has a URL of its own, and the answers come in any order", async () => {
+    await mesh.putChain(chainOfGuide("fan-out.md", "TranslateAll"));
+    const texts = ["one", "two", "three"];
+    const runId = await start("TranslateAll", { texts });
+    const requests = await Promise.all(texts.map(requestOf));
+    expect(new Set(requests.map((one) => one.answer_to)).size).toBe(3);
+    for (const { text, answer_to: url } of requests.toReversed())
+      expect((await ask(gateway, new URL(url).pathname, { body: { text: `${text}!` } })).status).toBe(200);
+    expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
+    const result = await ask(gateway, `/api/v1/runs/${runId}/result`, { headers: authorized });
+    expect(result.json).toMatchObject({ output: { texts: ["one!", "two!", "three!"] } });
   }, 60_000);
 
   it("an answer that comes too late is told so", async () => {
