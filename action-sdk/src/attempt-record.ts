@@ -13,11 +13,6 @@ export interface Attempt {
   start: StartStep;
   delivery: StartDelivery;
   context: AttemptContext;
-  /** On the clock of performance.now(). */
-  startedAtMs: number;
-  deadlineAtMs: number;
-  /** The run's deadline comes first. */
-  endsWithRun: boolean;
   abortedAtMs: number;
   /** A beat has listed it. */
   listed: boolean;
@@ -54,7 +49,7 @@ export function traceOf(parent: TraceHeaders | undefined, facts: AttemptFacts): 
 
 export function toBeat(attempt: Attempt, now: number): AttemptBeat {
   const { start, context } = attempt;
-  const startedMs = Date.now() - (now - attempt.startedAtMs);
+  const startedMs = Date.now() - (now - context.startedAtMs);
   const seconds = Math.floor(startedMs / 1_000);
   return {
     runId: start.runId,
@@ -64,6 +59,7 @@ export function toBeat(attempt: Attempt, now: number): AttemptBeat {
     lease: start.lease,
     startedAt: { seconds: BigInt(seconds), nanos: Math.floor((startedMs - seconds * 1_000) * 1e6) },
     sinceReportMs: Math.min(0xffffffff, Math.round(context.sinceReportMs())),
+    startToCloseMs: context.extendedMs,
     ...(context.reported && { progress: { ...context.reported, estimated: false } }),
     ...(context.checkpoint && { checkpoint: context.checkpoint }),
   };
@@ -79,7 +75,7 @@ export function toCompletion(attempt: Attempt, outcome: FinalOutcome, sessionId:
     attempt: start.attempt,
     lease: start.lease,
     outcome: toWire(outcome),
-    executionMs: Math.round(performance.now() - attempt.startedAtMs),
+    executionMs: Math.round(performance.now() - context.startedAtMs),
     logs: context.lines(),
     sessionId,
     ...(outcome.kind === "failure" && context.checkpoint && { checkpoint: context.checkpoint }),
@@ -99,9 +95,9 @@ function toWire(outcome: FinalOutcome): NonNullable<CompleteStep["outcome"]> {
   }
 }
 
-export function timedOut(attempt: Attempt): Outcome {
-  if (attempt.endsWithRun) return failed("RUN_EXPIRED", "the run's deadline is over", false);
-  const message = `${attempt.start.method} took longer than ${attempt.start.startToCloseMs} ms`;
+export function timedOut({ start, context }: Attempt): Outcome {
+  if (context.endsWithRun) return failed("RUN_EXPIRED", "the run's deadline is over", false);
+  const message = `${start.method} took longer than ${context.extendedMs || start.startToCloseMs} ms`;
   return failed("START_TO_CLOSE_TIMEOUT", message, true);
 }
 

@@ -1,18 +1,22 @@
 import { type CompleteStep, Payload, StartStep } from "@taskmesh/proto";
 import { createLogger, type StartDelivery, sha256 } from "@taskmesh/runtime";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { PageActionsService } from "../../test/fixtures/page-actions.js";
 import { Attempts } from "./attempt.js";
 import { Completions } from "./completions.js";
 import { AttemptContext } from "./context.js";
-import { defineAction } from "./define.js";
+import { type AnyAction, defineAction } from "./define.js";
+import type { AttemptAborted } from "./errors.js";
 import { type Outcome, perform } from "./perform.js";
 
 const score = defineAction(PageActionsService.score, ({ text }) => ({ words: text.length }));
 const bytes = PageActionsService.score.requestSerialize({ text: "abc" });
 const pass = { input: () => undefined, output: () => undefined };
 
-function attemptsFor(claim: (start: StartStep) => Promise<{ start: StartStep } | { drop: string } | undefined>) {
+function attemptsFor(
+  claim: (start: StartStep) => Promise<{ start: StartStep } | { drop: string } | undefined>,
+  action: AnyAction = score,
+) {
   const completions = new Completions(() => {});
   const reported: CompleteStep[] = [];
   const unconfirmed: (() => void)[] = [];
@@ -26,7 +30,7 @@ function attemptsFor(claim: (start: StartStep) => Promise<{ start: StartStep } |
   const attempts = new Attempts({
     namespace: "default",
     attemptsMax: 10,
-    actions: new Map([[score.method, { action: score, checks: pass, taskQueue: "q" } as never]]),
+    actions: new Map([[score.method, { action, checks: pass, taskQueue: "q" } as never]]),
     sessionId: () => "s1",
     claim,
     fetch: none,
@@ -41,17 +45,22 @@ function attemptsFor(claim: (start: StartStep) => Promise<{ start: StartStep } |
   return { attempts, reported, confirm };
 }
 
-const startOf = (lease: string): StartStep => {
+const startOf = (lease: string, text = "abc"): StartStep => {
+  const bytes = PageActionsService.score.requestSerialize({ text });
   const data = { $case: "inline" as const, value: bytes };
   const input = Payload.fromPartial({ contract: "c", sizeBytes: BigInt(bytes.length), sha256: sha256(bytes), data });
   return StartStep.fromPartial({ runId: "r1", stepId: "call", attempt: 1, lease, method: score.method, input });
 };
 
-function deliver(attempts: Attempts, redelivered: boolean): { acked: boolean; released: boolean } {
+function deliver(
+  attempts: Attempts,
+  redelivered: boolean,
+  start = startOf("L1"),
+): { acked: boolean; released: boolean } {
   const state = { acked: false, released: false };
   const delivery: StartDelivery = {
     taskQueue: "q",
-    start: startOf("L1"),
+    start,
     redelivered,
     ack: () => {
       state.acked = true;
@@ -104,6 +113,34 @@ describe("a start that may have been delivered before", () => {
     deliver(attempts, false);
     await tick();
     expect(reported.map(({ lease }) => lease)).toEqual(["L1"]);
+    attempts.close();
+  });
+});
+
+describe("an attempt whose handler asks for more time", () => {
+  it("is in the next beat, however young, with what it may take in all, and is not aborted at the old limit", async () => {
+    const codes: (string | undefined)[] = [];
+    let release = (): void => {};
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const handler = defineAction(PageActionsService.score, async ({ text }, { extendTimeout, signal }) => {
+      if (text === "longer") extendTimeout(60_000);
+      const aborted = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
+      await Promise.race([released, aborted]);
+      codes.push(`${text} ${(signal.reason as AttemptAborted | undefined)?.code}`);
+      // The other's limit was the same and is over now: the clock has looked at both.
+      if (text !== "longer") setTimeout(release, 0);
+      return { words: 1 };
+    });
+    const { attempts, reported } = attemptsFor(() => Promise.reject(new Error("nobody asked")), handler);
+    deliver(attempts, false, { ...startOf("L1", "longer"), startToCloseMs: 150 });
+    deliver(attempts, false, { ...startOf("L2", "as it is"), startToCloseMs: 150 });
+    const [beat, ...others] = attempts.beats(2_500);
+    expect([beat?.lease, others]).toEqual(["L1", []]);
+    expect(beat?.startToCloseMs).toBeGreaterThanOrEqual(60_000);
+    await vi.waitFor(() => expect(reported).toHaveLength(2), { timeout: 30_000 });
+    expect(codes).toEqual(["as it is TIMED_OUT", "longer undefined"]);
     attempts.close();
   });
 });

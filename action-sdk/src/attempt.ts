@@ -106,9 +106,9 @@ export class Attempts {
     const list: AttemptBeat[] = [];
     for (const attempt of this.#byLease.values()) {
       if (attempt.context.abortCode === "LEASE_LOST") continue;
-      const { reported, checkpoint } = attempt.context;
-      const young = now - attempt.startedAtMs < ageMs && reported === undefined && checkpoint === undefined;
-      if (!attempt.listed && young) continue;
+      const { reported, checkpoint, extendedMs } = attempt.context;
+      const silent = reported === undefined && checkpoint === undefined && extendedMs === 0;
+      if (!attempt.listed && silent && now - attempt.context.startedAtMs < ageMs) continue;
       attempt.listed = true;
       list.push(toBeat(attempt, now));
     }
@@ -196,10 +196,9 @@ export class Attempts {
   }
 
   #begin(start: StartStep, delivery: StartDelivery): Attempt {
-    const startedAtMs = performance.now();
+    const nowMs = performance.now();
     const runLeftMs = start.runRemainingMs > 0n ? Number(start.runRemainingMs) : Number.POSITIVE_INFINITY;
     const ownMs = start.startToCloseMs > 0 ? start.startToCloseMs : Number.POSITIVE_INFINITY;
-    const deadlineAtMs = startedAtMs + Math.min(runLeftMs, ownMs);
     const checkpoint = checkpointOf(start);
     const facts: AttemptFacts = {
       attempt: start.attempt,
@@ -209,7 +208,8 @@ export class Attempts {
       item: start.item,
       method: start.method,
       namespace: this.#ports.namespace,
-      deadlineAtMs,
+      deadlineAtMs: nowMs + ownMs,
+      runEndsAtMs: nowMs + runLeftMs,
       ...(checkpoint && { checkpoint }),
     };
     const trace = traceOf(delivery.headers, facts);
@@ -218,9 +218,6 @@ export class Attempts {
       start,
       delivery,
       context: new AttemptContext(facts, ports),
-      startedAtMs,
-      deadlineAtMs,
-      endsWithRun: runLeftMs < ownMs,
       abortedAtMs: 0,
       listed: false,
       returned: false,
@@ -346,7 +343,7 @@ export class Attempts {
     for (const attempt of this.#byLease.values()) {
       if (attempt.returned || attempt.reported) continue;
       if (attempt.context.abortCode === undefined) {
-        const over = overdue(attempt, now);
+        const over = overdue(attempt.context, now);
         if (over) this.#abort(attempt, over);
       } else if (now >= attempt.abortedAtMs + graceMs) {
         this.#giveUp(attempt);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { AttemptContext, type AttemptFacts } from "./context.js";
-import { AttemptAborted } from "./errors.js";
+import { AttemptAborted, overdue } from "./errors.js";
 
 const facts: AttemptFacts = {
   attempt: 2,
@@ -68,6 +68,52 @@ describe("the context of an attempt", () => {
     expect(Buffer.byteLength(one.reported!.message)).toBeLessThanOrEqual(1_024);
     one.progress(150, "done");
     expect(one.reported).toEqual({ percent: 100, message: "done" });
+  });
+});
+
+describe("more time for an attempt", () => {
+  const soon = (ms: number) => performance.now() + ms;
+
+  it("moves the deadline at once, counts as a report, and never takes time away", () => {
+    const one = context({ deadlineAtMs: soon(1_000) });
+    const { extendTimeout, remainingMs } = one;
+    expect([one.extendedMs, one.endsWithRun]).toEqual([0, false]);
+    extendTimeout(500);
+    expect(one.extendedMs).toBe(0);
+    extendTimeout(60_000);
+    expect(remainingMs()).toBeGreaterThan(30_000);
+    expect(one.deadline!.getTime()).toBeGreaterThan(Date.now() + 30_000);
+    expect(one.extendedMs).toBeGreaterThanOrEqual(60_000);
+    const [deadlineAtMs, asked] = [one.deadlineAtMs, one.extendedMs];
+    extendTimeout(10);
+    expect([one.deadlineAtMs, one.extendedMs]).toEqual([deadlineAtMs, asked]);
+  });
+
+  it("does not move the run's deadline, which then is the one that ends the attempt", () => {
+    const runEndsAtMs = soon(30_000);
+    const one = context({ deadlineAtMs: soon(1_000), runEndsAtMs });
+    one.extendTimeout(60_000);
+    expect([one.deadlineAtMs, one.endsWithRun]).toEqual([runEndsAtMs, true]);
+    expect(overdue(one, runEndsAtMs - 1)).toBeUndefined();
+    expect(overdue(one, runEndsAtMs + 1_000)).toBe("RUN_EXPIRED");
+  });
+
+  it("is nothing to an attempt without a limit, and comes too late for one that was told to stop", () => {
+    const unbounded = context();
+    unbounded.extendTimeout(5);
+    expect([unbounded.remainingMs(), unbounded.extendedMs]).toEqual([Number.POSITIVE_INFINITY, 0]);
+    const over = context({ deadlineAtMs: soon(-1) });
+    over.abort("TIMED_OUT");
+    over.extendTimeout(60_000);
+    expect([over.remainingMs(), over.extendedMs, over.abortCode]).toEqual([0, 0, "TIMED_OUT"]);
+  });
+
+  it.each([0, -1, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 32, "5" as never])("refuses %s", (ms) => {
+    const one = context({ deadlineAtMs: soon(1_000) });
+    const before = one.deadlineAtMs;
+    expect(() => one.extendTimeout(ms)).toThrow(RangeError);
+    expect(() => one.extendTimeout(ms)).toThrow(String(ms));
+    expect([one.deadlineAtMs, one.extendedMs]).toEqual([before, 0]);
   });
 });
 

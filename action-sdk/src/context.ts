@@ -9,6 +9,9 @@ import { checkpointBytesMax, readCheckpoint, toCheckpoint } from "./checkpoint.j
 import { type AbortCode, AttemptAborted, cutText } from "./errors.js";
 import { AttemptLog } from "./log.js";
 
+/** Most that an attempt may take in all: what a beat can tell. */
+const attemptMsMax = 2 ** 32 - 1;
+
 /** Structured fields of a log line: anything that JSON can hold. */
 export type LogFields = Readonly<Record<string, unknown>>;
 
@@ -53,6 +56,14 @@ export interface ActionContext {
   /** Says that the handler is alive. Needed only where the step has a heartbeat timeout. */
   heartbeat(): void;
   /**
+   * Asks for more time than the step's `start_to_close`: the attempt may run at least `ms` milliseconds from now. `deadline`, `remainingMs()`
+   * and `signal` follow at once, the mesh with the next beat. It never shortens, and moves nothing but the attempt's own limit: the step's
+   * `schedule_to_close` and the run's deadline stay, and another attempt begins with the step's limit. Keeps the attempt alive as `heartbeat`
+   * does. Once `signal` has aborted it is too late, and nothing happens. Throws a RangeError unless `ms` is a finite number over 0 with which
+   * the attempt takes no more than 2^32-1 ms (49 days) in all.
+   */
+  extendTimeout(ms: number): void;
+  /**
    * Keeps what the next attempt is to go on from, should this one not succeed: a message of at most 16 KiB, by its full name and generated
    * constant. Only the newest counts. Keeps the attempt alive as `heartbeat` does. Throws a RangeError if it is too large.
    */
@@ -74,8 +85,10 @@ export interface AttemptFacts {
   item: number;
   method: string;
   namespace: string;
-  /** On the `performance.now()` clock; Infinity if nothing bounds the attempt. */
+  /** When the attempt's own time is over, on the `performance.now()` clock; Infinity if it has no limit of its own. */
   deadlineAtMs: number;
+  /** When the run's time is over, on the same clock; default: never. No attempt can move it. */
+  runEndsAtMs?: number;
   /** What an earlier attempt kept last. */
   checkpoint?: Any;
 }
@@ -105,6 +118,8 @@ export class AttemptContext implements ActionContext {
   readonly item: number;
   readonly method: string;
   readonly namespace: string;
+  /** On the `performance.now()` clock. */
+  readonly startedAtMs = performance.now();
   readonly #facts: AttemptFacts;
   readonly #ports: ContextPorts;
   #controller: AbortController | undefined;
@@ -112,7 +127,9 @@ export class AttemptContext implements ActionContext {
   #log: AttemptLog | undefined;
   #progress: ProgressReport | undefined;
   #checkpoint: Any | undefined;
-  #reportedAtMs = performance.now();
+  #reportedAtMs = this.startedAtMs;
+  #ownEndsAtMs: number;
+  #extendedMs = 0;
 
   constructor(facts: AttemptFacts, ports: ContextPorts) {
     this.attempt = facts.attempt;
@@ -124,6 +141,7 @@ export class AttemptContext implements ActionContext {
     this.namespace = facts.namespace;
     this.#facts = facts;
     this.#ports = ports;
+    this.#ownEndsAtMs = facts.deadlineAtMs;
   }
 
   get signal(): AbortSignal {
@@ -172,6 +190,17 @@ export class AttemptContext implements ActionContext {
     };
   }
 
+  get extendTimeout(): (ms: number) => void {
+    return (ms) => {
+      const nowMs = performance.now();
+      const totalMs = extendedMs(ms, nowMs - this.startedAtMs);
+      this.#reportedAtMs = nowMs;
+      if (this.#aborted || nowMs + ms <= this.#ownEndsAtMs) return;
+      this.#ownEndsAtMs = nowMs + ms;
+      this.#extendedMs = totalMs;
+    };
+  }
+
   get saveCheckpoint(): ActionContext["saveCheckpoint"] {
     return (type, codec, value) => {
       const checkpoint = toCheckpoint(type, codec.encode(value).finish());
@@ -216,6 +245,21 @@ export class AttemptContext implements ActionContext {
     return this.#checkpoint;
   }
 
+  /** What the handler has asked that the attempt may take in all, in milliseconds from its start; 0: no more than it was given. */
+  get extendedMs(): number {
+    return this.#extendedMs;
+  }
+
+  /** When the attempt's time is over, on the `performance.now()` clock; Infinity if nothing bounds it. */
+  get deadlineAtMs(): number {
+    return Math.min(this.#ownEndsAtMs, this.#runEndsAtMs);
+  }
+
+  /** The run's deadline comes first. */
+  get endsWithRun(): boolean {
+    return this.#runEndsAtMs < this.#ownEndsAtMs;
+  }
+
   /** Milliseconds since the handler last reported, or started. */
   sinceReportMs(): number {
     return performance.now() - this.#reportedAtMs;
@@ -231,12 +275,26 @@ export class AttemptContext implements ActionContext {
     return this.#log?.bytes ?? 0;
   }
 
+  get #runEndsAtMs(): number {
+    return this.#facts.runEndsAtMs ?? Number.POSITIVE_INFINITY;
+  }
+
   #leftMs(): number {
-    return Math.max(0, this.#facts.deadlineAtMs - performance.now());
+    return Math.max(0, this.deadlineAtMs - performance.now());
   }
 
   /** Adds a line in the worker's own name, such as the stack of what the handler threw. */
   note(message: string, fields?: LogFields): void {
     this.log.error(message, fields);
   }
+}
+
+/** What an attempt takes in all, in whole milliseconds, if it may run for `ms` more; RangeError if that is no time that can be told. */
+function extendedMs(ms: number, ranMs: number): number {
+  if (typeof ms !== "number" || !Number.isFinite(ms) || ms <= 0)
+    throw new RangeError(`extendTimeout takes milliseconds over 0, such as 60_000; it was given ${String(ms)}`);
+  const totalMs = Math.ceil(ranMs + ms);
+  if (totalMs <= attemptMsMax) return totalMs;
+  const message = `extendTimeout(${ms}) would let the attempt take ${totalMs} ms in all, at most ${attemptMsMax} (49 days) are possible`;
+  throw new RangeError(`${message}; ask for less, or keep a checkpoint and fail retryably`);
 }

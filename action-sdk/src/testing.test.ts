@@ -99,6 +99,20 @@ describe("runAction", () => {
     expect((await runAction(slow, { text: "" }, { startToCloseMs: 20 })).output?.words).toBe(3);
   });
 
+  it("lets a handler run on that asks for more time than it has", async () => {
+    let release = (): void => {};
+    const old = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const slow = defineAction(PageActionsService.score, async (_input, { signal, extendTimeout }) => {
+      extendTimeout(60_000);
+      setTimeout(release, 60);
+      await old;
+      return { words: signal.aborted ? 0 : 4 };
+    });
+    expect((await runAction(slow, { text: "" }, { startToCloseMs: 20 })).output?.words).toBe(4);
+  });
+
   it("takes base64 descriptors, and refuses what are none or lack the rpc", async () => {
     const base64 = Buffer.from(pageDescriptors).toString("base64");
     expect((await runAction(score, { text: "a" }, { descriptors: base64 })).output?.words).toBe(1);

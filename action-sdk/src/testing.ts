@@ -27,7 +27,7 @@ export interface RunActionOptions {
   lease?: string;
   /** Default "default". */
   namespace?: string;
-  /** Milliseconds that the attempt may take; default: unbounded. The signal aborts when they are over. */
+  /** Milliseconds that the attempt may take; default: unbounded. The signal aborts when they are over, `extendTimeout` moves that. */
   startToCloseMs?: number;
   /** Cancels the attempt when it aborts, as a cancelled run would. */
   signal?: AbortSignal;
@@ -74,10 +74,7 @@ export async function runAction<Input, Output>(
   const cancel = () => context.abort("CANCELLED");
   if (options.signal?.aborted) cancel();
   options.signal?.addEventListener("abort", cancel, { once: true });
-  const timer =
-    options.startToCloseMs === undefined
-      ? undefined
-      : setTimeout(() => context.abort("TIMED_OUT"), options.startToCloseMs);
+  const stopClock = startClock(context);
   try {
     const bytes = action.entry.requestSerialize(input);
     const outputs: Output[] = [];
@@ -90,10 +87,25 @@ export async function runAction<Input, Output>(
     const kept = checkpoint && { type: checkpoint.typeUrl, value: checkpoint.value };
     return { ...toResult(action, outcome), outputs, logs, progress, ...(kept && { checkpoint: kept }) };
   } finally {
-    clearTimeout(timer);
+    stopClock();
     options.signal?.removeEventListener("abort", cancel);
   }
 }
+
+/** Aborts the attempt when its time is over, whatever it was extended to meanwhile. Returns how to stop it. */
+function startClock(context: AttemptContext): () => void {
+  let timer: NodeJS.Timeout | undefined;
+  const look = (): void => {
+    const leftMs = context.remainingMs();
+    if (leftMs <= 0) context.abort("TIMED_OUT");
+    else if (leftMs < Number.POSITIVE_INFINITY) timer = setTimeout(look, Math.min(leftMs, timerMsMax));
+  };
+  look();
+  return () => clearTimeout(timer);
+}
+
+/** A timer that is set for longer goes off at once. */
+const timerMsMax = 2 ** 31 - 1;
 
 function contextFor(method: string, options: RunActionOptions, reports: ProgressReport[]): AttemptContext {
   const { traceHeaders } = options;

@@ -32,7 +32,7 @@ const words: Record<FinalOutcome["kind"] | "dropped", string> = {
 };
 
 /** Counts an attempt at its end. */
-export function countAttempt({ start, startedAtMs }: Attempt, outcome: FinalOutcome["kind"] | "dropped"): void {
+export function countAttempt({ start, context }: Attempt, outcome: FinalOutcome["kind"] | "dropped"): void {
   const { method } = start;
   let meters = metersOf.get(method);
   if (!meters) {
@@ -42,7 +42,7 @@ export function countAttempt({ start, startedAtMs }: Attempt, outcome: FinalOutc
   }
   meters.ended[outcome] ??= metrics.workerAttempts.at(words[outcome], method);
   meters.ended[outcome].add();
-  meters.seconds.record((performance.now() - startedAtMs) / 1_000);
+  meters.seconds.record((performance.now() - context.startedAtMs) / 1_000);
 }
 
 const shown = new Set<() => ShownWorker | undefined>();

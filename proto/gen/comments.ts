@@ -62,6 +62,7 @@ export const meshComments: Readonly<Record<string, string>> = {
   "taskmesh.v1.AttemptBeat": "AttemptBeat is an attempt that the worker runs.",
   "taskmesh.v1.AttemptBeat.checkpoint": "What the next attempt is to go on from, should this one fail; the newest counts. At most 16 KiB.",
   "taskmesh.v1.AttemptBeat.since_report_ms": "Time since the handler last reported, in milliseconds.",
+  "taskmesh.v1.AttemptBeat.start_to_close_ms": "Time that the attempt may take in all as its handler asks, in milliseconds from `started_at`; 0: it asks for none. Beyond\nStartStep.start_to_close_ms it moves that limit, and no other; below it means nothing. Repeated in each beat. Workers need not know it.",
   "taskmesh.v1.Beat.draining": "The worker takes no more work and leaves when its attempts have ended.",
   "taskmesh.v1.Beat.nonce": "The newest nonce that came over the work transport.",
   "taskmesh.v1.BeatReply.bound_leases": "Leases whose attempts are bound in the database: their starts may be acked.",

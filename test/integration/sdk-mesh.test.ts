@@ -201,6 +201,19 @@ describe("a handler", () => {
     expect((await resultOf(await start("fine", chain))).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
   });
 
+  it("that asks for more time has it, also with the mesh: its limit and the grace behind that pass, and its one attempt succeeds", async () => {
+    const slow = defineAction(PageActionsService.score, async (_input, { attempt, extendTimeout, signal }) => {
+      extendTimeout(60_000);
+      await new Promise((resolve) => setTimeout(resolve, 6_800));
+      signal.throwIfAborted();
+      return { words: attempt };
+    });
+    await serve([slow]);
+    await putTimedChain();
+    const result = await resultOf(await start("slow", chain));
+    expect([result.status, wordsOf(result)]).toEqual([RunStatus.RUN_STATUS_SUCCEEDED, 1]);
+  });
+
   it("that exits its process loses the attempt, not the run", async () => {
     const child = await spawnWorker();
     const runId = await start("exit");

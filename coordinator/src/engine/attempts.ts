@@ -1,6 +1,7 @@
 /** What workers report of attempts, and what becomes of attempts that nobody reports any more. Only the current lease is heard (E2). */
 import { EventKind, type Failure } from "@taskmesh/proto";
 import { noteDone } from "./compensation.js";
+import { attemptLimitMs } from "./deadlines.js";
 import { reportItem } from "./items.js";
 import type { ChainPlan, Value } from "./plan.js";
 import { nextRetryAtMs } from "./retry.js";
@@ -159,10 +160,17 @@ function bind(turn: Turn, index: number, event: Extract<RunEvent, { kind: "bind"
   const isNew = event.checkpointed === true && before.checkpointed !== true;
   if (isNew) editStep(turn, index).checkpointed = true;
   const again = before.status === StepStatus.STEP_STATUS_RUNNING && before.session === event.session;
-  if (again && isNew) return changed(turn);
-  if (again) return unchanged(turn.run, turn.run.cancel ? "cancelling" : "already-bound");
-  hold(turn, index, event.session, Math.min(turn.nowMs, event.startedAtMs || turn.nowMs));
-  return changed(turn);
+  if (!again) hold(turn, index, event.session, Math.min(turn.nowMs, event.startedAtMs || turn.nowMs));
+  const isLonger = extend(turn, index, event.startToCloseMs);
+  if (!again || isNew || isLonger) return changed(turn);
+  return unchanged(turn.run, turn.run.cancel ? "cancelling" : "already-bound");
+}
+
+/** Gives the attempt the time that its handler asks for; answers whether that is more than it had. The later wake-up is the sweeper's to find. */
+function extend(turn: Turn, index: number, askedMs = 0): boolean {
+  if (askedMs <= attemptLimitMs(turn.run.steps[index]!, turn.plan.steps[index]!)) return false;
+  editStep(turn, index).extendedMs = askedMs;
+  return true;
 }
 
 /** Records that a session runs the step's current lease. */
@@ -170,6 +178,8 @@ function hold(turn: Turn, index: number, session: string, startedAtMs: number): 
   const step = editStep(turn, index);
   step.status = StepStatus.STEP_STATUS_RUNNING;
   step.session = session;
+  // Whoever runs it now counts from a start of its own.
+  if (step.extendedMs !== undefined) delete step.extendedMs;
   step.startedAtMs = Math.max(startedAtMs, step.attemptAtMs);
   const { attempt, lease } = step;
   turn.effects.push({

@@ -4,7 +4,7 @@ import { attemptFailed } from "./attempts.js";
 import { evaluatedFallback } from "./catch.js";
 import { resumeChild } from "./children.js";
 import { isIdleUndo } from "./compensation.js";
-import { dueOf } from "./deadlines.js";
+import { attemptLimitMs, dueOf } from "./deadlines.js";
 import { escalate } from "./escalations.js";
 import { leaveHold, noteOperation } from "./hold.js";
 import { cancelItems, itemsEvaluated, onItem, redispatchItems, wakeItems } from "./items.js";
@@ -218,7 +218,7 @@ function wakeStep(turn: Turn, index: number): void {
       );
     case "start-to-close": {
       const failure = {
-        ...timeout("START_TO_CLOSE_TIMEOUT", "the attempt did not end", plan.startToCloseMs),
+        ...timeout("START_TO_CLOSE_TIMEOUT", "the attempt did not end", attemptLimitMs(step, plan)),
         retryable: true,
       };
       attemptFailed(turn, index, failure, { session: step.session }, EventKind.EVENT_KIND_ATTEMPT_TIMED_OUT);

@@ -1,7 +1,7 @@
 import { EventKind } from "@taskmesh/proto";
 import { describe, expect, it } from "vitest";
 import { nextWakeupAtMs } from "./deadlines.js";
-import { evaluated, planOf, startMs, startRun } from "./plan-fixture.js";
+import { evaluated, planOf, type StepSpec, startMs, startRun } from "./plan-fixture.js";
 import { cancelGraceMs, RunStatus, StepStatus, timeoutGraceMs } from "./run-state.js";
 
 const expired = StepStatus.STEP_STATUS_EXPIRED;
@@ -103,6 +103,68 @@ describe("start_to_close", () => {
     bench.complete("a", "ok", report);
     expect(bench.kinds()).toEqual([EventKind.EVENT_KIND_COMPLETION_LATE]);
     expect(bench.step("a").status).toBe(StepStatus.STEP_STATUS_RETRYING);
+  });
+});
+
+describe("a start_to_close that the handler has extended", () => {
+  const spec = { startToCloseMs: 1_000, retry: { attemptsMax: 3 } };
+  const limit = 1_000 + timeoutGraceMs;
+  const extended = (more: StepSpec = {}, run: Parameters<typeof startRun>[1] = {}) => {
+    const bench = startRun(planOf({ a: { ...spec, ...more } }), run);
+    bench.bind("a", "s1", startMs, 0, 20_000);
+    return bench;
+  };
+
+  it("ends the attempt when what was asked for is over, after the grace, and says how long that was", () => {
+    const bench = extended();
+    expect(bench.last.verdict).toBe("changed");
+    bench.wakeAt(startMs + limit);
+    expect(bench.step("a")).toMatchObject({ status: StepStatus.STEP_STATUS_RUNNING, failures: 0 });
+    expect(bench.run.wakeupAtMs).toBe(startMs + 20_000 + timeoutGraceMs);
+    bench.wakeAt(startMs + 20_000 + timeoutGraceMs);
+    expect(bench.step("a")).toMatchObject({ status: StepStatus.STEP_STATUS_RETRYING, failures: 1 });
+    expect(bench.last.records[0]?.failure).toMatchObject({
+      reason: "START_TO_CLOSE_TIMEOUT",
+      message: expect.stringContaining("20000 ms"),
+    });
+  });
+
+  it("is stored once however often beats repeat it, grows, and never shrinks", () => {
+    const bench = extended();
+    for (const said of [20_000, 500, 5_000, undefined]) {
+      expect(bench.bind("a", "s1", startMs, 0, said)).toMatchObject({ verdict: "unchanged", why: "already-bound" });
+    }
+    expect(bench.bind("a", "s1", startMs, 0, 30_000)).toMatchObject({ verdict: "changed", records: [], effects: [] });
+    expect(bench.step("a").extendedMs).toBe(30_000);
+    const plain = startRun(planOf({ a: spec }));
+    plain.bind("a", "s1", startMs, 0, 1_000);
+    expect(plain.step("a")).not.toHaveProperty("extendedMs");
+  });
+
+  it("moves neither schedule_to_close nor the run's deadline", () => {
+    const step = extended({ scheduleToCloseMs: 8_000 });
+    step.wakeAt(startMs + 8_000);
+    expect(step.step("a").status).toBe(expired);
+    const run = extended({}, { timeoutMs: 9_000 });
+    run.wakeAt(startMs + 8_999);
+    expect(run.step("a").status).toBe(StepStatus.STEP_STATUS_RUNNING);
+    run.wakeAt(startMs + 9_000);
+    expect(run.run.status).toBe(RunStatus.RUN_STATUS_EXPIRED);
+  });
+
+  it("is the attempt's alone: a retry, a lost attempt's next and another holder begin with the plan's", () => {
+    const retried = extended();
+    retried.fail("a");
+    retried.wakeAt(retried.run.wakeupAtMs);
+    const lost = extended();
+    lost.apply({ kind: "lose", report: lost.report("a"), why: "" });
+    const other = extended();
+    for (const bench of [retried, lost, other]) {
+      bench.bind("a", "s2");
+      expect(bench.step("a")).not.toHaveProperty("extendedMs");
+      bench.wakeAt(bench.nowMs + limit);
+      expect(bench.kinds()).toContain(EventKind.EVENT_KIND_ATTEMPT_TIMED_OUT);
+    }
   });
 });
 

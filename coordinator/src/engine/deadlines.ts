@@ -37,9 +37,15 @@ function scheduleToStartAtMs(step: StepState, plan: StepPlan): number {
   return waits && plan.scheduleToStartMs !== undefined ? step.attemptAtMs + plan.scheduleToStartMs : Infinity;
 }
 
+/** Time that the newest attempt may take: the plan's, or what its handler has asked for beyond that. */
+export const attemptLimitMs = ({ extendedMs }: StepState, { startToCloseMs }: StepPlan): number =>
+  extendedMs === undefined ? startToCloseMs : Math.max(startToCloseMs, extendedMs);
+
 /** The worker enforces it to the millisecond; this is for one that cannot report. */
 const startToCloseAtMs = (step: StepState, plan: StepPlan): number =>
-  step.status === StepStatus.STEP_STATUS_RUNNING ? step.startedAtMs + plan.startToCloseMs + timeoutGraceMs : Infinity;
+  step.status === StepStatus.STEP_STATUS_RUNNING
+    ? step.startedAtMs + attemptLimitMs(step, plan) + timeoutGraceMs
+    : Infinity;
 
 /** When a wait ends by itself. */
 const waitEndsAtMs = (step: StepState): number => step.wait?.endsAtMs || Infinity;

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { evaluated, failure, noRetry, planOf, type StepSpec, startRun, value } from "./plan-fixture.js";
 import { decodeItem, decodeRunState, encodeItem, encodeRunState } from "./run-codec.js";
 import type { Evaluation, Report } from "./run-event.js";
-import { lateMax, RunStatus, StepStatus } from "./run-state.js";
+import { lateMax, RunStatus, StepStatus, timeoutGraceMs } from "./run-state.js";
 
 const each = (more: Partial<NonNullable<StepSpec["each"]>> = {}): StepSpec => ({
   each: {
@@ -171,6 +171,18 @@ describe("a fan-out", () => {
     bench.apply({ kind: "claim", report: reportOf(bench, 0), session: "s2" });
     expect(bench.effectsOf("dispatch")).toMatchObject([{ item: 0, claimed: true, attempt: 2 }]);
     expect(itemOf(bench, 0)).toMatchObject({ status: StepStatus.STEP_STATUS_RUNNING, session: "s2" });
+  });
+
+  it("lets the item run on whose handler asks for more time, and no other", () => {
+    const bench = begin({ a: { ...each(), startToCloseMs: 1_000, retry: { attemptsMax: 2 } } }, 2);
+    for (const item of [0, 1]) {
+      const asked = item === 1 ? { startToCloseMs: 20_000 } : {};
+      const about = { session: "s1", startedAtMs: bench.nowMs, sinceReportMs: 0, ...asked };
+      bench.apply({ kind: "bind", report: reportOf(bench, item), ...about });
+    }
+    bench.wakeAt(bench.nowMs + 1_000 + timeoutGraceMs);
+    expect(itemOf(bench, 0)?.status).toBe(StepStatus.STEP_STATUS_RETRYING);
+    expect(itemOf(bench, 1)?.status).toBe(StepStatus.STEP_STATUS_RUNNING);
   });
 
   it("sends lost starts again by lease or by age, and asks again for inputs that never came", () => {

@@ -97,7 +97,7 @@ export interface RunBench {
   report(id: string): Report;
   complete(id: string, outcome?: Outcome | string, report?: Report): Advance;
   fail(id: string, reason?: string, retryable?: boolean): Advance;
-  bind(id: string, session?: string, startedAtMs?: number, sinceReportMs?: number): Advance;
+  bind(id: string, session?: string, startedAtMs?: number, sinceReportMs?: number, startToCloseMs?: number): Advance;
   /** Lets time pass, and the sweeper look. */
   wakeAt(ms: number): Advance;
   /** Kinds of the last event's records. */
@@ -153,8 +153,10 @@ export function startRun(
     },
     fail: (id, reason = "BROKEN", retryable = true) =>
       bench.complete(id, { kind: "failure", failure: failure(reason, retryable) }),
-    bind: (id, session = "s1", startedAtMs = bench.nowMs, sinceReportMs = 0) =>
-      bench.apply({ kind: "bind", report: bench.report(id), session, startedAtMs, sinceReportMs }),
+    bind(id, session = "s1", startedAtMs = bench.nowMs, sinceReportMs = 0, startToCloseMs) {
+      const asked = startToCloseMs === undefined ? {} : { startToCloseMs };
+      return bench.apply({ kind: "bind", report: bench.report(id), session, startedAtMs, sinceReportMs, ...asked });
+    },
     wakeAt(ms) {
       bench.nowMs = ms;
       return bench.apply({ kind: "wake" });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { failure, planOf, startMs, startRun } from "./plan-fixture.js";
-import { decodeRunState, encodeRunState } from "./run-codec.js";
+import { decodeItem, decodeRunState, encodeItem, encodeRunState } from "./run-codec.js";
 
 const stored = { contract: "c", sizeBytes: 3, sha256: Buffer.alloc(32, 7), reference: "p1" };
 
@@ -80,6 +80,22 @@ describe("the stored state of a run", () => {
     expect(step).toMatchObject({ attempt: 1, lease: "L", readyAtMs: startMs, attemptAtMs: startMs + 500, late: 0 });
     expect(step).toMatchObject({ session: "", startedAtMs: 0, endedAtMs: 0, retryAtMs: 0 });
     expect(step).not.toHaveProperty("input");
+  });
+
+  it("keeps what a handler has asked for beyond its limit, of steps and of items, behind all that older rows have", () => {
+    const bench = startRun(planOf({ a: { retry: { attemptsMax: 2 } }, b: {} }));
+    bench.bind("a", "s1", startMs, 0, 90_000);
+    bench.bind("b");
+    const text = encodeRunState(bench.run);
+    const [row, plain] = JSON.parse(text).steps;
+    expect([row.length, row.at(-1)]).toEqual([17, 90_000]);
+    expect(plain.length).toBe(8);
+    expect(decodeRunState(text, bench.run.acceptedAtMs).steps).toEqual(bench.run.steps);
+    const [step] = bench.run.steps;
+    expect(decodeItem(encodeItem(step!, startMs), startMs, undefined)).toEqual(step);
+    const older = JSON.stringify({ now: 1, steps: [row.slice(0, 16)] });
+    const { extendedMs: _, ...rest } = step!;
+    expect(decodeRunState(older, bench.run.acceptedAtMs).steps).toEqual([rest]);
   });
 
   it("refuses an input that is not stored elsewhere", () => {

@@ -41,6 +41,7 @@ type StoredStep =
       checkpointed?: 0 | 1,
       wait?: StoredWait | 0,
       flow?: StoredFlow | 0,
+      extendedMs?: number,
     ];
 /** `via`: 1 + the index, 0: none. */
 type StoredFlow = [via: number, rounds: number] | [via: number, rounds: number, level: number];
@@ -165,6 +166,7 @@ function storeStep(s: StepState, originMs: number): StoredStep {
     s.checkpointed ? 1 : 0,
     s.wait ? storeWait(s.wait, originMs) : 0,
     storeFlow(s),
+    s.extendedMs ?? 0,
   ];
   let length = row.length;
   while (length > 1 && (row[length - 1] === 0 || row[length - 1] === "")) length -= 1;
@@ -286,6 +288,7 @@ function loadStep(row: StoredStep, originMs: number): StepState {
     checkpointed,
     wait,
     flow,
+    extendedMs,
   ] = row;
   const step: StepState = {
     status,
@@ -310,5 +313,6 @@ function loadStep(row: StoredStep, originMs: number): StepState {
   if (flow && flow[0] > 0) step.via = flow[0] - 1;
   if (flow && flow[1] > 0) step.rounds = flow[1];
   if (flow && flow[2] !== undefined) step.level = flow[2];
+  if (extendedMs) step.extendedMs = extendedMs;
   return step;
 }

@@ -44,6 +44,8 @@ export type RunEvent =
       sinceReportMs: number;
       /** It has a checkpoint, which is stored once this is decided. */
       checkpointed?: true;
+      /** Time that the handler asks for in all, counted from the attempt's start. */
+      startToCloseMs?: number;
     }
   /** A bound attempt's worker is gone or no longer runs it. */
   | { kind: "lose"; report: Report; why: string }

@@ -54,6 +54,8 @@ export interface StepState {
   key?: string;
   /** An attempt has reported a checkpoint: the next one is given it. */
   checkpointed?: true;
+  /** The handler of the newest attempt has asked for more than the plan's start_to_close: what it may take in all. */
+  extendedMs?: number;
   /** Of a step that begins with the first of several: the one that it began with. */
   via?: number;
   /** Of a step that repeats: rounds that are over. */

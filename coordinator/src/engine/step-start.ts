@@ -133,6 +133,7 @@ export function giveLease(
   step.lease = lease;
   step.startedAtMs = 0;
   step.session = "";
+  if (step.extendedMs !== undefined) delete step.extendedMs;
   turn.effects.push({
     kind: "dispatch",
     runMethod: turn.plan.method,

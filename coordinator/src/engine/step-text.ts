@@ -7,7 +7,8 @@ import { type StepState, StepStatus } from "./run-state.js";
 /** What JSON.stringify makes of the step's row (run-codec.ts); undefined: the step has more than this writes. */
 export function plainStepText(s: StepState, originMs: number): string | undefined {
   if (s.failures > 0 || s.lost > 0 || s.retryAtMs > 0 || s.late > 0) return undefined;
-  if (s.input || s.checkpointed || s.wait || s.via !== undefined || s.rounds || s.level) return undefined;
+  if (s.input || s.checkpointed || s.wait || s.via !== undefined || s.rounds || s.level || s.extendedMs)
+    return undefined;
   if (s.status === StepStatus.STEP_STATUS_PENDING && s.attempt === 0) return "0";
   if (!plain.test(s.lease) || !plain.test(s.session)) return undefined;
   const text = `[${s.status},${s.attempt},"${s.lease}",${at(s.readyAtMs, originMs)},${at(s.attemptAtMs, originMs)}`;

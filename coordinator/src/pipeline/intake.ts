@@ -25,6 +25,8 @@ export interface IntakeDeps {
   upcast: Upcast;
 }
 
+type BindEvent = Extract<RunEvent, { kind: "bind" }>;
+
 /** Times that an answer to a taken idempotency key is looked for: its row commits a moment after it wins. */
 const keyReadsMax = 5;
 
@@ -49,7 +51,7 @@ export function createIntake(deps: IntakeDeps): Intake {
     session: string,
     startedAtMs: number,
     sinceReportMs: number,
-    checkpointed: boolean,
+    asked: Pick<BindEvent, "checkpointed" | "startToCloseMs">,
   ): Promise<BindVerdict> => {
     const settled = await event(ref.runId, {
       kind: "bind",
@@ -57,7 +59,7 @@ export function createIntake(deps: IntakeDeps): Intake {
       session,
       startedAtMs,
       sinceReportMs,
-      ...(checkpointed ? { checkpointed } : {}),
+      ...asked,
     });
     if (settled.verdict === "unknown-run") return "stale";
     if (settled.verdict === "unchanged" && settled.why === "cancelling") return "cancelling";
@@ -107,8 +109,11 @@ export function createIntake(deps: IntakeDeps): Intake {
       return settled.verdict === "changed" ? "changed" : refusedOperation(settled, about.operation);
     },
 
-    async bind(ref, sessionId, startedAtMs, sinceReportMs, report): Promise<BindVerdict> {
-      const verdict = await bind(ref, sessionId, startedAtMs, sinceReportMs, report?.checkpoint !== undefined);
+    async bind(ref, sessionId, startedAtMs, sinceReportMs, report, startToCloseMs): Promise<BindVerdict> {
+      const verdict = await bind(ref, sessionId, startedAtMs, sinceReportMs, {
+        ...(report?.checkpoint ? { checkpointed: true as const } : {}),
+        ...(startToCloseMs ? { startToCloseMs } : {}),
+      });
       // The lease was checked: what its holder says of the attempt is true.
       if (report && verdict !== "stale") await deps.reports.add(ref, report);
       return verdict;

@@ -271,6 +271,20 @@ describe("the pipeline", () => {
     expect(await room.intake.bind(ref, "s1", Date.now(), 1_001)).toBe("stale");
   });
 
+  it("stores what a beat's handler asks for beyond its limit, once however often beats repeat it", async () => {
+    const room = await open();
+    const runId = await room.startRun(single);
+    const ref = { runId, ...(await reportOf(runId)) };
+    const versions: number[] = [];
+    for (const askedMs of [0, 7_200_000, 7_200_000, 7_000_000]) {
+      expect(await room.intake.bind(ref, "s1", Date.now(), 0, undefined, askedMs)).toBe("current");
+      versions.push((await stored(database.db, runId)).run.version);
+    }
+    const [before, ...after] = versions as [number, ...number[]];
+    expect(after).toEqual(after.map(() => before + 1));
+    expect((await stored(database.db, runId)).run.steps[0]).toMatchObject({ extendedMs: 7_200_000 });
+  });
+
   it("gives a redelivered start to the one that claims it first", async () => {
     const room = await open();
     const runId = await room.startRun(single);

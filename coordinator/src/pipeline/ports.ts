@@ -135,13 +135,17 @@ export interface Intake {
     runId: string,
     about: { stepId: string; person: string; act: AssignmentAct },
   ): Promise<void>;
-  /** A beat lists this attempt: record that the session runs it, and what its handler reported anew. Rejects if that can't be stored now. */
+  /**
+   * A beat lists this attempt: record that the session runs it, what its handler reported anew, and how long it asks to run in all (milliseconds
+   * from its start; 0: it asks for nothing). Rejects if that can't be stored now.
+   */
   bind(
     ref: AttemptRef,
     sessionId: string,
     startedAtMs: number,
     sinceReportMs: number,
     report?: HandlerReport,
+    startToCloseMs?: number,
   ): Promise<BindVerdict>;
   /** A bound attempt is no longer run by its session (lapsed, or unlisted): give it a new lease or end the step. */
   lose(ref: AttemptRef, why: string): Promise<void>;

@@ -1,7 +1,7 @@
 /** For tests: registries over a real database, real gRPC on loopback, the memory transport, and workers that speak plain stubs. */
 import { type ClientDuplexStream, credentials } from "@grpc/grpc-js";
 import {
-  type AttemptBeat,
+  AttemptBeat,
   Beat,
   type BeatReply,
   ChainServiceClient,
@@ -115,12 +115,15 @@ export async function stopDatabases(): Promise<void> {
 export class RecordingIntake implements Pick<Intake, "bind" | "lose" | "claim"> {
   readonly lost: { lease: string; why: string }[] = [];
   readonly bound: string[] = [];
+  /** Time that the newest beat asked for, by lease. */
+  readonly asked = new Map<string, unknown>();
   /** Verdicts of leases that are not `current`. */
   readonly verdicts = new Map<string, BindVerdict>();
 
   constructor(private readonly db: Db) {}
 
-  async bind(ref: AttemptRef, sessionId: string): Promise<BindVerdict> {
+  async bind(ref: AttemptRef, sessionId: string, ...said: unknown[]): Promise<BindVerdict> {
+    this.asked.set(ref.lease, said[3]);
     const verdict = this.verdicts.get(ref.lease) ?? "current";
     if (verdict === "stale") return verdict;
     this.bound.push(ref.lease);
@@ -364,16 +367,7 @@ export class TestWorker {
 /** An attempt in a beat. */
 export function attemptBeat(lease: string): AttemptBeat {
   const runId = `00000000-0000-7000-8000-${Buffer.from(lease.padEnd(6, "_").slice(0, 6)).toString("hex")}`;
-  return {
-    runId,
-    stepId: "step",
-    item: 0,
-    attempt: 1,
-    lease,
-    startedAt: undefined,
-    sinceReportMs: 0,
-    progress: undefined,
-  };
+  return AttemptBeat.fromPartial({ runId, stepId: "step", attempt: 1, lease });
 }
 
 /** A Register message for services on one queue. */

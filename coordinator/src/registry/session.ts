@@ -248,7 +248,9 @@ export class Session {
       : Date.now();
     try {
       const report = this.#reports.newsOf(beat);
-      const verdict = await this.host.intake.bind(ref, this.id, startedAtMs, beat.sinceReportMs, report);
+      const { sinceReportMs, startToCloseMs } = beat;
+      // Said with each beat, not only when it has grown: the engine stores no more than what is longer, and this keeps nothing of it.
+      const verdict = await this.host.intake.bind(ref, this.id, startedAtMs, sinceReportMs, report, startToCloseMs);
       if (report) this.#reports.stored(beat);
       return verdict;
     } catch (error) {

@@ -59,8 +59,12 @@ describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
 
   it("answers beats, binds what they list, and shows it in the list of workers", async () => {
     const one = await TestWorker.start(coordinator, registration([service], 4), 30);
-    one.attempts = [attemptBeat("lease1"), attemptBeat("lease2")];
+    one.attempts = [attemptBeat("lease1"), { ...attemptBeat("lease2"), startToCloseMs: 90_000 }];
     await waitFor("both bindings", () => one.stream.replies.some((reply) => reply.boundLeases.length === 2));
+    expect([...coordinator.intake.asked].sort()).toEqual([
+      ["lease1", 0],
+      ["lease2", 90_000],
+    ]);
     await waitFor("the count", async () => (await worker(one.sessionId))?.queues[0] !== undefined);
     expect(await worker(one.sessionId)).toMatchObject({ host: "test", draining: false, assignable: true });
     expect(liveSlots()).toBe(4);

@@ -253,6 +253,11 @@ export interface AttemptBeat {
   progress?:
     | Progress
     | undefined;
+  /**
+   * Time that the attempt may take in all as its handler asks, in milliseconds from `started_at`; 0: it asks for none. Beyond
+   * StartStep.start_to_close_ms it moves that limit, and no other; below it means nothing. Repeated in each beat. Workers need not know it.
+   */
+  startToCloseMs: number;
   /** What the next attempt is to go on from, should this one fail; the newest counts. At most 16 KiB. */
   checkpoint?: Any | undefined;
 }
@@ -2162,6 +2167,7 @@ function createBaseAttemptBeat(): AttemptBeat {
     startedAt: undefined,
     sinceReportMs: 0,
     progress: undefined,
+    startToCloseMs: 0,
     checkpoint: undefined,
   };
 }
@@ -2191,6 +2197,9 @@ export const AttemptBeat: MessageFns<AttemptBeat> = {
     }
     if (message.progress !== undefined) {
       Progress.encode(message.progress, writer.uint32(66).fork()).join();
+    }
+    if (message.startToCloseMs !== 0) {
+      writer.uint32(72).uint32(message.startToCloseMs);
     }
     if (message.checkpoint !== undefined) {
       Any.encode(message.checkpoint, writer.uint32(402).fork()).join();
@@ -2275,6 +2284,14 @@ export const AttemptBeat: MessageFns<AttemptBeat> = {
             message.progress = Progress.decode(reader, reader.uint32());
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.startToCloseMs = reader.uint32();
+            continue;
+          }
           case 50: {
             if (tag !== 402) {
               break;
@@ -2321,6 +2338,11 @@ export const AttemptBeat: MessageFns<AttemptBeat> = {
         ? globalThis.Number(object.since_report_ms)
         : 0,
       progress: isSet(object.progress) ? Progress.fromJSON(object.progress) : undefined,
+      startToCloseMs: isSet(object.startToCloseMs)
+        ? globalThis.Number(object.startToCloseMs)
+        : isSet(object.start_to_close_ms)
+        ? globalThis.Number(object.start_to_close_ms)
+        : 0,
       checkpoint: isSet(object.checkpoint) ? Any.fromJSON(object.checkpoint) : undefined,
     };
   },
@@ -2351,6 +2373,9 @@ export const AttemptBeat: MessageFns<AttemptBeat> = {
     if (message.progress !== undefined) {
       obj.progress = Progress.toJSON(message.progress);
     }
+    if (message.startToCloseMs !== 0) {
+      obj.startToCloseMs = Math.round(message.startToCloseMs);
+    }
     if (message.checkpoint !== undefined) {
       obj.checkpoint = Any.toJSON(message.checkpoint);
     }
@@ -2374,6 +2399,7 @@ export const AttemptBeat: MessageFns<AttemptBeat> = {
     message.progress = (object.progress !== undefined && object.progress !== null)
       ? Progress.fromPartial(object.progress)
       : undefined;
+    message.startToCloseMs = object.startToCloseMs ?? 0;
     message.checkpoint = (object.checkpoint !== undefined && object.checkpoint !== null)
       ? Any.fromPartial(object.checkpoint)
       : undefined;
