@@ -42,7 +42,7 @@ describe("a mesh under load", () => {
   it("loses nothing when a worker, a coordinator, nats-server and Postgres are killed one after another", {
     timeout: 400_000,
   }, async (context) => {
-    const load = await underLoad(context, 100, { coordinators: 2, workers: 2 });
+    const load = await underLoad(context, 180, { coordinators: 2, workers: 2 });
     const { workers, coordinators, nats, postgres } = load.mesh;
     await workers[0]!.kill();
     await resumes(load.mesh);
