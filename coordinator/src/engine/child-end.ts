@@ -16,14 +16,14 @@ export function onChildEnded(run: RunState, plan: ChainPlan, event: ChildEnded, 
   const index = stepIndex(plan, event.stepId);
   if (index === undefined || !plan.steps[index]!.child) return unchanged(run, "unknown-step");
   const { item = 0 } = event;
-  if (plan.steps[index]!.each && !isExpiry(run, event, context))
-    return reportItem(run, plan, { index, item, context }, (turn) => ended(turn, index, event));
-  const state = stateOf(run, index, item);
-  const refused = refusal(state, event);
-  if (refused) return unchanged(run, refused);
   // The deadline came down from here: what it ends below is this run's own expiry, whoever notices first.
+  const expired = isExpiry(run, event, context);
+  if (plan.steps[index]!.each && !expired)
+    return reportItem(run, plan, { index, item, context }, (turn) => ended(turn, index, event));
+  const refused = refusal(stateOf(run, index, item), event);
+  if (refused) return unchanged(run, refused);
   const turn = beginTurn(run, plan, context);
-  return isExpiry(run, event, context) ? wake(turn) : ended(turn, index, event);
+  return expired ? wake(turn) : ended(turn, index, event);
 }
 
 /** Only the child of the current attempt is heard (E2). */
