@@ -3,6 +3,7 @@ import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import { afterEach, describe, expect, it } from "vitest";
+import { taskmesh } from "../../test/fixtures/command-line.js";
 
 const main = fileURLToPath(new URL("./main.ts", import.meta.url));
 let server: Server | undefined;
@@ -30,7 +31,8 @@ async function serve(
   return `http://127.0.0.1:${(started.address() as AddressInfo).port}`;
 }
 
-function taskmesh(args: string[], input = ""): Promise<{ code: number | null; stdout: string; stderr: string }> {
+/** As a process of its own, with something on its stdin. */
+function taskmeshProcess(args: string[], input = ""): Promise<{ code: number | null; stdout: string; stderr: string }> {
   const child = spawn(process.execPath, ["--import", "tsx", "--conditions=@taskmesh/source", main, ...args]);
   let [stdout, stderr] = ["", ""];
   child.stdout.on("data", (chunk: Buffer) => (stdout += chunk.toString()));
@@ -43,19 +45,19 @@ const failed = { runId: "r1", status: "RUN_STATUS_FAILED", failure: { reason: "H
 
 describe("the program", () => {
   it("ends with 2 and the nearest name for a command that does not exist", async () => {
-    const { code, stderr, stdout } = await taskmesh(["runs", "lst"]);
+    const { code, stderr, stdout } = await taskmeshProcess(["runs", "lst"]);
     expect([code, stdout]).toEqual([2, ""]);
     expect(stderr).toContain("Did you mean list?");
   });
 
   it("ends with 0 for help, which names the exit codes", async () => {
-    const { code, stdout } = await taskmesh(["--help"]);
+    const { code, stdout } = await taskmesh("--help");
     expect(code).toBe(0);
     expect(stdout).toContain("3  the mesh can't be reached");
   });
 
   it("ends with 2 for input that is not JSON, before anything is sent", async () => {
-    const { code, stderr } = await taskmesh([
+    const { code, stderr } = await taskmesh(
       "runs",
       "start",
       "a.v1.B/C",
@@ -63,21 +65,29 @@ describe("the program", () => {
       "{x",
       "--url",
       "http://127.0.0.1:9",
-    ]);
+    );
     expect(code).toBe(2);
     expect(stderr).toContain("the input is not JSON");
   });
 
+  it("ends with 2 for a signal's message without the signal, and for a callback without a token", async () => {
+    const nowhere = ["--url", "http://127.0.0.1:9"];
+    const signal = await taskmesh("runs", "start", "a.v1.B/C", "--signal-input", "{}", ...nowhere);
+    expect([signal.code, signal.stderr]).toEqual([2, expect.stringContaining("need the signal's name")]);
+    const callback = await taskmesh("runs", "callback", "http://mesh/api/v1/callbacks/", ...nowhere);
+    expect([callback.code, callback.stderr]).toEqual([2, expect.stringContaining("has no token")]);
+  });
+
   it("ends with 1 for a run that failed, with the failure on stderr and nothing on stdout", async () => {
     const url = await serve({ "GET /api/v1/runs/r1/result": [200, failed] });
-    const { code, stdout, stderr } = await taskmesh(["runs", "result", "r1", "--url", url]);
+    const { code, stdout, stderr } = await taskmesh("runs", "result", "r1", "--url", url);
     expect([code, stdout]).toEqual([1, ""]);
     expect(stderr).toContain("run r1 ended FAILED: HTTP_STATUS: 503");
   });
 
   it("tells programs about errors as one document", async () => {
     const url = await serve({});
-    const { code, stdout, stderr } = await taskmesh(["runs", "show", "gone", "--json", "--url", url]);
+    const { code, stdout, stderr } = await taskmesh("runs", "show", "gone", "--json", "--url", url);
     expect([code, stdout]).toEqual([4, ""]);
     expect(JSON.parse(stderr)).toMatchObject({ error: { exitCode: 4, message: "no such thing" } });
   });
@@ -88,7 +98,7 @@ describe("the program", () => {
       "POST /api/v1/runs": [201, { runId: "r1" }],
       "GET /api/v1/runs/r1/result": [200, result],
     });
-    const { code, stdout } = await taskmesh(
+    const { code, stdout } = await taskmeshProcess(
       ["runs", "start", "a.v1.B/C", "--input", "-", "--wait", "--url", url],
       "{}",
     );
@@ -108,7 +118,7 @@ describe("the program", () => {
         response.end(events.map((event) => `id: ${event.seq}\ndata: ${JSON.stringify(event)}\n\n`).join(""));
       },
     );
-    const { code, stdout, stderr } = await taskmesh(["runs", "watch", "r1", "--url", url]);
+    const { code, stdout, stderr } = await taskmesh("runs", "watch", "r1", "--url", url);
     expect(stdout).toBe("step failed  fetch  HTTP_STATUS: 503\nrun ended  FAILED\n");
     expect([code, stderr.split("\n")[0]]).toEqual([1, "run r1 ended FAILED: HTTP_STATUS: 503"]);
   });

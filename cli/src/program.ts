@@ -25,6 +25,7 @@ import { init } from "./commands/init.js";
 import { mesh } from "./commands/mesh.js";
 import { namespaceSet, namespaceShow } from "./commands/namespace.js";
 import { contractsCanary, contractsUpcast } from "./commands/rollout.js";
+import { runsCallback } from "./commands/runs-callback.js";
 import { runsCancel } from "./commands/runs-cancel.js";
 import { runsItems } from "./commands/runs-items.js";
 import { runsLaunch } from "./commands/runs-launch.js";
@@ -106,6 +107,7 @@ export function createProgram() {
     .addCommand(runsItems())
     .addCommand(runsLogs())
     .addCommand(runsSignal())
+    .addCommand(runsCallback())
     .addCommand(runsPause())
     .addCommand(runsResume())
     .addCommand(runsTerminate())

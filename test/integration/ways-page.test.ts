@@ -1,0 +1,181 @@
+/** docs/ways.md against reality: every name on it exists, and every rpc, route, command and setting about runs is on it. */
+import type { DescField, DescMessage } from "@bufbuild/protobuf";
+import type { CommandUnknownOpts } from "@commander-js/extra-typings";
+import { describe, expect, it } from "vitest";
+import { AttemptContext } from "../../action-sdk/src/context.js";
+import { createProgram } from "../../cli/src/program.js";
+import { documentOf } from "../../gateway/src/openapi/document-fixture.js";
+import { meshRegistry, meshType } from "../../gateway/src/render.js";
+import { leadsSomewhere, rowsWith } from "../fixtures/ways-page.js";
+
+const declared = rowsWith("settings");
+const done = rowsWith("gRPC");
+const handled = rowsWith("in the handler");
+const left = rowsWith("why");
+const all = [...declared, ...done, ...handled];
+const namesIn = (column: string) => done.flatMap((row) => row[column]!.names);
+
+/** Services of the mesh by their short names. */
+const services = new Map(
+  [...meshRegistry].flatMap((one) =>
+    one.kind === "service" && one.typeName.startsWith("taskmesh.v1.") ? [[one.name, one]] : [],
+  ),
+);
+const bulkKinds = [...meshRegistry].find((one) => one.kind === "enum" && one.name === "BulkKind");
+
+describe("each row", () => {
+  it("says something else, and has a guide and tests that exist", () => {
+    const capabilities = all.map(({ capability }) => capability!.text);
+    expect(capabilities.length).toBeGreaterThan(80);
+    expect(new Set(capabilities).size).toBe(capabilities.length);
+    for (const { capability, guide, tests } of all) {
+      const links = [...guide!.links, ...tests!.links];
+      expect(guide!.links.length * tests!.links.length, capability!.text).toBeGreaterThan(0);
+      expect(
+        links.filter((link) => !leadsSomewhere(link)),
+        capability!.text,
+      ).toEqual([]);
+    }
+    expect(left.flatMap(({ why }) => why!.links).filter((link) => !leadsSomewhere(link))).toEqual([]);
+  });
+
+  it("of what is done names a call, a route and a command", () => {
+    for (const row of done)
+      for (const column of ["gRPC", "REST", "command line"])
+        expect(row[column]!.names.length, `${row["capability"]!.text}: ${column}`).toBeGreaterThan(0);
+  });
+});
+
+describe("gRPC", () => {
+  /** Whether a name is an rpc, a field of a message, or a kind of bulk operation. */
+  const isThere = (name: string): boolean => {
+    const [owner = "", member] = name.split(".");
+    if (member === undefined)
+      return bulkKinds?.kind === "enum" && bulkKinds.values.some((value) => value.name === name);
+    if (services.has(owner)) return services.get(owner)!.methods.some((rpc) => rpc.name === member);
+    return meshType(owner).fields.some((field) => field.name === member);
+  };
+
+  it("has what the page names", () => {
+    expect(namesIn("gRPC").filter((name) => !isThere(name))).toEqual([]);
+  });
+
+  it("has no rpc about runs, chains or people, and no kind of bulk operation, that the page leaves out", () => {
+    const leftOut = left.flatMap(({ service }) => service!.names);
+    const rpcs = [...services.values()]
+      .filter(({ name }) => !leftOut.includes(name))
+      .flatMap(({ name, methods }) => methods.map((rpc) => `${name}.${rpc.name}`));
+    const kinds = bulkKinds?.kind === "enum" ? bulkKinds.values.slice(1).map(({ name }) => name) : [];
+    expect(leftOut.filter((name) => !services.has(name))).toEqual([]);
+    expect([...rpcs, ...kinds].filter((name) => !namesIn("gRPC").includes(name))).toEqual([]);
+    const start = meshType("StartRunRequest").fields.map(({ name }) => `StartRunRequest.${name}`);
+    const plain = ["namespace", "method", "payload", "json"].map((name) => `StartRunRequest.${name}`);
+    expect(start.filter((name) => !namesIn("gRPC").includes(name))).toEqual(plain);
+  });
+});
+
+describe("REST", () => {
+  // biome-ignore lint/suspicious/noExplicitAny: a document of every shape
+  const document: any = documentOf([]);
+  const resolve = (schema: { $ref?: string; properties?: object } = {}) =>
+    schema.$ref === undefined ? schema : document.components.schemas[schema.$ref.split("/").pop()!];
+
+  /** Fields that a route takes in its body and query. */
+  const fieldsOf = (route: string): string[] => {
+    const [verb = "", path = ""] = route.split(" ");
+    const operation = document.paths[path]?.[verb.toLowerCase()];
+    if (operation === undefined) throw new Error(`there is no ${route}`);
+    const body = resolve(operation.requestBody?.content?.["application/json"]?.schema);
+    const query = (operation.parameters ?? []).map((one: { name?: string }) => one.name ?? "");
+    return [...Object.keys(body.properties ?? {}), ...query];
+  };
+
+  it.each(done.map((row) => [row["capability"]!.text, row["REST"]!.names] as const))(
+    "%s",
+    (_, [route = "", ...fields]) => {
+      const taken = fieldsOf(route);
+      expect(fields.filter((field) => !taken.includes(field))).toEqual([]);
+    },
+  );
+
+  it("has no route about runs, chains or people that the page leaves out", () => {
+    const routes = Object.entries<Record<string, { tags: string[] }>>(document.paths).flatMap(([path, item]) =>
+      Object.entries(item).flatMap(([verb, { tags }]) =>
+        tags?.some((tag) => ["Runs", "Chains", "Assignments"].includes(tag)) ? [`${verb.toUpperCase()} ${path}`] : [],
+      ),
+    );
+    expect(routes.length).toBeGreaterThan(30);
+    expect(routes.filter((route) => !namesIn("REST").includes(route))).toEqual([]);
+  });
+});
+
+describe("the command line", () => {
+  const commands = new Map<string, CommandUnknownOpts>();
+  const collect = (command: CommandUnknownOpts, path: string): void => {
+    if (command.commands.length === 0) commands.set(path, command);
+    for (const child of command.commands) collect(child, `${path} ${child.name()}`.trim());
+  };
+  collect(createProgram(), "");
+
+  /** What of a name, "bulk start pause --step", is not there. */
+  const missing = (name: string): string[] => {
+    const words = name.split(" ");
+    const given = words.filter((word) => word.startsWith("--"));
+    const [group, verb, ...values] = words.filter((word) => !word.startsWith("--"));
+    const command = commands.get(`${group} ${verb}`);
+    if (command === undefined) return [name];
+    const known = command.options.map((option) => option.long);
+    const choices = command.registeredArguments
+      .map(({ description }) => description)
+      .join(", ")
+      .split(", ");
+    return [
+      ...given.filter((option) => !known.includes(option)),
+      ...values.filter((value) => !choices.includes(value)),
+    ];
+  };
+
+  it.each(done.map((row) => [row["capability"]!.text, row["command line"]!.names] as const))("%s", (_, names) => {
+    expect(names.flatMap(missing)).toEqual([]);
+  });
+
+  it("has no command about runs, chains or people that the page leaves out", () => {
+    const about = [...commands.keys()].filter((path) => /^(runs|chains|bulk|assignments) /.test(path));
+    const named = namesIn("command line").map((name) => name.split(" ").slice(0, 2).join(" "));
+    expect(about.length).toBeGreaterThan(30);
+    expect(about.filter((path) => !named.includes(path))).toEqual([]);
+  });
+});
+
+describe("settings of a chain", () => {
+  /** Every setting, "each.max_parallel" or "join: ANY"; what stands in a policy of its own (retry) by its name alone. */
+  const settingsOf = (message: DescMessage, path: string, seen: readonly string[]): string[] =>
+    message.fields.flatMap((field) => settingOf(field, path, seen));
+  const settingOf = (field: DescField, path: string, seen: readonly string[]): string[] => {
+    const name = `${path}${field.name}`;
+    if (field.enum) {
+      const prefix = new RegExp(`^${field.name.toUpperCase()}_`);
+      return field.enum.values.slice(1).map((value) => `${name}: ${value.name.replace(prefix, "")}`);
+    }
+    const inner = field.fieldKind === "list" || field.fieldKind === "message" ? field.message : undefined;
+    const deeper = inner && /(Spec|Case|Rule|Each)$/.test(inner.name) && !seen.includes(inner.name);
+    return deeper ? settingsOf(inner, `${name}.`, [...seen, inner.name]) : [name];
+  };
+  const named = declared.flatMap(({ settings }) => settings!.names);
+  const top = settingsOf(meshType("ChainSpec"), "", ["StepSpec"]);
+  const known = [...top, ...settingsOf(meshType("StepSpec"), "", ["StepSpec"])];
+
+  it("exist where the page names one", () => {
+    expect(named.filter((name) => !known.includes(name))).toEqual([]);
+  });
+
+  it("are all on the page", () => {
+    expect(known.length).toBeGreaterThan(60);
+    expect(known.filter((name) => !named.includes(name))).toEqual([]);
+  });
+});
+
+it("handlers have what the page names", () => {
+  const names = handled.flatMap((row) => row["in the handler"]!.names);
+  expect(names.filter((name) => !(name in AttemptContext.prototype))).toEqual([]);
+});
