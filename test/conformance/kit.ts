@@ -96,6 +96,7 @@ export class Kit {
   readonly #folder = mkdtempSync(join(tmpdir(), "taskmesh-conformance-"));
   readonly #contract: WorkerContract = compileContract();
   #process: ServerProcess | undefined;
+  readonly #started: string[] = [];
   #gates = 0;
 
   constructor(options: KitOptions) {
@@ -226,7 +227,9 @@ export class Kit {
       method: methodOf(rpc),
       input: { $case: "payload", value: data },
     });
-    return (await unaryCall(runs, runs.startRun, request)).runId;
+    const { runId } = await unaryCall(runs, runs.startRun, request);
+    this.#started.push(runId);
+    return runId;
   }
 
   /** Waits until the first start of a run has come, and answers it. */
@@ -261,6 +264,12 @@ export class Kit {
     return this.#contract.decodeResponse(rpc, await this.#bytesOf(output));
   }
 
+  /** Forgets the runs that a case started; those of one that failed are ended, since they would hold slots that later cases need. */
+  async clear(failed: boolean): Promise<void> {
+    const started = this.#started.splice(0);
+    if (failed) await Promise.all(started.map((runId) => this.terminate(runId).catch(() => {})));
+  }
+
   /** Starts and finishes a call. */
   async call(section: string, rpc: Rpc, fields: Fields): Promise<Fields> {
     return this.outputOf(section, rpc, await this.start(rpc, fields));
@@ -281,12 +290,20 @@ export class Kit {
     });
   }
 
-  async run(runId: string): Promise<{ run: Run; progress: number; message: string; attempt: number }> {
+  async run(
+    runId: string,
+  ): Promise<{ run: Run; progress: number; message: string; attempt: number; lostAttempts: number }> {
     const { runs } = this.#mesh;
     const { run, steps } = await unaryCall(runs, runs.getRun, { namespace: this.namespace, runId, omitPayloads: true });
     const [step] = steps;
     const { percent = 0, message = "" } = step?.progress ?? {};
-    return { run: run!, progress: percent, message, attempt: step?.attempt ?? 0 };
+    return {
+      run: run!,
+      progress: percent,
+      message,
+      attempt: step?.attempt ?? 0,
+      lostAttempts: step?.lostAttempts ?? 0,
+    };
   }
 
   /** Live workers of the namespace. */

@@ -51,6 +51,7 @@ async function judge(kit: Kit, one: ConformanceCase): Promise<Verdict> {
     found.push(error instanceof RuleBroken ? error.breach : { section: one.section, message: messageOf(error) });
   }
   kit.tap.faults = {};
+  await kit.clear(found.length > 0);
   found.push(...breaches.slice(known));
   const distinct = [...new Map(found.map((breach) => [`${breach.section} ${breach.message}`, breach])).values()];
   return {
