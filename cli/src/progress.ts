@@ -298,6 +298,8 @@ export function drawProgress(
 /** One event as one line, for pipes and logs. */
 export function describeEvent(event: JsonObject): string {
   const attempt = number(event.attempt);
+  const failure = showFailure(event.failure);
+  const [note, actor] = [plain(text(event.note)), plain(text(event.actor))];
   const parts = [
     text(event.at),
     bareStatus(event.kind).toLowerCase().replaceAll("_", " "),
@@ -305,7 +307,10 @@ export function describeEvent(event: JsonObject): string {
     number(event.item) > 0 ? `item ${number(event.item)}` : "",
     attempt > 1 ? `attempt ${attempt}` : "",
     event.runStatus === undefined ? "" : bareStatus(event.runStatus),
-    showFailure(event.failure),
+    failure,
+    // The reason that somebody gave for ending a run is its failure's message already.
+    failure.includes(note) ? "" : note,
+    actor === "" ? "" : `by ${actor}`,
   ];
   return parts.filter((part) => part !== "" && part !== "UNSPECIFIED").join("  ");
 }

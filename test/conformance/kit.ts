@@ -277,7 +277,12 @@ export class Kit {
 
   async cancel(runId: string): Promise<void> {
     const { runs } = this.#mesh;
-    await unaryCall(runs, runs.cancelRun, { namespace: this.namespace, runId, reason: "the kit cancels it" });
+    await unaryCall(runs, runs.cancelRun, {
+      namespace: this.namespace,
+      runId,
+      reason: "the kit cancels it",
+      actor: "",
+    });
   }
 
   async terminate(runId: string): Promise<void> {

@@ -223,7 +223,7 @@ describe.each(["embedded", "servers"] as const)("answers on %s", (on) => {
       const other = await start(slow, { cents: 5_000 });
       const never = tell(other, "coupon", { code: "SPRING" }, "n").catch(reasonOf);
       await vi.waitFor(async () => expect((await show(other)).steps[0]!.status).toBe(7), within);
-      await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId: other, reason: "" });
+      await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId: other, reason: "", actor: "" });
       expect(await never).toBe("SIGNAL_UNANSWERED");
     }, 120_000);
   });

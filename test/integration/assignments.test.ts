@@ -109,7 +109,7 @@ describe.each(["servers", "embedded"] as const)("assignments on %s", (on) => {
     expect(pages).toEqual([newest.slice(0, 2), newest.slice(2, 4), newest.slice(4)]);
     expect((await post(runs[0]!, "claim", { person: "x", groups: ["finance"] })).status).toBe(200);
     for (const runId of runs) {
-      await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "" });
+      await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "", actor: "" });
     }
     expect(await inbox("")).toEqual([]);
     expect(await post(runs[0]!, "comment", { person: "x", text: "late" })).toMatchObject({ status: 404 });
@@ -135,6 +135,6 @@ describe.each(["servers", "embedded"] as const)("assignments on %s", (on) => {
       [400, "ARGUMENT_INVALID"],
       [400, "PAGE_TOKEN_INVALID"],
     ]);
-    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "" });
+    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "", actor: "" });
   }, 60_000);
 });

@@ -1,19 +1,16 @@
 /** Many runs at once, over REST and the command line, on real servers and embedded. */
-import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { join } from "node:path";
 import { defineAction, fail } from "@taskmesh/action-sdk";
 import type { Gateway } from "@taskmesh/gateway";
 import { RunStatus } from "@taskmesh/proto";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { taskmeshAt } from "../fixtures/command-line.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { ask, startTestGateway } from "../fixtures/rest-gateway.js";
 import { guideChain, TripActionsService, tripDescriptors } from "../fixtures/trip-actions.js";
 
 const pay = "acme.trips.v1.Trips/Pay";
 const within = { timeout: 30_000, interval: 50 };
-const root = join(import.meta.dirname, "..", "..");
-const node = ["--import", "tsx", "--conditions=@taskmesh/source", join(root, "cli/src/main.ts")];
 
 describe.each(["servers", "embedded"] as const)("on %s", (on) => {
   let mesh: InProcessMesh;
@@ -117,22 +114,15 @@ describe.each(["servers", "embedded"] as const)("on %s", (on) => {
   if (on !== "embedded") return;
 
   it("all of it by the command line", { timeout: 60_000 }, async () => {
-    const taskmesh = (...args: string[]): Promise<string> => {
-      const env = { ...process.env, NO_COLOR: "1", TASKMESH_URL: `http://${gateway.address}` };
-      return new Promise((resolve) => {
-        execFile(process.execPath, [...node, ...args], { cwd: root, env }, (_error, out, err) =>
-          resolve(`${out}${err}`.trim()),
-        );
-      });
-    };
+    const said = async (...args: string[]): Promise<string> => (await taskmeshAt(gateway, args)).out;
     const runIds = await many(2, "bob", "desk");
     await broken(runIds);
-    expect(await taskmesh("runs", "broken")).toContain("BANK_CLOSED");
+    expect(await said("runs", "broken")).toContain("BANK_CLOSED");
     failing.delete("bob");
     const choice = ["--broken-reason", "BANK_CLOSED", "-l", "team=desk"];
-    const operationId = await taskmesh("bulk", "start", "retry", ...choice, "--reason", "it is open");
+    const operationId = await said("bulk", "start", "retry", ...choice, "--reason", "it is open");
     expect(await ended(operationId)).toMatchObject({ changed: 2 });
-    expect(await taskmesh("bulk", "show", operationId)).toBe("retry: done; 2 changed, 0 unchanged, 0 failed");
+    expect(await said("bulk", "show", operationId)).toBe("retry: done; 2 changed, 0 unchanged, 0 failed");
     for (const id of runIds) expect((await mesh.result(id)).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
   });
 });

@@ -172,7 +172,7 @@ describe.each(["servers", "embedded"] as const)("fan-out on %s", (on) => {
       return items;
     }, bound);
     expect(again.map(({ lostAttempts }) => lostAttempts)).toEqual([1, 1, 0]);
-    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough" });
+    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough", actor: "" });
     expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_CANCELLED);
   });
 
@@ -240,7 +240,7 @@ describe.each(["servers", "embedded"] as const)("fan-out on %s", (on) => {
     const body = { person: "bob", output: { approved: true } };
     expect((await ask(gateway, `/api/v1/assignments/${mine.runId}/ask/complete`, { body })).status).toBe(200);
     const other = open.find(({ assignees }) => assignees.includes("ann"))!;
-    const about = { namespace: "default", runId: other.runId, reason: "on leave" };
+    const about = { namespace: "default", runId: other.runId, reason: "on leave", actor: "" };
     await unaryCall(mesh.runs, mesh.runs.cancelRun, about);
     expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_SUCCEEDED);
     expect(await outputOf(runId)).toEqual({ votes: [true] });
@@ -276,7 +276,7 @@ output: { count: size(steps.all.output) }
       expect(begun).toHaveLength(2);
       return begun as string[];
     }, bound);
-    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough" });
+    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough", actor: "" });
     for (const id of [runId, ...ids]) expect((await mesh.result(id)).status).toBe(RunStatus.RUN_STATUS_CANCELLED);
   });
 

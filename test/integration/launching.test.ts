@@ -174,7 +174,7 @@ describe.each(["embedded", "servers"] as const)("launches on %s", (on) => {
     });
     await waitFor("the handler", () => held.length > 0, 30_000);
     held.splice(0);
-    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough" });
+    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough", actor: "" });
     const child = (await show(runId)).steps.find(({ childRunId }) => childRunId !== "")!.childRunId;
     for (const id of [runId, child]) expect((await mesh.result(id)).status).toBe(RunStatus.RUN_STATUS_CANCELLED);
   }, 240_000);

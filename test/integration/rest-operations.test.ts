@@ -1,10 +1,9 @@
 /** People acting on runs over REST and by the command line: each operation, what it answers, and what it refuses. */
-import { execFile } from "node:child_process";
-import { join } from "node:path";
 import { defineAction, fail } from "@taskmesh/action-sdk";
 import type { Gateway } from "@taskmesh/gateway";
 import { RunStatus } from "@taskmesh/proto";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { type Said, taskmeshAt } from "../fixtures/command-line.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { faultsSeenByPrism } from "../fixtures/prism.js";
 import { type Answer, ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
@@ -12,8 +11,6 @@ import { guideChain, TripActionsService, tripDescriptors } from "../fixtures/tri
 
 const pay = "acme.trips.v1.Trips/Pay";
 const bound = { timeout: 20_000, interval: 25 };
-const root = join(import.meta.dirname, "..", "..");
-const node = ["--import", "tsx", "--conditions=@taskmesh/source", join(root, "cli/src/main.ts")];
 
 let mesh: InProcessMesh;
 let gateway: Gateway;
@@ -130,19 +127,7 @@ describe("over REST", () => {
 });
 
 describe("by the command line", () => {
-  interface Said {
-    code: number;
-    out: string;
-    err: string;
-  }
-  function runs(...args: string[]): Promise<Said> {
-    const env = { ...process.env, NO_COLOR: "1", TASKMESH_URL: `http://${gateway.address}` };
-    return new Promise((resolve) => {
-      execFile(process.execPath, [...node, "runs", ...args], { cwd: root, env }, (error, out, err) =>
-        resolve({ code: error === null ? 0 : Number(error.code ?? 1), out: out.trim(), err: err.trim() }),
-      );
-    });
-  }
+  const runs = (...args: string[]): Promise<Said> => taskmeshAt(gateway, ["runs", ...args]);
 
   it("pauses, changes, resumes and terminates a run", async () => {
     const runId = await startSilent("cleo");

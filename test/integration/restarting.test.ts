@@ -1,11 +1,10 @@
 /** Runs made from other runs, ids of callers' choice, starters and whole groups: over REST, gRPC and the command line, on real servers and embedded. */
-import { execFile } from "node:child_process";
-import { join } from "node:path";
 import { defineAction, fail } from "@taskmesh/action-sdk";
 import type { Gateway } from "@taskmesh/gateway";
 import { RunStatus } from "@taskmesh/proto";
 import { parseChainDocument } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { taskmeshAt } from "../fixtures/command-line.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
 import { ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
 import { guideChain, TripActionsService, tripDescriptors } from "../fixtures/trip-actions.js";
@@ -13,8 +12,6 @@ import { guideChain, TripActionsService, tripDescriptors } from "../fixtures/tri
 const pay = "acme.trips.v1.Trips/Pay";
 const tour = "acme.trips.v1.Trips/Tour";
 const within = { timeout: 40_000, interval: 50 };
-const root = join(import.meta.dirname, "..", "..");
-const node = ["--import", "tsx", "--conditions=@taskmesh/source", join(root, "cli/src/main.ts")];
 const { RUN_STATUS_BROKEN, RUN_STATUS_CANCELLED, RUN_STATUS_SUCCEEDED } = RunStatus;
 
 /** A fan-out, and a step that reads what came of it. */
@@ -71,6 +68,7 @@ describe.each(["servers", "embedded"] as const)("on %s", (on) => {
     await mesh.putChain(parseChainDocument(tourChain("")).spec!);
   }, 180_000);
   afterAll(async () => {
+    vi.unstubAllEnvs();
     await gateway?.stop();
     await mesh?.stop();
   }, 30_000);
@@ -234,41 +232,28 @@ describe.each(["servers", "embedded"] as const)("on %s", (on) => {
   if (on !== "embedded") return;
 
   it("all of it by the command line, as the guide shows it", { timeout: 120_000 }, async () => {
-    const taskmesh = (...args: string[]): Promise<string> => {
-      const env = { ...process.env, NO_COLOR: "1", USER: "ops", TASKMESH_URL: `http://${gateway.address}` };
-      return new Promise((resolve) => {
-        execFile(process.execPath, [...node, ...args], { cwd: root, env }, (_error, out, err) =>
-          resolve(`${out}${err}`.trim()),
-        );
-      });
-    };
+    vi.stubEnv("USER", "ops");
+    const said = async (...args: string[]): Promise<string> => (await taskmeshAt(gateway, args)).out;
     const runId = await broken("lea", "Ulm");
-    const next = await taskmesh("runs", "restart", runId, "charge", "--reason", "the bank has lifted the limit");
+    const next = await said("runs", "restart", runId, "charge", "--reason", "the bank has lifted the limit");
     expect(await output(next)).toMatchObject({ id: "paid by lea" });
-    expect(await taskmesh("runs", "show", next)).toContain(`${runId} (restart from charge)`);
+    expect(await said("runs", "show", next)).toContain(`${runId} (restart from charge)`);
     declined.add("lea");
     const input = '{"traveller":"lea","place":"Ulm"}';
-    const named = await taskmesh("runs", "start", pay, "--id", "order-18", "--input", input);
+    const named = await said("runs", "start", pay, "--id", "order-18", "--input", input);
     expect(await status(named)).toBe(RUN_STATUS_BROKEN);
-    const used = await taskmesh("runs", "start", pay, "--id", "order-18", "--id-conflict", "use-existing", "-i", input);
+    const used = await said("runs", "start", pay, "--id", "order-18", "--id-conflict", "use-existing", "-i", input);
     expect(used).toBe(named);
-    expect(await taskmesh("runs", "broken", "--by-starter")).toMatch(/CARD_DECLINED .* ops /);
+    expect(await said("runs", "broken", "--by-starter")).toMatch(/CARD_DECLINED .* ops /);
     declined.delete("lea");
-    const clone = await taskmesh(
-      "runs",
-      "clone",
-      named,
-      "--input",
-      '{"traveller":"lea","place":"Oslo"}',
-      "--terminate",
-    );
+    const clone = await said("runs", "clone", named, "--input", '{"traveller":"lea","place":"Oslo"}', "--terminate");
     expect(await output(clone)).toMatchObject({ hotel: "Oslo-1" });
-    expect(await taskmesh("runs", "list", "--id", "order-18")).toContain(clone);
+    expect(await said("runs", "list", "--id", "order-18")).toContain(clone);
     declined.add("tom");
     const last = await start("tom", "Ulm", { starter: "tom" });
     expect(await status(last)).toBe(RUN_STATUS_BROKEN);
     const value = '{"id":"paid in cash","cents":400}';
-    await taskmesh("bulk", "start", "skip", "--broken-reason", "CARD_DECLINED", "--starter", "tom", "--value", value);
+    await said("bulk", "start", "skip", "--broken-reason", "CARD_DECLINED", "--starter", "tom", "--value", value);
     await vi.waitFor(async () => expect((await show(last)).output?.id).toBe("paid in cash"), within);
   });
 });

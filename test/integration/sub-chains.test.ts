@@ -110,7 +110,7 @@ describe.each(["embedded", "servers"] as const)("sub-chains on %s", (on) => {
     await waitFor("the handler", () => held.length > 0, 20_000);
     const middleId = (await show(runId)).steps[0]!.childRunId;
     const deepestId = (await show(middleId)).steps[0]!.childRunId;
-    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough" });
+    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough", actor: "" });
     for (const id of [runId, middleId, deepestId]) {
       expect((await mesh.result(id)).status).toBe(RunStatus.RUN_STATUS_CANCELLED);
     }

@@ -72,7 +72,7 @@ describe.each(["servers", "embedded"] as const)("waiting steps on %s", (on) => {
       expect(step.status).toBe(StepStatus.STEP_STATUS_WAITING);
       expect(Number(step.waitUntil!.seconds) * 1_000 + step.waitUntil!.nanos / 1e6).toBe(Date.parse(at));
     }, within);
-    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough" });
+    await unaryCall(mesh.runs, mesh.runs.cancelRun, { namespace: "default", runId, reason: "enough", actor: "" });
     expect((await mesh.result(runId)).status).toBe(RunStatus.RUN_STATUS_CANCELLED);
     expect((await stepOf(runId, "appointment")).status).toBe(StepStatus.STEP_STATUS_CANCELLED);
   }, 40_000);

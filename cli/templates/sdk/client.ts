@@ -207,7 +207,7 @@ export function callable<Input, Output>(connection: Connection, entry: Entry<Inp
       // The same call under the same key is the same run, and waits for it.
       result: async (wait = {}) => (await persistently(connection, entry, input, wait, idempotencyKey, false)).output,
       cancel: async (reason = "") => {
-        const request = { namespace: connection.namespace, runId, reason };
+        const request = { namespace: connection.namespace, runId, reason, actor: "" };
         await once(connection, RunServiceService.cancelRun, request, new Metadata(), {});
       },
     };

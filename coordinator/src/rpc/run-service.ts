@@ -37,7 +37,7 @@ import { hasControl, invalid, readGiven } from "./given-value.js";
 import { listItems } from "./item-view.js";
 import { readPageToken, writePageToken } from "./page-token.js";
 import { checkLabels, checkPriority } from "./request-checks.js";
-import { runOperations } from "./run-operations.js";
+import { checkAsked, runOperations } from "./run-operations.js";
 import { currentReports } from "./run-progress.js";
 import { describeRun, shown, summarizeRun, toRunEvent } from "./run-view.js";
 import { readSignal, signalRun } from "./signals.js";
@@ -76,10 +76,11 @@ export function createRunService(deps: RunServiceDeps): RunServiceServer {
     getRun: unary((request) => getRun(deps, request)),
     getResult: unary((request, context) => getResult(deps, request, context)),
     listRuns: unary((request) => list(deps, request)),
-    cancelRun: unary(async ({ namespace, runId, reason }) => {
+    cancelRun: unary(async ({ namespace, runId, reason, actor }) => {
+      const { by } = checkAsked({ reason: "", actor });
       const { id } = await deps.namespaces.resolve(namespace);
       if (!isRunId(runId)) throw runNotFound(runId);
-      await deps.intake.cancelRun(id, runId, reason.slice(0, 1_024));
+      await deps.intake.cancelRun(id, runId, reason.slice(0, 1_024), by === "" ? {} : { by });
       const stored = await findRun(deps, id, runId);
       return { run: summarizeRun(stored.run, stored) };
     }),

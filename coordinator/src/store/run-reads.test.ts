@@ -66,6 +66,17 @@ describe.each(["pglite", "postgres"] as const)("reads on %s", (kind) => {
     expect(await list({ acceptedAfterMs: Date.now() - 30_000 })).toEqual([three, two]);
   });
 
+  it("list why runs failed, whatever their messages hold, and nothing for others", async () => {
+    const benches = await store(2);
+    const message = `"\u0000 \\ 'é${"x".repeat(2_000)}`;
+    const failure = { reason: "CLOSED", message, retryable: false, details: [], cause: undefined };
+    benches[0]!.complete("a", { kind: "failure", failure });
+    await commit(db, [writeOf(benches[0]!)]);
+    const listed = await listRuns(db, { namespaceId: 1, statuses: [], labels: {}, limit: 10 });
+    const brief = { ...failure, message: `step "a": ${message}`.slice(0, 512) };
+    expect(listed.map((run) => run.failure)).toEqual([undefined, brief]);
+  });
+
   it("give the history after a cursor, in order, with payloads only if asked for", async () => {
     const [bench] = await store(1);
     bench!.bind("a");

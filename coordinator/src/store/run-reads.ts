@@ -1,5 +1,5 @@
 /** Reads for people: lists of runs, histories, logs. */
-import { AttemptLogs, EventKind, type RunStatus } from "@taskmesh/proto";
+import { AttemptLogs, EventKind, type Failure, RunStatus } from "@taskmesh/proto";
 import type { Value } from "../engine/plan.js";
 import { arrayOf, type Db } from "./db.js";
 import { decodeEventBody, type EventBody } from "./event-body.js";
@@ -104,6 +104,8 @@ export interface RunSummary {
   deadlineAtMs: number;
   lastSeq: number;
   starter?: string;
+  /** Why it is BROKEN, or ended badly: reason and message alone. */
+  failure?: Failure;
 }
 
 export interface RunFilter {
@@ -149,19 +151,41 @@ export async function listRuns(db: Db, filter: RunFilter): Promise<RunSummary[]>
       labels: RunSummary["labels"] | null;
       endedAtMs: number | null;
       starter: string | null;
+      failed: Uint8Array | null;
     }
   >(
+    // The page is chosen first: only histories of its runs are looked into, and only of those that have a failure.
     `select id::text as id, method, chain_version as "chainVersion", contract, status, priority, labels, ${ms("accepted_at")} as "acceptedAtMs",
-      ${ms("ended_at")} as "endedAtMs", ${ms("deadline_at")} as "deadlineAtMs", last_seq as "lastSeq", starter
-    from runs where ${where.join(" and ")} order by id desc limit $${params.length}::int`,
+      ${ms("ended_at")} as "endedAtMs", ${ms("deadline_at")} as "deadlineAtMs", last_seq as "lastSeq", starter,
+      case when status in (${failedStatuses.join(", ")}) then (
+        select e.body from events e where e.run_id = page.id and e.kind in (${EventKind.EVENT_KIND_RUN_BROKEN}, ${EventKind.EVENT_KIND_RUN_ENDED})
+        order by e.seq desc limit 1) end as failed
+    from (select * from runs where ${where.join(" and ")} order by id desc limit $${params.length}::int) page order by page.id desc`,
     params,
   );
-  return rows.map(({ starter, ...row }) => ({
+  return rows.map(({ starter, failed, ...row }) => ({
     ...row,
     labels: row.labels ?? {},
     endedAtMs: row.endedAtMs ?? 0,
     ...(starter === null ? {} : { starter }),
+    ...(failed === null ? {} : briefFailure(decodeEventBody(failed))),
   }));
+}
+
+const failedStatuses = [
+  RunStatus.RUN_STATUS_BROKEN,
+  RunStatus.RUN_STATUS_FAILED,
+  RunStatus.RUN_STATUS_CANCELLED,
+  RunStatus.RUN_STATUS_EXPIRED,
+];
+/** A page has up to a thousand of them. */
+const briefChars = 512;
+
+/** What a list says of a failure. */
+function briefFailure({ failure }: EventBody): { failure?: Failure } {
+  if (!failure) return {};
+  const { reason, message, retryable } = failure;
+  return { failure: { reason, message: message.slice(0, briefChars), retryable, details: [], cause: undefined } };
 }
 
 /** The logs of a run's attempts, by step index (undefined: all), oldest first. */

@@ -169,7 +169,7 @@ function addViews(book: SchemaBook): void {
     ]),
     SignalAnswer: object({ delivered: flag, existing: flag, id: text, answer: anyJson }, ["delivered", "existing"]),
     CallbackAnswer: object({ accepted: flag }),
-    Cancel: { ...object({ reason: text }, []), description: "Why; for people." },
+    Cancel: { ...object(why, []), description: "Who asks and why; for people." },
     AssignmentPage: object({ assignments: list(meshRef("Assignment")), nextPageToken: text }),
     AssignmentView: object({ assignment: meshRef("Assignment"), form: list(meshRef("FormField")) }),
     AssignmentClaim: object({ person: text, groups: list(text) }, ["person"]),

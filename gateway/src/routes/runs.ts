@@ -270,10 +270,10 @@ async function cancel(context: GatewayContext, request: FastifyRequest): Promise
   const body = isEmpty ? {} : readJsonBody(request.body).value;
   if (typeof body !== "object" || body === null || Array.isArray(body)) throw invalid("", 'expected {"reason": "..."}');
   for (const name of Object.keys(body)) {
-    if (name !== "reason") throw invalid(shorten(name), 'there is only "reason"');
+    if (name !== "reason" && name !== "actor") throw invalid(shorten(name), 'there are only "reason" and "actor"');
   }
-  const { reason } = decodeBody("CancelRunRequest", CancelRunRequest, body);
-  const command = { namespace, runId, reason };
+  const { reason, actor } = decodeBody("CancelRunRequest", CancelRunRequest, body);
+  const command = { namespace, runId, reason, actor };
   const answer = await context.upstream.call(RunServiceService.cancelRun, command, context.callOptions(request));
   return answer.run === undefined ? { run: { runId } } : { run: await context.view(request).header(answer.run) };
 }

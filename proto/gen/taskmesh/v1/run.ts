@@ -1010,7 +1010,10 @@ export interface ListRunsResponse {
 export interface CancelRunRequest {
   namespace: string;
   runId: string;
+  /** Why, for the run's history; what is beyond 1,024 characters is cut off. */
   reason: string;
+  /** Who asks, for the run's history; at most 128 characters. */
+  actor: string;
 }
 
 export interface CancelRunResponse {
@@ -5477,7 +5480,7 @@ export const ListRunsResponse: MessageFns<ListRunsResponse> = {
 };
 
 function createBaseCancelRunRequest(): CancelRunRequest {
-  return { namespace: "", runId: "", reason: "" };
+  return { namespace: "", runId: "", reason: "", actor: "" };
 }
 
 export const CancelRunRequest: MessageFns<CancelRunRequest> = {
@@ -5490,6 +5493,9 @@ export const CancelRunRequest: MessageFns<CancelRunRequest> = {
     }
     if (message.reason !== "") {
       writer.uint32(26).string(message.reason);
+    }
+    if (message.actor !== "") {
+      writer.uint32(34).string(message.actor);
     }
     return writer;
   },
@@ -5531,6 +5537,14 @@ export const CancelRunRequest: MessageFns<CancelRunRequest> = {
             message.reason = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.actor = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5552,6 +5566,7 @@ export const CancelRunRequest: MessageFns<CancelRunRequest> = {
         ? globalThis.String(object.run_id)
         : "",
       reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      actor: isSet(object.actor) ? globalThis.String(object.actor) : "",
     };
   },
 
@@ -5566,6 +5581,9 @@ export const CancelRunRequest: MessageFns<CancelRunRequest> = {
     if (message.reason !== "") {
       obj.reason = message.reason;
     }
+    if (message.actor !== "") {
+      obj.actor = message.actor;
+    }
     return obj;
   },
 
@@ -5577,6 +5595,7 @@ export const CancelRunRequest: MessageFns<CancelRunRequest> = {
     message.namespace = object.namespace ?? "";
     message.runId = object.runId ?? "";
     message.reason = object.reason ?? "";
+    message.actor = object.actor ?? "";
     return message;
   },
 };
@@ -9082,7 +9101,8 @@ export const RunServiceService = {
   /**
    * CancelRun asks a run to stop. After OK nothing new of it is dispatched. Cancelling a cancelled run is OK.
    *
-   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended otherwise, reason RUN_ENDED.
+   * INVALID_ARGUMENT: an actor that is too long or not printable. NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended otherwise,
+   * reason RUN_ENDED.
    */
   cancelRun: {
     path: "/taskmesh.v1.RunService/CancelRun" as const,
@@ -9335,7 +9355,8 @@ export interface RunServiceServer extends UntypedServiceImplementation {
   /**
    * CancelRun asks a run to stop. After OK nothing new of it is dispatched. Cancelling a cancelled run is OK.
    *
-   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended otherwise, reason RUN_ENDED.
+   * INVALID_ARGUMENT: an actor that is too long or not printable. NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended otherwise,
+   * reason RUN_ENDED.
    */
   cancelRun: handleUnaryCall<CancelRunRequest, CancelRunResponse>;
   /**
@@ -9529,7 +9550,8 @@ export interface RunServiceClient extends Client {
   /**
    * CancelRun asks a run to stop. After OK nothing new of it is dispatched. Cancelling a cancelled run is OK.
    *
-   * NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended otherwise, reason RUN_ENDED.
+   * INVALID_ARGUMENT: an actor that is too long or not printable. NOT_FOUND: no such run. FAILED_PRECONDITION: the run has ended otherwise,
+   * reason RUN_ENDED.
    */
   cancelRun(
     request: CancelRunRequest,
