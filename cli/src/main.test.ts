@@ -56,6 +56,15 @@ describe("the program", () => {
     expect(stdout).toContain("3  the mesh can't be reached");
   });
 
+  it("says its version, and leaves --version of a command to that", async () => {
+    const version = expect.stringMatching(/^\d+\.\d+\.\d+\n$/);
+    for (const option of ["--version", "-V"])
+      expect(await taskmesh(option)).toMatchObject({ code: 0, stdout: version });
+    const url = await serve({ "GET /api/v1/chains/a.v1.B/C": [200, { chain: { name: "a.v1.B/C", version: 2 } }] });
+    const { stdout } = await taskmesh("chains", "show", "a.v1.B/C", "--version", "2", "--json", "--url", url);
+    expect(JSON.parse(stdout)).toEqual({ chain: { name: "a.v1.B/C", version: 2 } });
+  });
+
   it("ends with 2 for input that is not JSON, before anything is sent", async () => {
     const { code, stderr } = await taskmesh(
       "runs",

@@ -67,7 +67,8 @@ First steps:
 export function createProgram() {
   const program = new Command("taskmesh")
     .description("Typed actions, chains of them, and their runs")
-    .version(version())
+    // Commands have a --version of their own; run-program.ts takes that of the program itself.
+    .version(version(), "-V", "print the version, as --version alone does")
     .option("--url <url>", `REST address of the mesh; TASKMESH_URL; default ${defaultUrl}`)
     .option("--namespace <name>", "namespace to work in; TASKMESH_NAMESPACE; default: the credential's")
     .option("--token <token>", "bearer token; TASKMESH_TOKEN (better: other programs can see options)")

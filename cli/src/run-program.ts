@@ -18,8 +18,11 @@ function reportError(error: CliError, json: boolean): void {
 /** Runs one command; `argv` is that of a process, its first two entries included. Answers the exit code and never throws. */
 export async function runProgram(argv: readonly string[]): Promise<number> {
   const program = createProgram();
+  const [node = "", script = "", ...words] = argv;
+  // An option of the program would be taken from every command too: `chains show NAME --version 2`.
+  if (words[0] === "--version") words[0] = "-V";
   try {
-    await program.parseAsync(argv);
+    await program.parseAsync([node, script, ...words]);
     return exitCode.ok;
   } catch (error) {
     if (error instanceof CommanderError) {
@@ -27,7 +30,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
       return error.exitCode === 0 ? exitCode.ok : exitCode.usage;
     }
     if (error instanceof CliError) {
-      reportError(error, argv.includes("--json"));
+      reportError(error, words.includes("--json"));
       return error.code;
     }
     process.stderr.write(`taskmesh failed in a way that it should not: ${(error as Error).stack ?? String(error)}\n`);

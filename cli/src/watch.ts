@@ -66,13 +66,17 @@ function streamProblem(data: string, { api }: Session): CliError {
 
 interface Reporter {
   event(event: JsonObject): void;
+  /** What handlers report, or what is estimated: no event of the history. */
+  notice(notice: JsonObject): void;
   end(): void;
 }
 
 /** Prints the picture as `out` allows: live, as lines, or as JSON documents. */
 function createReporter({ api, out }: Session, path: string, progress: RunProgress): Reporter {
-  if (out.json) return { event: (event) => out.document(event), end: () => {} };
-  if (!out.terminal.live) return { event: (event) => out.line(describeEvent(event)), end: () => {} };
+  const nothing = () => {};
+  if (out.json)
+    return { event: (event) => out.document(event), notice: (progress) => out.document({ progress }), end: nothing };
+  if (!out.terminal.live) return { event: (event) => out.line(describeEvent(event)), notice: nothing, end: nothing };
   const picture = createLivePicture(out.raw);
   const draw = () => picture.draw(drawProgress(progress, Date.now(), out.colors, out.terminal));
   draw();
@@ -85,7 +89,8 @@ function createReporter({ api, out }: Session, path: string, progress: RunProgre
     );
   }, reportsMs);
   return {
-    event: () => {},
+    event: nothing,
+    notice: nothing,
     end: () => {
       clearInterval(drawing);
       clearInterval(asking);
@@ -96,22 +101,20 @@ function createReporter({ api, out }: Session, path: string, progress: RunProgre
 }
 
 /** Folds events in until the run ends; opens the stream again when the mesh closes it before. */
-async function follow(
-  session: Session,
-  path: string,
-  progress: RunProgress,
-  onEvent: (event: JsonObject) => void,
-): Promise<void> {
+async function follow(session: Session, path: string, progress: RunProgress, reporter: Reporter): Promise<void> {
   const endedBefore = isFinal(progress.status);
   for (;;) {
     const from = progress.seq === "0" ? {} : { after: progress.seq };
     for await (const event of session.api.events(`${path}/events`, from)) {
       if (event.event === "problem") throw streamProblem(event.data, session);
       const parsed = parseEvent(event.data);
-      if (event.event === "progress") applyNotice(progress, parsed);
+      if (event.event === "progress") {
+        applyNotice(progress, parsed);
+        reporter.notice(parsed);
+      }
       if (parsed.kind === undefined) continue;
       const ended = applyEvent(progress, parsed);
-      onEvent(parsed);
+      reporter.event(parsed);
       if (ended) return;
     }
     if (endedBefore) return;
@@ -134,7 +137,7 @@ export async function watchRun(session: Session, runId: string): Promise<RunProg
   };
   process.once("SIGINT", leave);
   try {
-    await follow(session, path, progress, reporter.event);
+    await follow(session, path, progress, reporter);
   } finally {
     process.off("SIGINT", leave);
     reporter.end();

@@ -1,11 +1,11 @@
 /** docs/ways.md against reality: every name on it exists, and every rpc, route, command and setting about runs is on it. */
-import type { DescField, DescMessage } from "@bufbuild/protobuf";
 import type { CommandUnknownOpts } from "@commander-js/extra-typings";
 import { describe, expect, it } from "vitest";
 import { AttemptContext } from "../../action-sdk/src/context.js";
 import { createProgram } from "../../cli/src/program.js";
 import { documentOf } from "../../gateway/src/openapi/document-fixture.js";
 import { meshRegistry, meshType } from "../../gateway/src/render.js";
+import { settingsKnown } from "../fixtures/chain-settings.js";
 import { leadsSomewhere, rowsWith } from "../fixtures/ways-page.js";
 
 const declared = rowsWith("settings");
@@ -148,22 +148,8 @@ describe("the command line", () => {
 });
 
 describe("settings of a chain", () => {
-  /** Every setting, "each.max_parallel" or "join: ANY"; what stands in a policy of its own (retry) by its name alone. */
-  const settingsOf = (message: DescMessage, path: string, seen: readonly string[]): string[] =>
-    message.fields.flatMap((field) => settingOf(field, path, seen));
-  const settingOf = (field: DescField, path: string, seen: readonly string[]): string[] => {
-    const name = `${path}${field.name}`;
-    if (field.enum) {
-      const prefix = new RegExp(`^${field.name.toUpperCase()}_`);
-      return field.enum.values.slice(1).map((value) => `${name}: ${value.name.replace(prefix, "")}`);
-    }
-    const inner = field.fieldKind === "list" || field.fieldKind === "message" ? field.message : undefined;
-    const deeper = inner && /(Spec|Case|Rule|Each)$/.test(inner.name) && !seen.includes(inner.name);
-    return deeper ? settingsOf(inner, `${name}.`, [...seen, inner.name]) : [name];
-  };
   const named = declared.flatMap(({ settings }) => settings!.names);
-  const top = settingsOf(meshType("ChainSpec"), "", ["StepSpec"]);
-  const known = [...top, ...settingsOf(meshType("StepSpec"), "", ["StepSpec"])];
+  const known = settingsKnown();
 
   it("exist where the page names one", () => {
     expect(named.filter((name) => !known.includes(name))).toEqual([]);
