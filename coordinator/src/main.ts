@@ -12,6 +12,7 @@ import {
   startTelemetry,
 } from "@taskmesh/runtime";
 import { createCoordinator } from "./coordinator.js";
+import { boundHeapGrowth } from "./heap.js";
 import { migrateOnly } from "./migrate-only.js";
 
 const log = createLogger("coordinator");
@@ -28,6 +29,7 @@ async function main(env: NodeJS.ProcessEnv = process.env): Promise<number> {
     const config = coordinatorConfig(env);
     setLogLevel(config.logLevel);
     for (const warning of config.warnings) log.warn(warning);
+    boundHeapGrowth();
     const telemetry = await startTelemetry("taskmesh-coordinator", env);
     const coordinator = createCoordinator(config);
     const { tokens, tls, metricsAddress: address } = config;

@@ -1,12 +1,13 @@
 /** The engine's side of chain5: a coordinator with its defaults, driven from within its process as the floor is. */
 
-import { createCoordinator } from "@taskmesh/coordinator";
+import { boundHeapGrowth, createCoordinator } from "@taskmesh/coordinator";
 import { RunStatus } from "@taskmesh/proto";
 import { coordinatorConfig, sha256 } from "@taskmesh/runtime";
 import { chainMethod } from "./chain.js";
 import { CountRequest, CountResponse } from "./gen/acme/bench/v1/bench.js";
 import { pad, serveAsks, stepsPerRun } from "./load.js";
 
+boundHeapGrowth();
 const coordinator = createCoordinator(coordinatorConfig(process.env));
 await coordinator.start();
 const { engine, registry } = coordinator;
