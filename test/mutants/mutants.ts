@@ -94,6 +94,22 @@ const engine: readonly Mutant[] = [
     kill: { seeds: 300 },
   },
   {
+    name: "gives an attempt up though its handler has asked for more time",
+    part: "engine",
+    file: "coordinator/src/engine/deadlines.ts",
+    find: "step.startedAtMs + attemptLimitMs(step, plan) + timeoutGraceMs",
+    replace: "step.startedAtMs + plan.startToCloseMs + timeoutGraceMs",
+    kill: { seeds: 100 },
+  },
+  {
+    name: "takes time away from an attempt whose handler asks for less than before",
+    part: "engine",
+    file: "coordinator/src/engine/attempts.ts",
+    find: "if (askedMs <= attemptLimitMs(turn.run.steps[index]!, turn.plan.steps[index]!)) return false;",
+    replace: "if (askedMs === 0) return false;",
+    kill: { test: "coordinator/src/engine/deadlines.test.ts" },
+  },
+  {
     name: "forgets in the stored state how many attempts were lost",
     part: "engine",
     file: "coordinator/src/engine/run-codec.ts",

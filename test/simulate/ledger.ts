@@ -22,6 +22,7 @@
  * V17. A run that is no attempt any more ends soon, unless it may go on by itself.
  * V18. A run's caller is answered once, and so is who sent a signal: the answer is what a step has put out, and stays that.
  * V19. A form's escalations happen once each, and a step that hangs on one does not begin before.
+ * V20. The limit of an attempt is moved by who holds it, and for this attempt alone; once the mesh has answered that, it waits so long.
  */
 import { EventKind, type StartStep } from "@taskmesh/proto";
 import type { ChainPlan } from "../../coordinator/src/engine/plan.js";
@@ -64,6 +65,8 @@ export class Ledger {
   #leases = new Map<string, string>();
   /** Workers that were handed a start under the lease. */
   #holders = new Map<string, Set<string>>();
+  /** Time that holders asked for, and instants until which the mesh has said it waits; by lease and session. */
+  readonly #more = { asked: new Map<string, number>(), granted: new Map<string, number>() };
   #cancelled = new Set<string>();
   #acknowledged = new Set<string>();
   #keys = new Map<string, string>();
@@ -76,7 +79,7 @@ export class Ledger {
   #escalated = new Map<string, number>();
   readonly seen = {
     ...{ commits: 0, starts: 0, successes: 0, late: 0, items: 0, "undone items": 0 },
-    ...{ answers: 0, "answers to signals": 0, escalations: 0, hanging: 0 },
+    ...{ answers: 0, "answers to signals": 0, escalations: 0, hanging: 0, extended: 0 },
   };
 
   /** A run is about to be written: `stored` is what the database has of it. */
@@ -102,7 +105,7 @@ export class Ledger {
     this.#checkSteps(plan, stored, write, at);
     this.#checkItems(plan, stored, write, at);
     this.#checkAnswers(plan, stored, write, at);
-    this.#checkRecords(plan, write, at);
+    this.#checkRecords(plan, stored, write, at);
   }
 
   #doneItems(runId: string, step: number): number[] {
@@ -209,7 +212,10 @@ export class Ledger {
     });
   }
 
-  #keepLease(name: string, { lease, attempt, status }: StepState, where: () => string): void {
+  #keepLease(name: string, step: StepState, where: () => string): void {
+    const { lease, attempt, status, session, extendedMs = 0 } = step;
+    const asked = inFlight(status) ? (this.#more.asked.get(`${lease}/${session}`) ?? 0) : extendedMs;
+    holds(extendedMs <= asked, "V20", () => `${where()}: it has ${extendedMs} ms of ${asked} ms`);
     if (lease !== "" && attempt > 0) {
       const known = this.#leases.get(lease);
       holds(known === undefined || known === name, "V5", () => `${where()}: its lease is that of ${known}`);
@@ -254,9 +260,23 @@ export class Ledger {
     });
   }
 
-  #checkRecords(plan: ChainPlan, { run, records }: RunWrite, at: () => string): void {
+  /** The mesh gave an attempt up, not the worker. */
+  #checkTimeOut(
+    stored: RunState | undefined,
+    { nowMs }: RunState,
+    { step, item = 0, attempt, session = "", failure }: RunWrite["records"][number],
+    at: () => string,
+  ): void {
+    const was = item === 0 && !stored?.steps[step]?.each ? stored?.steps[step] : stored?.items?.get(step)?.get(item);
+    if (failure?.reason !== "START_TO_CLOSE_TIMEOUT" || was === undefined || was.attempt !== attempt) return;
+    const grantedMs = this.#more.granted.get(`${was.lease}/${session}`) ?? 0;
+    holds(nowMs >= grantedMs, "V20", () => `${at()}, step ${step}: given up ${grantedMs - nowMs} ms early`);
+  }
+
+  #checkRecords(plan: ChainPlan, stored: RunState | undefined, { run, records }: RunWrite, at: () => string): void {
     for (const record of records) {
       if (record.kind === EventKind.EVENT_KIND_COMPLETION_LATE) this.seen.late += 1;
+      if (record.kind === EventKind.EVENT_KIND_ATTEMPT_TIMED_OUT) this.#checkTimeOut(stored, run, record, at);
       const { reason } = record.failure ?? {};
       // A child's failure comes up under its own reason.
       if (reason === "DATA_ERROR" && !plan.steps[record.step]?.child)
@@ -302,6 +322,17 @@ export class Ledger {
     const holders = this.#holders.get(lease);
     if (holders) holders.add(session);
     else this.#holders.set(lease, new Set([session]));
+  }
+
+  /** A handler asks for so much time for its attempt. */
+  asked(lease: string, session: string, ms: number): void {
+    this.#more.asked.set(`${lease}/${session}`, ms);
+  }
+
+  /** The mesh has answered the beat that asked for it. */
+  granted(lease: string, session: string, untilMs: number): void {
+    if (!this.#more.granted.has(`${lease}/${session}`)) this.seen.extended += 1;
+    this.#more.granted.set(`${lease}/${session}`, untilMs);
   }
 
   /** A worker reports something that the database refuses. */

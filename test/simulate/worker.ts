@@ -18,6 +18,8 @@ interface Held {
   /** Last sign of life of the handler. */
   reportedAtMs: number;
   ack(): void;
+  /** Time that the handler asked for, since it began; 0: it has not asked. */
+  extendedMs: number;
   /** The handler ended, or was told to stop. */
   over: boolean;
 }
@@ -107,22 +109,20 @@ export class SimWorker implements Puller {
     const { world, ledger } = this.#mesh;
     ledger.held(own.lease, this.session);
     world.note(() => `${this.session} runs ${this.#mesh.nameOf(own.runId)} ${own.stepId} attempt ${own.attempt}`);
-    const held: Held = { start: own, startedAtMs: world.nowMs, reportedAtMs: world.nowMs, ack, over: false };
+    const nowMs = world.nowMs;
+    const held: Held = { start: own, startedAtMs: nowMs, reportedAtMs: nowMs, ack, extendedMs: 0, over: false };
     this.held.set(own.lease, held);
     await this.#handle(held);
   }
 
   async #handle(held: Held): Promise<void> {
-    const { world, trouble } = this.#mesh;
-    const limitMs = held.start.startToCloseMs;
-    const wantedMs = trouble.happens("hang")
-      ? Number.POSITIVE_INFINITY
-      : trouble.happens("long")
-        ? world.random.int(1_000, 40_000)
-        : world.random.int(0, 800);
+    const { world } = this.#mesh;
+    let limitMs = held.start.startToCloseMs;
+    const { wantedMs, asks } = this.#drawHandler(limitMs);
     // The handler shows signs of life, but for one that hangs.
     const alive = wantedMs !== Number.POSITIVE_INFINITY;
     for (let ranMs = 0; ranMs < Math.min(wantedMs, limitMs); ) {
+      if (asks && held.extendedMs === 0 && ranMs >= asks.atMs) limitMs = this.#extend(held, ranMs + asks.moreMs);
       const partMs = Math.min(4_000, Math.min(wantedMs, limitMs) - ranMs);
       await world.pause(partMs);
       ranMs += partMs;
@@ -132,6 +132,25 @@ export class SimWorker implements Puller {
     }
     if (wantedMs > limitMs) this.#report(held, failed("START_TO_CLOSE_TIMEOUT", true));
     else this.#report(held, this.#outcome(held.start));
+  }
+
+  /** How long the handler takes; and when it asks for more time, if it does, and for how much. Now and then that is too late, or too little. */
+  #drawHandler(limitMs: number): { wantedMs: number; asks?: { atMs: number; moreMs: number } } {
+    const { world, trouble } = this.#mesh;
+    if (trouble.happens("hang")) return { wantedMs: Number.POSITIVE_INFINITY };
+    if (!trouble.happens("long")) return { wantedMs: world.random.int(0, 800) };
+    const wantedMs = world.random.int(1_000, 40_000);
+    if (world.random.chance(0.5)) return { wantedMs };
+    const moreMs = world.random.int(5_000, 60_000);
+    return { wantedMs: wantedMs + moreMs / 2, asks: { atMs: world.random.int(0, Math.min(limitMs, 30_000)), moreMs } };
+  }
+
+  /** The attempt may run so long, since it began: the handler's own clock counts at once, and the mesh hears of it by the next beat. */
+  #extend(held: Held, askedMs: number): number {
+    held.extendedMs = Math.max(held.start.startToCloseMs, askedMs);
+    this.#mesh.ledger.asked(held.start.lease, this.session, held.extendedMs);
+    this.#mesh.world.note(() => `${this.session} asks for ${held.extendedMs} ms for ${held.start.stepId}`);
+    return held.extendedMs;
   }
 
   #outcome(start: StartStep): CompleteStep["outcome"] {
@@ -182,14 +201,17 @@ export class SimWorker implements Puller {
   }
 
   async #beat(): Promise<void> {
-    const { world } = this.#mesh;
+    const { world, ledger } = this.#mesh;
     await this.#awake();
     if (!this.alive) return;
     world.after(beatMs, () => void this.#beat());
     for (const held of [...this.held.values()]) {
-      const { start } = held;
+      const { start, startedAtMs, extendedMs } = held;
       const silentMs = world.nowMs - held.reportedAtMs;
-      const verdict = await this.#mesh.ask((room) => room.intake.bind(start, this.session, held.startedAtMs, silentMs));
+      const verdict = await this.#mesh.ask((room) =>
+        room.intake.bind(start, this.session, startedAtMs, silentMs, undefined, extendedMs),
+      );
+      if (verdict === "current" && extendedMs > 0) ledger.granted(start.lease, this.session, startedAtMs + extendedMs);
       if (!this.alive || held.over || verdict === undefined) continue;
       held.ack();
       if (verdict === "current") continue;

@@ -1,4 +1,11 @@
-/** The instants at which a run needs to be looked at though nobody reports anything. */
+/**
+ * The instants at which a run needs to be looked at though nobody reports anything.
+ *
+ * D1. An attempt that nobody reports is given up when its limit and a grace are over, and not before.
+ * D2. The limit is the step's `start_to_close`, or more time that the attempt's holder has asked for by a beat. It is the attempt's own: the next one,
+ *     and another session that runs this one, begin with the step's.
+ * D3. What is asked for never shortens the limit, and moves no other: not the step's `schedule_to_close`, not the run's deadline.
+ */
 import { escalatesAtMs } from "./escalations.js";
 import type { ChainPlan, StepPlan } from "./plan.js";
 import type { ItemChange } from "./run-event.js";

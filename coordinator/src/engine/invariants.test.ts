@@ -11,7 +11,17 @@ import { evaluated, failure, planOf, type RunBench, type StepSpec, startMs, star
 import { answerToSignal } from "./responds.js";
 import { decodeRunState, encodeRunState, unread } from "./run-codec.js";
 import type { Operation, Report, RunEvent, RunRecord } from "./run-event.js";
-import { inFlight, isEvaluating, isFinal, isHeld, isOver, type RunState, RunStatus, StepStatus } from "./run-state.js";
+import {
+  inFlight,
+  isEvaluating,
+  isFinal,
+  isHeld,
+  isOver,
+  type RunState,
+  RunStatus,
+  StepStatus,
+  timeoutGraceMs,
+} from "./run-state.js";
 
 const stepsMax = 8;
 const runTimeoutMs = 600_000;
@@ -265,7 +275,9 @@ function eventOf(bench: RunBench, drawn: Happening): RunEvent {
     case "bind":
     case "silent": {
       const sinceReportMs = drawn.what === "silent" ? 1e6 : 0;
-      return { kind: "bind", report, session, startedAtMs: bench.nowMs - 10, sinceReportMs };
+      // Limits are up to 30 s: some handlers ask for less than they have, some for more, and some for more again.
+      const startToCloseMs = drawn.room > 3 ? (drawn.room - 3) * 9_000 : 0;
+      return { kind: "bind", report, session, startedAtMs: bench.nowMs - 10, sinceReportMs, startToCloseMs };
     }
     case "lose":
       return { kind: "lose", report, why: "lapsed" };
@@ -389,7 +401,10 @@ function checkTurn(bench: RunBench, before: RunState, drawn: string): void {
   const { catching, broken, extraMs, done, undo } = run;
   checkUndos(bench);
   checkAnswers(bench, before);
-  for (const index of run.steps.keys()) checkEscalation(bench, before, index);
+  for (const index of run.steps.keys()) {
+    checkEscalation(bench, before, index);
+    checkLimit(bench, before, index);
+  }
   expect(broken !== undefined, "B1").toBe(run.status === RunStatus.RUN_STATUS_BROKEN);
   for (const index of broken?.steps ?? []) expect(isOver(run.steps[index]!.status), "B1").toBe(true);
   const state = {
@@ -445,6 +460,28 @@ function checkEscalation({ run, plan, last }: RunBench, before: RunState, index:
     expect(step.wait?.claimedBy, "X2").toBeUndefined();
   const begins = was.attempt === 0 && step.attempt > 0;
   if (escalation && begins) expect(run.steps[escalation.of]!.level ?? 0, "X3").toBeGreaterThanOrEqual(escalation.level);
+}
+
+/** D1 to D3: an attempt has its limit, which only its holder moves. */
+function checkLimit({ run, plan, last, events }: RunBench, before: RunState, index: number): void {
+  const [step, was] = [run.steps[index]!, before.steps[index]!];
+  const { startToCloseMs } = plan.steps[index]!;
+  const event = events.at(-1)!;
+  const isSame = step.lease === was.lease && step.session === was.session;
+  const had = isSame && was.status === StepStatus.STEP_STATUS_RUNNING ? was.extendedMs : undefined;
+  const asks = event.kind === "bind" && inFlight(was.status) && event.report.lease === was.lease;
+  const asked = (asks && event.startToCloseMs) || 0;
+  const granted = asked > Math.max(startToCloseMs, had ?? 0) ? asked : had;
+  if (inFlight(step.status)) expect(step.extendedMs, "D2, D3").toBe(granted);
+  const wasOverMs = was.startedAtMs + Math.max(startToCloseMs, was.extendedMs ?? 0) + timeoutGraceMs;
+  const isTimedOut = last.records.some(
+    (one) => one.step === index && one.failure?.reason === "START_TO_CLOSE_TIMEOUT" && one.attempt === was.attempt,
+  );
+  if (isTimedOut && was.status === StepStatus.STEP_STATUS_RUNNING)
+    expect(run.nowMs, "D1").toBeGreaterThanOrEqual(wasOverMs);
+  const goesOn = isSame && step.attempt === was.attempt && step.status === StepStatus.STEP_STATUS_RUNNING;
+  const isOpen = !isFinal(run.status) && !run.cancel && !run.closing && !run.catching?.[index];
+  if (event.kind === "wake" && goesOn && isOpen) expect(wasOverMs, "D1").toBeGreaterThan(run.nowMs);
 }
 
 /** U1 to U3: undos begin behind everything else, one at a time, the newest first. */
@@ -653,7 +690,9 @@ describe("whatever happens to a run", () => {
         play(bench, happenings);
         for (let looks = 0; !isFinal(bench.run.status); looks++) {
           expect(looks).toBeLessThan(500);
+          const before = bench.run;
           bench.wakeAt(Math.max(bench.nowMs, bench.run.wakeupAtMs));
+          checkTurn(bench, before, "wake");
         }
         // A BROKEN run has its own time, once per break: what was played before may have broken it more than once.
         const standing = (plan.brokenTtlMs ?? 0) + (bench.run.extraMs ?? 0);
