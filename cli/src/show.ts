@@ -82,3 +82,10 @@ export function showItems(value: Json | undefined): string {
   if (active! > 0) parts.push(`${active!.toLocaleString("en")} active`);
   return parts.join(", ");
 }
+
+/** An instant that is to come, and how long until then: "2026-01-31T12:00:00Z (in 3 h 5 min)"; "" for none. */
+export function showUntil(instant: unknown, nowMs: number): string {
+  const at = typeof instant === "string" ? Date.parse(instant) : Number.NaN;
+  if (Number.isNaN(at)) return "";
+  return `${plain(text(instant as Json))} (${at > nowMs ? `in ${showDuration(at - nowMs)}` : "now"})`;
+}

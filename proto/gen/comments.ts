@@ -476,6 +476,7 @@ export const meshComments: Readonly<Record<string, string>> = {
   "taskmesh.v1.Run.parent_step_id": "That step.",
   "taskmesh.v1.Run.progress": "How far the run is: the steps that are over, and the share of those that report or are estimated. Below 100 until the run ends. Set by\nGetRun only.",
   "taskmesh.v1.Run.replaced_by": "The run that goes on in this one's place and ended it, empty if none did. Not in lists.",
+  "taskmesh.v1.Run.start_at": "Accepted for later: nothing of it starts before this instant. Absent once it has begun. Not in lists.",
   "taskmesh.v1.Run.starter": "Who started the run, as far as the mesh knows; of a run that a step started: who started the run above.",
   "taskmesh.v1.Run.successor_run_ids": "Runs that were made from this one, oldest first, at most 100. Set by GetRun only.",
   "taskmesh.v1.RunEnded": "With FAILED_PRECONDITION, reason RUN_ENDED.",

@@ -235,7 +235,7 @@ it("restarting-runs.md: its commands, one after another", async () => {
   commands.ids.set("01b2…", await broken("ann"));
   const folder = mkdtempSync(join(tmpdir(), "taskmesh-guide-"));
   writeFileSync(join(folder, "pay.yaml"), guideBlock("failure.md", "yaml", pay).replace("* 100", "* 50"));
-  commands.files.set("pay.yaml", join(folder, "pay.yaml"));
+  commands.texts.set("pay.yaml", join(folder, "pay.yaml"));
   await commands.run("taskmesh chains apply");
   rmSync(folder, { recursive: true });
   await commands.run("taskmesh runs restart");

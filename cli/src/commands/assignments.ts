@@ -4,7 +4,7 @@ import { readJsonInput } from "../json-input.js";
 import { parseLimit } from "../options.js";
 import { plain } from "../output.js";
 import { openSession } from "../session.js";
-import { showAgo } from "../show.js";
+import { showAgo, showUntil } from "../show.js";
 
 /** Largest page that the mesh serves. */
 const pageMax = 1_000;
@@ -53,7 +53,7 @@ export const assignmentsList = () =>
       if (found.length === 0) return out.note("Nothing waits for people.");
       const now = Date.now();
       out.table(
-        ["RUN", "STEP", "TITLE", "FOR", "CLAIMED BY", "OPENED"],
+        ["RUN", "STEP", "TITLE", "FOR", "CLAIMED BY", "OPENED", "DUE"],
         found.map((one) => [
           plain(text(one.runId)),
           plain(text(one.stepId)),
@@ -61,6 +61,7 @@ export const assignmentsList = () =>
           plain(forWhom(one)),
           plain(text(one.claimedBy)),
           showAgo(one.openedAt, now),
+          showUntil(one.dueAt, now),
         ]),
       );
     });
@@ -81,6 +82,7 @@ export const assignmentsShow = () =>
       if (text(one.instructions) !== "") out.line(plain(text(one.instructions), { lines: true }));
       const holder = text(one.claimedBy);
       out.line(`for ${plain(forWhom(one))}${holder === "" ? "" : `, claimed by ${plain(holder)}`}`);
+      if (one.dueAt) out.line(`due ${showUntil(one.dueAt, Date.now())}`);
       out.line();
       out.table(
         ["FIELD", "TYPE", "CHOICES"],

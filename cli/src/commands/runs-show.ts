@@ -2,7 +2,17 @@ import { Command } from "@commander-js/extra-typings";
 import { type Json, object, objects, text } from "../json.js";
 import { plain } from "../output.js";
 import { openSession } from "../session.js";
-import { bareStatus, paintStatus, showAgo, showBetween, showFailure, showItems, showValue } from "../show.js";
+import {
+  bareStatus,
+  isFinal,
+  paintStatus,
+  showAgo,
+  showBetween,
+  showFailure,
+  showItems,
+  showUntil,
+  showValue,
+} from "../show.js";
 
 /** `taskmesh runs show`: a run with its steps, attempts and payloads. */
 export const runsShow = () =>
@@ -28,6 +38,8 @@ export const runsShow = () =>
         ["made from", showOrigin(object(run.origin))],
         ["goes on", plain(successorsOf(run).join(" "))],
         ["accepted", showAgo(run.acceptedAt, now)],
+        ["starts", showUntil(run.startAt, now)],
+        ["expires", isFinal(bareStatus(run.status)) ? "" : showUntil(run.brokenUntil ?? run.deadlineAt, now)],
         ["took", showBetween(run.acceptedAt, run.endedAt, now)],
         ["labels", plain(labels.join(" "))],
         ["failure", showFailure(run.failure)],
@@ -48,10 +60,17 @@ export const runsShow = () =>
           showBetween(step.startedAt, step.endedAt, now),
           plain(text(step.method)),
           ...(nested ? [plain(showChild(step))] : []),
-          showFailure(step.failure) || showItems(step.items) || showValue(step.output, 80),
+          showFailure(step.failure) || showItems(step.items) || showValue(step.output, 80) || showPause(step, now),
         ]),
       );
     });
+
+/** Until when a step waits, or stands between two attempts; "" where nothing but an answer ends that. */
+function showPause({ status, waitUntil, retryAt }: Record<string, Json>, now: number): string {
+  const bare = bareStatus(status);
+  if (bare === "WAITING" && waitUntil) return `until ${showUntil(waitUntil, now)}`;
+  return bare === "RETRYING" && retryAt ? `again at ${showUntil(retryAt, now)}` : "";
+}
 
 /** The run that a step started, and how it stands where that needs somebody. */
 function showChild({ childRunId, childStatus }: Record<string, Json>): string {

@@ -40,7 +40,16 @@ type Summary = Pick<
   Partial<
     Pick<
       RunState,
-      "failure" | "cancel" | "parent" | "broken" | "undo" | "origin" | "successor" | "customId" | "starter"
+      | "failure"
+      | "cancel"
+      | "parent"
+      | "broken"
+      | "undo"
+      | "origin"
+      | "successor"
+      | "customId"
+      | "starter"
+      | "startAtMs"
     >
   >;
 
@@ -76,6 +85,7 @@ export function summarizeRun(
     successorRunIds: [],
     customId: run.customId ?? "",
     starter: run.starter ?? "",
+    startAt: toTimestamp(run.startAtMs ?? 0),
     brokenSince: toTimestamp(run.broken?.sinceMs ?? 0),
     brokenUntil: toTimestamp(run.broken?.untilMs ?? 0),
     compensating: run.undo !== undefined && isUndoing({ undo: run.undo, endedAtMs: run.endedAtMs }),

@@ -717,6 +717,8 @@ export interface Run {
   starter: string;
   /** The item of that step, where it is a fan-out, from 0. */
   parentItem: number;
+  /** Accepted for later: nothing of it starts before this instant. Absent once it has begun. Not in lists. */
+  startAt?: Timestamp | undefined;
 }
 
 export interface Run_LabelsEntry {
@@ -1302,6 +1304,7 @@ function createBaseRun(): Run {
     customId: "",
     starter: "",
     parentItem: 0,
+    startAt: undefined,
   };
 }
 
@@ -1396,6 +1399,9 @@ export const Run: MessageFns<Run> = {
     }
     if (message.parentItem !== 0) {
       writer.uint32(344).uint32(message.parentItem);
+    }
+    if (message.startAt !== undefined) {
+      Timestamp.encode(message.startAt, writer.uint32(410).fork()).join();
     }
     return writer;
   },
@@ -1648,6 +1654,14 @@ export const Run: MessageFns<Run> = {
             message.parentItem = reader.uint32();
             continue;
           }
+          case 51: {
+            if (tag !== 410) {
+              break;
+            }
+
+            message.startAt = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1768,6 +1782,11 @@ export const Run: MessageFns<Run> = {
         : isSet(object.parent_item)
         ? globalThis.Number(object.parent_item)
         : 0,
+      startAt: isSet(object.startAt)
+        ? fromJsonTimestamp(object.startAt)
+        : isSet(object.start_at)
+        ? fromJsonTimestamp(object.start_at)
+        : undefined,
     };
   },
 
@@ -1866,6 +1885,9 @@ export const Run: MessageFns<Run> = {
     if (message.parentItem !== 0) {
       obj.parentItem = Math.round(message.parentItem);
     }
+    if (message.startAt !== undefined) {
+      obj.startAt = fromTimestamp(message.startAt).toISOString();
+    }
     return obj;
   },
 
@@ -1927,6 +1949,9 @@ export const Run: MessageFns<Run> = {
     message.customId = object.customId ?? "";
     message.starter = object.starter ?? "";
     message.parentItem = object.parentItem ?? 0;
+    message.startAt = (object.startAt !== undefined && object.startAt !== null)
+      ? Timestamp.fromPartial(object.startAt)
+      : undefined;
     return message;
   },
 };
