@@ -1,7 +1,7 @@
 /** The flow guides' chains, run as they stand there, over both stores and both carriers. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { defineAction } from "@taskmesh/action-sdk";
+import { defineAction, fail } from "@taskmesh/action-sdk";
 import { EventKind, RunStatus, SignalRunRequest, StepStatus } from "@taskmesh/proto";
 import { parseChainDocument, unaryCall } from "@taskmesh/runtime";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -26,6 +26,7 @@ describe.each(["embedded", "servers"] as const)("the flow of runs on %s", (on) =
     await mesh.serve([
       defineAction(PageActionsService.score, async ({ text }: { text: string }, context) => {
         if (text.startsWith("fail")) throw new Error("no words today");
+        if (text === "no text") throw fail.retryable("NOT_A_TEXT", "it has no words");
         if (text.startsWith("slow"))
           await new Promise<void>((resolve) => context.signal.addEventListener("abort", () => resolve()));
         const times = (asked.get(text) ?? 0) + 1;
@@ -33,7 +34,7 @@ describe.each(["embedded", "servers"] as const)("the flow of runs on %s", (on) =
         return { words: text.startsWith("poll") ? times : text.split(" ").length };
       }),
     ]);
-    for (const guide of ["conditional-flow.md", "polling.md", "sub-chains.md"]) {
+    for (const guide of ["conditional-flow.md", "polling.md", "sub-chains.md", "retries-and-limits.md"]) {
       for (const chain of chainsOf(guide)) {
         const { spec, problems } = parseChainDocument(chain);
         expect(problems, guide).toEqual([]);
@@ -98,6 +99,13 @@ describe.each(["embedded", "servers"] as const)("the flow of runs on %s", (on) =
     const { runId, result } = await run("acme.pages.v1.Flows/Poll", { text: `poll ${on}` });
     expect(result.status).toBe(RUN_STATUS_SUCCEEDED);
     expect(countOf(await mesh.history(runId), EventKind.EVENT_KIND_STEP_ROUND)).toBe(2);
+  });
+
+  it("tries again as often as its policy says, unless it need not", async () => {
+    const careful = async (text: string) => (await run("acme.pages.v1.Flows/Careful", { text })).shown.steps[0];
+    expect(await careful("a b")).toMatchObject({ status: STEP_STATUS_SUCCEEDED, attempt: 1 });
+    expect(await careful("fail")).toMatchObject({ attempt: 4, failure: { reason: "HANDLER_ERROR" } });
+    expect(await careful("no text")).toMatchObject({ attempt: 1, failure: { reason: "NOT_A_TEXT" } });
   });
 
   it("calls a chain like an action", async () => {

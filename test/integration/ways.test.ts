@@ -347,7 +347,9 @@ describe.each(["embedded", "servers"] as const)("on %s", (on) => {
       const labels = { group: key };
       const starter = `team-${key}`;
       const since = new Date(Date.now() - 60_000).toISOString();
-      const runIds = await Promise.all(Array.from({ length: 5 }, () => breakOne(way, text, { labels, starter })));
+      const runIds = await Promise.all(
+        [0, 1, 2, 3, 4].map((turn) => breakOne(way, text, { labels: { ...labels, turn: `${turn}` }, starter })),
+      );
       const { groups } = await way.run(to.groupBroken());
       expect(groups).toContainEqual(
         expect.objectContaining({ reason, action: score, method: chainName("Broken"), starter, count: "5" }),
@@ -364,28 +366,20 @@ describe.each(["embedded", "servers"] as const)("on %s", (on) => {
           return [operation.changed, operation.unchanged, operation.failed];
         }, within);
       };
-      const only = async (count: number) => {
-        for (const [index, id] of runIds.entries())
-          await way.run(to.update(id, 0, { turn: index < count ? "now" : "later" }, []));
-        return { ...group, labels: { ...labels, turn: "now" } };
-      };
+      const only = (turn: number): to.BulkFilter => ({ ...group, labels: { ...labels, turn: `${turn}` } });
       const change = { priority: 5, setLabels: { seen: "yes" }, removeLabels: ["none"] };
       expect(await whole("update", group, change)).toEqual([5, 0, 0]);
       expect((await way.run(to.show(runIds[0]!))).run).toMatchObject({ priority: 5, labels: { seen: "yes" } });
-      expect(await whole("skip", await only(1), { stepId: "fragile", value: { words: 50 } })).toEqual([1, 0, 0]);
+      expect(await whole("skip", only(0), { stepId: "fragile", value: { words: 50 } })).toEqual([1, 0, 0]);
       expect(await end(way, runIds[0]!)).toEqual(["SUCCEEDED", 50]);
-      runIds.shift();
-      expect(
-        await whole("retry", await only(1), { stepId: "fragile", value: { text: "six words in all it has" } }),
-      ).toEqual([1, 0, 0]);
-      expect(await end(way, runIds[0]!)).toEqual(["SUCCEEDED", 6]);
-      runIds.shift();
+      const input = { text: "six words in all it has" };
+      expect(await whole("retry", only(1), { stepId: "fragile", value: input })).toEqual([1, 0, 0]);
+      expect(await end(way, runIds[1]!)).toEqual(["SUCCEEDED", 6]);
       // What goes on from it succeeds, so that it does not join the group.
       handler.mended.add(text);
-      expect(await whole("restart", await only(1), { stepId: "fragile", newest: true })).toEqual([1, 0, 0]);
-      expect(await end(way, runIds[0]!)).toEqual(["CANCELLED", "TERMINATED"]);
-      runIds.shift();
-      expect(await whole("terminate", await only(1))).toEqual([1, 0, 0]);
+      expect(await whole("restart", only(2), { stepId: "fragile", newest: true })).toEqual([1, 0, 0]);
+      expect(await end(way, runIds[2]!)).toEqual(["CANCELLED", "TERMINATED"]);
+      expect(await whole("terminate", only(3))).toEqual([1, 0, 0]);
       expect(await whole("cancel", { ...filter, statuses: ["RUN_STATUS_BROKEN"] })).toEqual([1, 0, 0]);
       const held = await Promise.all(
         [1, 2].map((n) => start(way, "Child", { text: `stay ${key} ${n}` }, { labels: { held: key } })),
