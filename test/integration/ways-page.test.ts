@@ -86,7 +86,9 @@ describe("REST", () => {
     const operation = document.paths[path]?.[verb.toLowerCase()];
     if (operation === undefined) throw new Error(`there is no ${route}`);
     const body = resolve(operation.requestBody?.content?.["application/json"]?.schema);
-    const query = (operation.parameters ?? []).map((one: { name?: string }) => one.name ?? "");
+    const query = (operation.parameters ?? []).map((one: { name?: string; $ref?: string }) =>
+      one.$ref === undefined ? one.name : document.components.parameters[one.$ref.split("/").pop()!].name,
+    );
     return [...Object.keys(body.properties ?? {}), ...query];
   };
 
@@ -97,6 +99,35 @@ describe("REST", () => {
       expect(fields.filter((field) => !taken.includes(field))).toEqual([]);
     },
   );
+
+  /** Fields of requests that REST calls otherwise: a message in place, a name in the path, one value in the place of a list. */
+  const otherwise: Readonly<Record<string, readonly string[]>> = {
+    ...{ payload: ["input", "output", "value", "callback"], json: ["input", "output", "value", "callback"] },
+    ...{ spec: ["steps"], name: ["service"], signal: ["name"], stepIds: ["stepId"] },
+    ...{ statuses: ["status"], labels: ["label"], groups: ["group"], idempotencyKey: ["Idempotency-Key"] },
+  };
+
+  it("takes all that the rpcs take", () => {
+    const takenBy = new Map<string, Set<string>>();
+    for (const row of done) {
+      const rpc = row["gRPC"]!.names.find((name) => /Service\./.test(name));
+      if (rpc === undefined) continue;
+      const [route = ""] = row["REST"]!.names;
+      const inPath = [...route.matchAll(/\{(\w+)\}/g)].map(([, name]) => (name === "token" ? "callback" : name!));
+      takenBy.set(rpc, new Set([...(takenBy.get(rpc) ?? []), ...fieldsOf(route), ...inPath, "namespace"]));
+    }
+    // A step is named in the path of a route of its own.
+    for (const name of ["stepId", "input"]) takenBy.get("RunService.RetryStep")!.add(name);
+    takenBy.get("RunService.CompleteCallback")!.add("token");
+    const left = [...takenBy].flatMap(([rpc, taken]) =>
+      meshType(`${rpc.split(".")[1]}Request`)
+        .fields.map(({ jsonName }) => jsonName)
+        .filter((name) => ![name, ...(otherwise[name] ?? [])].some((one) => taken.has(one)))
+        .map((name) => `${rpc}: ${name}`),
+    );
+    expect(takenBy.size).toBeGreaterThan(30);
+    expect(left).toEqual([]);
+  });
 
   it("has no route about runs, chains or people that the page leaves out", () => {
     const routes = Object.entries<Record<string, { tags: string[] }>>(document.paths).flatMap(([path, item]) =>

@@ -26,6 +26,8 @@ export interface ControlOperation {
   open?: boolean;
   /** Without a namespace. */
   global?: boolean;
+  /** The header Idempotency-Key makes it safe to repeat. */
+  keyed?: boolean;
 }
 
 export interface QueryParameter {
@@ -162,8 +164,11 @@ const runOperations: ControlOperation[] = [
     "Go on without a step, with an output in its place if need be",
     "StepSkip",
   ),
-  successor("restart", "restartRun", "Do all of a run anew, in a new run", "Restart"),
-  successor("steps/{stepId}/restart", "restartFromStep", "Go on from a step of a run, in a new run", "Restart"),
+  { ...successor("restart", "restartRun", "Do all of a run anew, in a new run", "Restart"), keyed: true },
+  {
+    ...successor("steps/{stepId}/restart", "restartFromStep", "Go on from a step of a run, in a new run", "Restart"),
+    keyed: true,
+  },
   successor("clone", "cloneRun", "Start a copy of a run, and cancel the run", "Clone"),
 ];
 

@@ -123,6 +123,7 @@ function controlOperation(operation: ControlOperation, path: string): JsonObject
   const parameters: JsonObject[] = [
     ...names.map((name) => ({ name, in: "path", required: true, ...pathParameters[name] })),
     ...query,
+    ...(operation.keyed === true ? [parameter("idempotencyKey")] : []),
     ...(isScoped ? [parameter("namespace"), parameter("namespaceHeader")] : []),
   ];
   return {
