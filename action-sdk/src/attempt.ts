@@ -13,6 +13,7 @@
  * A4. An attempt whose lease was lost, or that the drain cut short, reports nothing: someone else has the step, or will get it.
  * A5. No timer and no promise per attempt: one clock looks at all of them, and a handler's own promise carries it on.
  */
+import { setMaxListeners } from "node:events";
 import { type AttemptBeat, CancelReason, type FreeSlots, type Payload, type StartStep } from "@taskmesh/proto";
 import { type Logger, payloadBytesMax, type StartDelivery } from "@taskmesh/runtime";
 import { type Attempt, type FinalOutcome, failed, timedOut, toBeat, toCompletion, traceOf } from "./attempt-record.js";
@@ -65,6 +66,8 @@ export class Attempts {
 
   constructor(ports: AttemptPorts) {
     this.#ports = ports;
+    // Each slot may have a claim that listens.
+    setMaxListeners(0, this.#stopping.signal);
     this.#contextPorts = {
       mirror: ({ runId, stepId, attempt, method }, { level, message, fields }) =>
         ports.log[level]({ run_id: runId, step_id: stepId, attempt, method, ...fields }, message),

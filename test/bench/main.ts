@@ -1,10 +1,11 @@
-/** npm run bench -- chain5 | calls | pages | fanout | contracts | memory | depth | sleepers | coordinators | storm | all  [--rounds N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] [--workers N] */
+/** npm run bench -- chain5 | calls | pages | fanout | contracts | memory | depth | sleepers | coordinators | storm | failover | all  [--rounds N] [--faults N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] [--workers N] */
 import { parseArgs } from "node:util";
 import { benchCalls } from "./calls.js";
 import { benchChain5 } from "./chain5.js";
 import { benchContracts } from "./contracts.js";
 import { benchCoordinators } from "./coordinators.js";
 import { benchDepth } from "./depth.js";
+import { benchFailover } from "./failover.js";
 import { benchFanOut } from "./fanout.js";
 import { benchMemory } from "./memory.js";
 import { benchPages } from "./pages.js";
@@ -21,6 +22,7 @@ const { values, positionals } = parseArgs({
     "memory-runs": { type: "string", default: "100000" },
     workers: { type: "string", default: "5000" },
     sleepers: { type: "string", default: "100000" },
+    faults: { type: "string", default: "12" },
   },
 });
 const what = positionals[0] ?? "all";
@@ -42,6 +44,7 @@ const known = {
   contracts: () => benchContracts({ rounds: options.rounds }),
   coordinators: () => benchCoordinators({ rounds: options.rounds, runs: options.runs, inFlight: options.inFlight }),
   storm: () => benchStorm({ workers: Number(values.workers) }),
+  failover: () => benchFailover({ faults: Number(values.faults) }),
   memory: () => benchMemory({ runs: Number(values["memory-runs"]), inFlight: options.inFlight }),
 };
 const chosen = what === "all" ? Object.keys(known) : [what];

@@ -9,6 +9,7 @@ import { freePort } from "../../../test/fixtures/ports.js";
 import { waitFor } from "../../../test/fixtures/process.js";
 import { CarrierProbe, jetstreamMesh, newLane, type WorkerProbe } from "../../../test/fixtures/transport-mesh.js";
 import { createJetStreamCarrier } from "./jetstream.js";
+import { NatsLink } from "./nats-link.js";
 import { laneConsumer } from "./transport.js";
 
 const cleanups: (() => Promise<void>)[] = [];
@@ -150,6 +151,20 @@ describe("JetStream carrier", () => {
       expect(coordinator.carrier).toHaveProperty("counters.consumersRemade", 1);
     });
   }
+
+  it("leaves a server that is of no use for another one, be it the first that it dialled", async () => {
+    const servers = await Promise.all([startNats(), startNats()]);
+    for (const server of servers) cleanups.push(() => server.dispose());
+    const link = await NatsLink.open({ servers: servers.map(({ url }) => url), name: "mover" });
+    cleanups.push(() => link.close());
+    const left = link.nc.getServer();
+    link.move();
+    await waitFor("the other server", () => link.up && link.nc.getServer() !== left);
+    // Right after a move there is none.
+    link.move();
+    expect(await link.flush(5_000)).toBe(true);
+    expect(link.nc.getServer()).not.toBe(left);
+  });
 
   it("hears its own completions only, whoever shares the stream", async () => {
     const nats = await startNats();

@@ -6,12 +6,14 @@
  * L1. Nothing is handed to the client while it is down: it would keep it without bound, or drop it on the next dial.
  * L2. A silent peer is noticed within three ping intervals; then the client dials again, with jitter.
  * L3. No listener's exception reaches the client's read loop: it would end it, and the connection would look alive for ever.
- * L4. A server that is connected and has lost its cluster is left for another when its users say that nothing comes of it (`move`).
+ * L4. A server that is connected and has lost its cluster is left for another: when it sees less than half of the nodes that it once saw, or when
+ *     users of the link say that nothing comes of it (`move`). Nobody goes back to it soon.
  */
 import {
   type Authenticator,
   connect,
   createInbox,
+  errors,
   type Msg,
   type MsgHdrs,
   type NatsConnection,
@@ -28,12 +30,16 @@ const pingsOutMax = 2;
 const dialTimeoutMs = 2_000;
 const reconnectWaitMs = 200;
 const reconnectJitterMs = 400;
-/** A server that is cut off from its cluster answers pings and nothing else: users of the link leave it, but not more often than this. */
-const moveEveryMs = 5_000;
 /** How long what may wait waits for a message to leave with. */
 const rideMs = 5;
 /** Period of the one timer that everything on the link shares. */
 export const tickMs = 250;
+/** A server that is cut off from its cluster answers pings and nothing else: users of the link leave it, but not more often than this. */
+const moveEveryMs = 10_000;
+/** What a server that was left is spared for: longer than a cut-off node takes to find that it leads nothing any more. */
+const shunMs = 30_000;
+/** A server sees less than half of its cluster for so many ticks: routes come back sooner after a hiccup. */
+const minorityTicks = 1_000 / tickMs;
 
 const linksUp = metrics.natsLinks.at("up");
 const linksDown = metrics.natsLinks.at("down");
@@ -86,7 +92,14 @@ export class NatsLink {
   readonly #timer: NodeJS.Timeout;
   readonly #servers: number;
   #up = true;
-  #movedAtMs = 0;
+  #movedAtMs = Number.NEGATIVE_INFINITY;
+  /** Servers that were left, and when. */
+  readonly #shunned = new Map<string, number>();
+  /** Dials that may yet be made to get away from those. */
+  #dialsLeft = 0;
+  /** The most nodes that the present server has seen, and for how many ticks it has seen less than half of them. */
+  #nodesMax = 0;
+  #fewTicks = 0;
   #riders: (() => void)[] = [];
   #rideTimer: NodeJS.Timeout | undefined;
   #closing: Promise<void> | undefined;
@@ -98,6 +111,7 @@ export class NatsLink {
     linksUp.add();
     this.#timer = setInterval(() => {
       const now = performance.now();
+      this.#countNodes();
       this.#tell((listener) => listener.onTick?.(now));
     }, tickMs);
     void this.#follow();
@@ -139,6 +153,16 @@ export class NatsLink {
   listen(listener: LinkListener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** Whether somebody answers on the subject: "nobody" is known at once, "silent" after `timeoutMs`. Whatever the answer says. */
+  async answers(subject: string, question: Uint8Array, timeoutMs: number): Promise<"somebody" | "nobody" | "silent"> {
+    try {
+      await this.#nc.request(subject, question, { timeout: timeoutMs });
+      return "somebody";
+    } catch (error) {
+      return error instanceof errors.RequestError && error.isNoResponders() ? "nobody" : "silent";
+    }
   }
 
   newInbox(): string {
@@ -198,7 +222,26 @@ export class NatsLink {
     const nowMs = performance.now();
     if (this.#servers < 2 || !this.#up || this.#closing || nowMs - this.#movedAtMs < moveEveryMs) return;
     this.#movedAtMs = nowMs;
+    this.#shunned.set(this.#nc.getServer(), nowMs);
+    this.#dialsLeft = this.#servers - 1;
     void this.#nc.reconnect().catch(() => {});
+  }
+
+  /** Dials once more if it has come to a server that was left: the client tries its servers in turn, and begins with the one that it had first. */
+  #avoidShunned(): boolean {
+    const leftAtMs = this.#shunned.get(this.#nc.getServer()) ?? Number.NEGATIVE_INFINITY;
+    if (performance.now() - leftAtMs > shunMs || this.#dialsLeft === 0) return false;
+    this.#dialsLeft -= 1;
+    void this.#nc.reconnect().catch(() => {});
+    return true;
+  }
+
+  /** A node tells its clients whom it sees. With less than half of the others it has no part in any election. */
+  #countNodes(): void {
+    const nodes = this.#nc.info?.connect_urls?.length ?? 0;
+    this.#nodesMax = Math.max(this.#nodesMax, nodes);
+    this.#fewTicks = this.#up && nodes * 2 < this.#nodesMax ? this.#fewTicks + 1 : 0;
+    if (this.#fewTicks >= minorityTicks) this.move();
   }
 
   /** Resolves when the server has seen everything that was sent before; false if it is not so within `timeoutMs`. */
@@ -227,7 +270,10 @@ export class NatsLink {
   async #follow(): Promise<void> {
     for await (const status of this.#nc.status()) {
       if (status.type === "disconnect" || status.type === "staleConnection") this.#setUp(false);
-      if (status.type === "reconnect") this.#setUp(true);
+      if (status.type === "reconnect") {
+        this.#nodesMax = 0;
+        if (!this.#avoidShunned()) this.#setUp(true);
+      }
     }
     this.#setUp(false);
     if (!this.#closing) this.#tell((listener) => listener.onGone?.());

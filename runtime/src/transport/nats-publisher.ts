@@ -20,12 +20,16 @@ import { dedupeWindowMs, messageBytesMax, type PublishOutcome, type TraceHeaders
 
 /** A PubAck takes a millisecond; a server that needs longer than this may have lost the message. */
 const resendMs = 2_000;
-/** After a refusal that may pass (no such stream, no room) the message is sent again this much later. */
-const retryMs = 300;
+/** After a refusal that may pass (no such stream, no leader, no room) a message is sent again this much later ... */
+const retryMs = 1_000;
+/** ... and one of those that were refused this soon: when it is stored, the others follow at once. */
+const askMs = 125;
 /** A message that is sent this shortly before its window ends could arrive after it. */
 const lastSendingMs = 1_000;
-/** Messages wait and none was stored for this long: this server may have lost its cluster, and another one not. */
-const unstoredMs = 3_000;
+/** Messages wait and nothing was heard of any for this long: this server may have lost its cluster, and another one not. */
+const unheardMs = 3_000;
+/** The same where all were refused. Longer than an election: while there is one, no server is better than this. */
+const unstoredMs = 10_000;
 /** Messages on their way; more are refused, so that a dead broker can't fill the memory. */
 const openMax = 50_000;
 const openBytesMax = 256 * 1024 * 1024;
@@ -58,6 +62,8 @@ interface Entry {
   sentAtMs: number;
   /** Seen over age by one tick. The second ends it: after a pause of the process the PubAck may be waiting in the socket. */
   late: boolean;
+  /** The last sending was refused. */
+  refused: boolean;
   why: string;
   done: (outcome: PublishOutcome) => void;
 }
@@ -74,6 +80,10 @@ export class AckedPublisher {
   #bytes = 0;
   #sequence = 0;
   #storedAtMs = 0;
+  #heardAtMs = 0;
+  #asking: NodeJS.Timeout | undefined;
+  /** Something was refused since something was stored. */
+  #refusing = false;
   /** Messages sent more than once. */
   resent = 0;
 
@@ -121,7 +131,17 @@ export class AckedPublisher {
     const key = (this.#next++).toString(36);
     const now = performance.now();
     const why = "the broker can't be reached";
-    const entry: Entry = { subject, bytes, headers, createdAtMs: now, sentAtMs: 0, late: false, why, done };
+    const entry: Entry = {
+      subject,
+      bytes,
+      headers,
+      createdAtMs: now,
+      sentAtMs: 0,
+      late: false,
+      refused: false,
+      why,
+      done,
+    };
     this.#entries.set(key, entry);
     this.#bytes += bytes.length;
     this.#send(key, entry, now);
@@ -142,6 +162,7 @@ export class AckedPublisher {
 
   /** What is open ends as unknown. */
   close(): void {
+    clearTimeout(this.#asking);
     this.#stopListening();
     if (!this.#link.closed) this.#subscription.unsubscribe();
     for (const key of [...this.#entries.keys()])
@@ -162,6 +183,7 @@ export class AckedPublisher {
       resentCell.add();
     }
     entry.sentAtMs = now;
+    entry.refused = false;
     entry.why = "the broker did not confirm it";
   }
 
@@ -171,7 +193,10 @@ export class AckedPublisher {
 
   #onTick(now: number): void {
     const [oldest] = this.#entries.values();
-    if (oldest && now - Math.max(oldest.createdAtMs, this.#storedAtMs) > unstoredMs) this.#link.move();
+    if (oldest) {
+      const sinceMs = Math.max(oldest.createdAtMs, this.#storedAtMs);
+      if (now - Math.max(sinceMs, this.#heardAtMs) > unheardMs || now - sinceMs > unstoredMs) this.#link.move();
+    }
     for (const [key, entry] of this.#entries) {
       if (now - entry.createdAtMs >= this.#windowMs) {
         if (entry.late) this.#end(key, { kind: "unknown", message: entry.why });
@@ -193,11 +218,13 @@ export class AckedPublisher {
   #onAnswer(message: Msg): void {
     const key = message.subject.slice(this.#prefix.length);
     const { data } = message;
+    this.#heardAtMs = performance.now();
     // A PubAck begins with {"stream": ; a refusal with {"error": ; an empty answer says that no stream listens.
     if (data[2] === 0x73) {
-      this.#storedAtMs = performance.now();
+      this.#storedAtMs = this.#heardAtMs;
       this.#watchSequence(data);
       this.#end(key, { kind: "stored" });
+      if (this.#refusing) this.#sendRefused();
       return;
     }
     const entry = this.#entries.get(key);
@@ -209,7 +236,28 @@ export class AckedPublisher {
     }
     entry.why = refusal.message;
     entry.sentAtMs = performance.now() - resendMs + retryMs;
+    entry.refused = true;
+    this.#refusing = true;
+    this.#asking ??= setTimeout(() => this.#askAgain(), askMs);
     this.#options.onStreamMissing();
+  }
+
+  #askAgain(): void {
+    this.#asking = undefined;
+    const now = performance.now();
+    for (const [key, entry] of this.#entries) {
+      if (!entry.refused || !this.#maySend(entry, now)) continue;
+      this.#send(key, entry, now);
+      return;
+    }
+  }
+
+  /** The stream takes messages again: what it refused follows at once. */
+  #sendRefused(): void {
+    this.#refusing = false;
+    const now = performance.now();
+    for (const [key, entry] of this.#entries)
+      if (entry.refused && this.#maySend(entry, now)) this.#send(key, entry, now);
   }
 
   /** The number after `"seq":` and whether the stream had it before. Read from the bytes: parsing the JSON would cost more than the rest. */

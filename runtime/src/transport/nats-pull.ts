@@ -24,13 +24,24 @@ import { parseDelivery } from "./nats-names.js";
  * Not sooner, since each idle worker asks this often.
  */
 const expiresMs = 5_000;
-/** Questions for a consumer without an answer, until another server is asked. */
-const unansweredMax = 2;
+/** Questions for a consumer without an answer, until another server is asked: more than fit into an election. */
+const unansweredMs = 10_000;
 /** Silence, counted in ticks so that a pause of this process is not taken for one of the server's. */
 const silentTicksMax = (expiresMs + 1_500) / tickMs;
 const checkTimeoutMs = 2_000;
 const checkBackoff = { initialMs: 100, capMs: 1_000 };
 const recheckPauseMs = 1_000;
+/**
+ * A consumer of a NATS cluster is led by one node, which alone knows the requests; when it dies, they are lost and nobody says so. Requests
+ * that it can't read find out: a leader refuses them, and without one the server answers at once that nobody listens. Only the server that
+ * this process is connected to has work of it, so it may be asked often.
+ */
+const feelBytes = Buffer.from("{");
+const feelTimeoutMs = 300;
+/** Without a leader: until it is felt for again. */
+const feelAgainMs = 125;
+/** Silence after deliveries, until it is asked once whether there is a leader: less than any election takes. */
+const feelTicks = 2_000 / tickMs;
 /** Messages of one request: bounds what can arrive at once. */
 const batchMax = 256;
 /** Acks that wait. */
@@ -69,6 +80,7 @@ export interface PullOptions {
 interface ConsumerInfo {
   created?: string;
   delivered?: { consumer_seq?: number };
+  cluster?: { leader?: string };
   error?: { code?: number; description?: string };
 }
 
@@ -89,7 +101,16 @@ export class ConsumerPull {
   #doubtfulUntil = 0;
   #outstanding = 0;
   #pullingSinceMs = 0;
+  #lookedAtMs = 0;
+  #unansweredSinceMs: number | undefined;
+  /** Name of the node that knows our requests; undefined where there is no cluster. */
+  #nodeLeading: string | undefined;
   #silentTicks = 0;
+  /** Something was delivered since the consumer's leader was last felt for. */
+  #busy = false;
+  #feeling = false;
+  /** What was last felt of the consumer's leader, since there is a check. */
+  #leader: "unknown" | "there" | "none" = "unknown";
   #fillPlanned = false;
   #draining = false;
   #retry: NodeJS.Timeout | undefined;
@@ -127,12 +148,31 @@ export class ConsumerPull {
   }
 
   /**
-   * Looks at the consumer now, when others have a sign that it is gone or was made again. Not more than once a second: what is on its
-   * way while it looks comes again only after the ack wait.
+   * Looks at the consumer now, when others have a sign that it is gone or was made again. Not more than once a second, and without an
+   * end to what is on its way here, since that would come again only after the ack wait: only where there is another consumer, or none.
    */
   recheck(): void {
-    if (this.#state !== "pulling" || performance.now() - this.#pullingSinceMs < recheckPauseMs) return;
-    this.#check();
+    const now = performance.now();
+    if (this.#state !== "pulling" || now - Math.max(this.#pullingSinceMs, this.#lookedAtMs) < recheckPauseMs) return;
+    this.#look();
+  }
+
+  #look(): void {
+    this.#lookedAtMs = performance.now();
+    const inbox = this.#inbox;
+    const delivered = this.#deliveredMax;
+    this.#link.request(this.#infoSubject, checkTimeoutMs).then(
+      (answer) => {
+        const info = answer as ConsumerInfo;
+        const isSame =
+          Date.parse(info.created ?? "") === this.#createdAtMs &&
+          (info.delivered?.consumer_seq ?? 0) >= delivered &&
+          info.cluster?.leader === this.#nodeLeading;
+        if (!isSame && this.#inbox === inbox && this.#state === "pulling") this.#check();
+      },
+      // Whether it has a leader is felt for.
+      () => {},
+    );
   }
 
   /** Asks for no more; what the server sent already is still given to the user. Acks go on. Resolves when nothing more can come. */
@@ -172,6 +212,12 @@ export class ConsumerPull {
     this.#dropInbox();
     const inbox = this.#link.newInbox();
     this.#inbox = inbox;
+    if (this.#leader === "there") this.#leader = "unknown";
+    this.#ask(inbox);
+  }
+
+  /** What comes first counts, when it is asked again because the leader that was asked is no more. */
+  #ask(inbox: string): void {
     this.#link.request(this.#infoSubject, checkTimeoutMs).then(
       (answer) => this.#onInfo(inbox, answer as ConsumerInfo),
       () => this.#onInfo(inbox, undefined),
@@ -182,18 +228,25 @@ export class ConsumerPull {
     if (this.#inbox !== inbox || this.#state !== "checking") return;
     if (!info?.created) {
       // Not at the first time: the consumer's leader may be about to change.
-      if (info === undefined && this.#attempt >= unansweredMax) this.#link.move();
+      const now = performance.now();
+      this.#unansweredSinceMs ??= now;
+      if (info !== undefined) this.#unansweredSinceMs = undefined;
+      else if (now - this.#unansweredSinceMs > unansweredMs) this.#link.move();
       // No answer at all happens while the server starts; only a clear "no" says that somebody must make the consumer.
       if (info === undefined || info.error?.code === 404) this.#options.onMissing?.();
       this.#retryLater();
       return;
     }
     this.#attempt = 0;
+    this.#unansweredSinceMs = undefined;
+    this.#nodeLeading = info.cluster?.leader;
     this.#meetLife(Date.parse(info.created), info.delivered?.consumer_seq ?? 0);
     this.#state = "pulling";
     this.#sendAcks();
     this.#pullingSinceMs = performance.now();
     this.#silentTicks = 0;
+    this.#busy = false;
+    this.#leader = "unknown";
     this.#subscription = this.#link.subscribe(inbox, (error, message) => {
       if (this.#inbox !== inbox) return;
       if (error) this.#retryLater();
@@ -229,9 +282,40 @@ export class ConsumerPull {
   }
 
   #onTick(): void {
+    if (this.#state === "checking") {
+      // A leader that is there and slow to answer gets no more questions.
+      if (this.#leader !== "there") void this.#feel();
+      return;
+    }
     if (this.#state !== "pulling" || this.#outstanding === 0) return;
     this.#silentTicks += 1;
     if (this.#silentTicks > silentTicksMax) this.#check();
+    else if (this.#busy && this.#silentTicks >= feelTicks) {
+      this.#busy = false;
+      void this.#feel();
+    }
+  }
+
+  /** Finds out early that the consumer has lost its leader, and then that it has one again. */
+  async #feel(): Promise<void> {
+    if (this.#feeling || !this.#link.up) return;
+    const inbox = this.#inbox;
+    this.#feeling = true;
+    const answer = await this.#link.answers(this.#pullSubject, feelBytes, feelTimeoutMs);
+    this.#feeling = false;
+    if (this.#state === "pulling" && this.#inbox === inbox) {
+      if (answer === "nobody") this.#check();
+      // A node that stops hands over what it leads, and not the requests.
+      else if (this.#nodeLeading !== undefined) this.#look();
+    }
+    if (this.#state !== "checking" || answer === "silent") return;
+    const isBack = this.#leader === "none" && answer === "somebody";
+    this.#leader = answer === "somebody" ? "there" : "none";
+    if (answer === "nobody") setTimeout(() => this.#state === "checking" && void this.#feel(), feelAgainMs);
+    if (!isBack) return;
+    // Between two tries nothing is asked; while one is under way, its question went to nobody.
+    if (this.#inbox === "") this.#check();
+    else this.#ask(this.#inbox);
   }
 
   /** Refills when half of the room has no request: a request for each message would cost the server as much as the message. */
@@ -252,6 +336,7 @@ export class ConsumerPull {
       this.#onStatus(message);
       return;
     }
+    this.#busy = true;
     if (this.#outstanding > 0) this.#outstanding -= 1;
     const info = parseDelivery(reply);
     if (!info) return;
