@@ -202,11 +202,11 @@ describe("the compose file", () => {
     const begin = async (name: string): Promise<ServerProcess> => {
       const { command, healthcheck } = composed.services[name]!;
       const env = environment.get(name)!;
-      expect(await healthy(healthcheck.test, env), name).toBe(false);
       const role = start(command, env);
       await role.ready(name, () => healthy(healthcheck.test, env), 60_000);
       return role;
     };
+    expect(await healthy(composed.services["gateway"]!.healthcheck.test, environment.get("gateway")!)).toBe(false);
     const coordinators = await Promise.all(["coordinator-1", "coordinator-2"].map(begin));
     const [gateway, actions] = await Promise.all([begin("gateway"), begin("actions")]);
     expect(actions.output).not.toContain("RELAY");
