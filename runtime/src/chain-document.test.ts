@@ -78,6 +78,14 @@ describe("chain document", () => {
       { id: "c", wait: { until: { cel: "input.at" } } },
     ]);
     expect(parseChainDocument(formatChainDocument(spec!)).spec).toEqual(spec);
+    const instants =
+      "steps: [{id: a, wait: {until: 2026-01-31T12:00:00Z}}, {id: b, wait: {until: '2026-01-31T12:00:00.5+01:00'}}]";
+    const waits = parseChainDocument(instants);
+    expect(waits.json?.["steps"]).toEqual([
+      { id: "a", wait: { until: { literal: "2026-01-31T12:00:00Z" } } },
+      { id: "b", wait: { until: { literal: "2026-01-31T12:00:00.5+01:00" } } },
+    ]);
+    expect(parseChainDocument(formatChainDocument(waits.spec!)).spec).toEqual(waits.spec);
     expect(messages("steps: [{id: a, wait: {duration: 30}}]")).toEqual([
       "1:34 a time such as 500ms, 1s, 2m or 1h30m is expected; 30 needs a unit: 30s",
     ]);

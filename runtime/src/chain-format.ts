@@ -177,6 +177,13 @@ const units: Record<string, bigint> = {
   d: 86_400_000_000_000n,
 };
 
+/** "2026-01-31T12:00:00Z" as a literal, in the JSON form of google.protobuf.Timestamp; undefined for anything else. */
+export function literalInstant(value: unknown): { literal: string } | undefined {
+  if (typeof value !== "string" || Number.isNaN(Date.parse(value))) return undefined;
+  const isInstant = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/.test(value);
+  return isInstant ? { literal: value } : undefined;
+}
+
 /** "1h30m" to the JSON form of google.protobuf.Duration; undefined if it is no time. */
 export function parseDuration(time: string): string | undefined {
   if (!/^-?(\d{1,12}(\.\d{1,9})?(ms|s|m|h|d))+$/.test(time)) return undefined;

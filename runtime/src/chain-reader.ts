@@ -1,7 +1,7 @@
 /** Walks the YAML nodes of a chain beside the settings that a chain has, and makes canonical protobuf JSON of them. */
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { type Document, isAlias, isMap, isScalar, isSeq, type LineCounter, type Node, type Pair } from "yaml";
-import { parseDuration } from "./chain-format.js";
+import { literalInstant, parseDuration } from "./chain-format.js";
 import { nearestName } from "./nearest-name.js";
 import { offsetInSource } from "./yaml-offsets.js";
 
@@ -29,7 +29,8 @@ export interface DocumentProblem extends TextPlace {
 
 /** What may stand where. */
 type Shape =
-  | { kind: "text" | "duration" | "number" | "whole" | "flag" | "expression" | "condition" | "onUnhandled" | "span" }
+  | { kind: "text" | "duration" | "number" | "whole" | "flag" }
+  | { kind: "expression" | "condition" | "onUnhandled" | "span" | "instant" }
   /** One value of an enum, written without its prefix. */
   | { kind: "choice"; prefix: string; names: readonly string[] }
   | { kind: "record"; keys: Keys }
@@ -102,7 +103,7 @@ const stepKeys: Keys = {
     keys: { name: text, output: { kind: "map", item: text }, answer: { kind: "map", item: text } },
   },
   respond: { kind: "record", keys: { to: text, output: expressions } },
-  wait: { kind: "record", keys: { duration: { kind: "span" }, until: { kind: "expression" } } },
+  wait: { kind: "record", keys: { duration: { kind: "span" }, until: { kind: "instant" } } },
   join: { kind: "choice", prefix: "JOIN_", names: ["ALL", "ANY", "FIRST_SUCCESS"] },
   switch: {
     kind: "record",
@@ -160,6 +161,7 @@ const article: Record<Shape["kind"], string> = {
   condition: "a CEL expression",
   onUnhandled: "FAIL or BREAK",
   span: "a time such as 30s or 1h30m, or a CEL expression that makes one",
+  instant: "an instant such as 2026-01-31T12:00:00Z, or a CEL expression that makes one",
   choice: "one of these names",
   record: "a map",
   list: "a list",
@@ -244,15 +246,15 @@ export class ChainReader {
         const value = scalarOf(node);
         const time = typeof value === "string" ? parseDuration(value) : undefined;
         if (time !== undefined) return { literal: time };
-        const isNumber = typeof value === "bigint" || typeof value === "number";
-        return isNumber
+        return typeof value === "bigint" || typeof value === "number"
           ? this.wrong(node, { kind: "duration" }, path, `; ${value} needs a unit: ${value}s`)
           : this.expression(node, path, depth);
       }
+      case "instant":
+        return literalInstant(scalarOf(node)) ?? this.expression(node, path, depth);
       case "condition": {
         const value = isMap(node) ? node.get("cel") : scalarOf(node);
-        if (typeof value === "boolean") return String(value);
-        return typeof value === "string" ? value : this.wrong(node, shape, path);
+        return typeof value === "string" || typeof value === "boolean" ? `${value}` : this.wrong(node, shape, path);
       }
       default:
         return this.scalar(node, shape, path);

@@ -1,6 +1,7 @@
-/** Every `taskmesh` command that a guide or the README shows is one: its names, options and values are parsed as the program parses them. */
+/** Every `taskmesh` command that a guide or the README shows is one: its names, options and values are parsed as the program parses them. So are chains. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { parseChainDocument } from "@taskmesh/runtime";
 import { expect, it, vi } from "vitest";
 import { createProgram } from "../../cli/src/program.js";
 import { shellWords } from "../fixtures/guide-console.js";
@@ -34,6 +35,16 @@ it.each([...guides, "README.md"].filter((page) => commandsOf(page).length > 0))(
     await parse(command).catch((error: unknown) => said.push(`taskmesh ${command}: ${(error as Error).message}`));
   vi.restoreAllMocks();
   expect(said).toEqual([]);
+});
+
+it("every chain that a guide shows whole is read without a problem", () => {
+  const found = [...guides, "README.md"].flatMap((page) => {
+    const text = readFileSync(join(root, page), "utf8");
+    const chains = [...text.matchAll(/^```yaml\n(contract:[\s\S]*?)^```$/gm)].map(([, chain]) => chain!);
+    return chains.map((chain) => ({ page, problems: parseChainDocument(chain).problems }));
+  });
+  expect(found.length).toBeGreaterThanOrEqual(30);
+  expect(found.filter(({ problems }) => problems.length > 0)).toEqual([]);
 });
 
 it("what is no command is found", async () => {

@@ -3,6 +3,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { builtinActions, builtinConfig, builtinDescriptors } from "@taskmesh/actions";
 import type { Gateway } from "@taskmesh/gateway";
+import { parseChainDocument } from "@taskmesh/runtime";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { type Said, taskmeshAt } from "../fixtures/command-line.js";
 import { chainOfGuide } from "../fixtures/guide.js";
@@ -117,6 +118,32 @@ it("people.md: its commands, one after another", async () => {
   expect((await show(runId)).output).toEqual({ approved: true, by: "grace", note: "" });
   expect((await taskmesh("runs", "watch", runId)).out).toContain("grace: the ticket is missing");
   expect((await taskmesh("assignments", "list", "--run", runId)).err).toBe("Nothing waits for people.");
+});
+
+it("an assignment that was escalated says so, and for whom it is then", async () => {
+  const { spec } = parseChainDocument(`contract:
+  name: acme.expenses.v1.Expenses/Ask
+  input: { who: string }
+  output: { ok: bool }
+steps:
+  - id: ask
+    human:
+      assignees: "[input.who]"
+      output: { ok: bool }
+      escalations: [{ after: 100ms, groups: "['leads']" }]
+output: { ok: steps.ask.output.ok }
+`);
+  await mesh.putChain(spec!);
+  const runId = await start("acme.expenses.v1.Expenses/Ask", { who: "ann" });
+  await vi.waitFor(async () => {
+    const { out } = await taskmesh("assignments", "show", runId, "ask");
+    expect(out).toMatch(/^for leads \(group\)$\n^escalated once$/m);
+  }, within);
+  const late = await taskmesh("assignments", "complete", runId, "ask", "--person", "ann", "--input", '{"ok":true}');
+  expect([late.code, late.err]).toEqual([5, expect.stringContaining("for other people")]);
+  const lead = ["--person", "bob", "--group", "leads", "--input", '{"ok":true}'];
+  expect((await taskmesh("assignments", "complete", runId, "ask", ...lead)).code).toBe(0);
+  expect((await taskmesh("runs", "result", runId, "--wait")).out).toBe('{"ok":true}');
 });
 
 it("a run that begins later says when, keeps what comes before, and a cancel ends it", async () => {

@@ -83,6 +83,8 @@ export const assignmentsShow = () =>
       const holder = text(one.claimedBy);
       out.line(`for ${plain(forWhom(one))}${holder === "" ? "" : `, claimed by ${plain(holder)}`}`);
       if (one.dueAt) out.line(`due ${showUntil(one.dueAt, Date.now())}`);
+      const escalated = Number(one.escalated ?? 0);
+      if (escalated > 0) out.line(`escalated ${escalated === 1 ? "once" : `${escalated} times`}`);
       out.line();
       out.table(
         ["FIELD", "TYPE", "CHOICES"],

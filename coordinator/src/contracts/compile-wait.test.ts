@@ -49,6 +49,7 @@ describe("a step that waits for an instant", () => {
     ["until: input.at", { at: "2023-11-14T22:13:21Z" }, readyAtMs + 1_000],
     ["until: input.at", { at: "2020-01-01T00:00:00Z" }, readyAtMs],
     ["until: input.at + duration('10m')", { at: "2023-11-14T22:13:20Z" }, readyAtMs + 600_000],
+    ["until: 2023-11-14T22:13:21Z", {}, readyAtMs + 1_000],
     // Nothing was given to wait for.
     ["until: input.at", {}, readyAtMs],
   ])("%s, input %j", (wait, input, expected) => {

@@ -137,7 +137,9 @@ function timerOf({ id, wait }: StepSpec, path: string, report: Report): Kind | u
   if (wait === undefined) return undefined;
   const { duration, until } = wait;
   if ((duration === undefined) === (until === undefined)) {
-    const message = duration ? '"duration" and "until" can\'t both be set' : "the wait has no end";
+    const message = duration
+      ? '"duration" and "until" can\'t both be set'
+      : 'the wait has no end: give it a "duration" or "until"';
     const expected = "either duration or until";
     report({ reason: "MISSING_VALUE", path: `${path}.wait`, stepId: id, field: "wait", message, expected });
     return undefined;
