@@ -1,6 +1,4 @@
 /** docs/guides/waiting.md and people.md: their chains and every command, as they stand there; and what a person types who gets it wrong. */
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { builtinActions, builtinConfig, builtinDescriptors } from "@taskmesh/actions";
 import type { Gateway } from "@taskmesh/gateway";
 import { parseChainDocument } from "@taskmesh/runtime";
@@ -9,29 +7,20 @@ import { type Said, taskmeshAt } from "../fixtures/command-line.js";
 import { chainOfGuide } from "../fixtures/guide.js";
 import { GuideConsole } from "../fixtures/guide-console.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
+import { type OutsideService, startOutsideService } from "../fixtures/outside-service.js";
 import { ask, startTestGateway } from "../fixtures/rest-gateway.js";
 
 const within = { timeout: 40_000, interval: 30 };
 let mesh: InProcessMesh;
 let gateway: Gateway;
-let service: Server;
-/** What the service outside was asked. */
-const asked: { text: string; answer_to: string }[] = [];
+let service: OutsideService;
 
 beforeAll(async () => {
   mesh = await startInProcessMesh({ on: "embedded" });
   gateway = await startTestGateway([mesh.address.port]);
   const actions = builtinActions(builtinConfig({ TASKMESH_HTTP_ALLOW: "127.0.0.1" }));
   await mesh.serve(actions, { descriptors: builtinDescriptors, carrier: mesh.coordinator.carrier });
-  service = createServer((request, response) => {
-    const chunks: Buffer[] = [];
-    request.on("data", (chunk: Buffer) => chunks.push(chunk));
-    request.on("end", () => {
-      asked.push(JSON.parse(Buffer.concat(chunks).toString("utf8")));
-      response.end("{}");
-    });
-  });
-  await new Promise<void>((resolve) => service.listen(0, "127.0.0.1", resolve));
+  service = await startOutsideService();
   for (const rpc of ["Remind", "Deliver", "Shop", "Translate"]) await mesh.putChain(chainOfGuide("waiting.md", rpc));
   for (const rpc of ["Approve", "Handle"]) await mesh.putChain(chainOfGuide("people.md", rpc));
 }, 60_000);
@@ -53,10 +42,9 @@ const becomes = (runId: string, status: string) =>
 
 /** A run whose text the service outside has been asked to translate. */
 async function handOver(text: string): Promise<string> {
-  const { port } = service.address() as AddressInfo;
-  const input = { text, service: `http://127.0.0.1:${port}/` };
+  const input = { text, service: service.url };
   const runId = await start("acme.translate.v1.Translations/Translate", input);
-  await vi.waitFor(() => expect(asked.map((one) => one.text)).toContain(text), within);
+  await vi.waitFor(() => expect(service.asked.map((one) => one.text)).toContain(text), within);
   return runId;
 }
 
@@ -91,7 +79,7 @@ it("waiting.md: its commands, one after another", async () => {
     ["taskmesh runs callback", "01d2….x9Qa…"],
   ] as const) {
     const runId = await handOver(how);
-    const { answer_to: url } = asked.find(({ text }) => text === how)!;
+    const { answer_to: url } = service.asked.find(({ text }) => text === how)!;
     commands.texts.set(token, new URL(url).pathname.split("/").at(-1)!);
     await commands.run(how);
     expect((await taskmesh("runs", "result", runId, "--wait")).out).toBe('{"text":"bonjour"}');

@@ -1,12 +1,12 @@
 /** What reaches waiting steps over REST: signals, and the answers of services outside to callbacks. */
-import { createServer, type Server } from "node:http";
 import { builtinActions, builtinConfig, builtinDescriptors } from "@taskmesh/actions";
 import type { Gateway } from "@taskmesh/gateway";
 import { RunStatus } from "@taskmesh/proto";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { chainOfGuide } from "../fixtures/guide.js";
 import { type InProcessMesh, startInProcessMesh } from "../fixtures/in-process-mesh.js";
-import { freePorts } from "../fixtures/ports.js";
+import { type OutsideService, startOutsideService } from "../fixtures/outside-service.js";
+import { freePort } from "../fixtures/ports.js";
 import { faultsSeenByPrism } from "../fixtures/prism.js";
 import { ask, holdToDocument, startTestGateway } from "../fixtures/rest-gateway.js";
 
@@ -15,13 +15,11 @@ const within = { timeout: 20_000, interval: 50 };
 describe.each(["servers", "embedded"] as const)("waiting steps over REST, on %s", (on) => {
   let mesh: InProcessMesh;
   let gateway: Gateway;
-  let service: Server;
+  let service: OutsideService;
   const authorized = { authorization: "Bearer a-token-that-services-outside-do-not-have" };
-  /** What the service outside was asked. */
-  const asked: { text: string; answer_to: string }[] = [];
 
   beforeAll(async () => {
-    const [httpPort, servicePort] = (await freePorts(2)) as [number, number];
+    const httpPort = await freePort();
     mesh = await startInProcessMesh({ on, env: { TASKMESH_PUBLIC_URL: `http://127.0.0.1:${httpPort}/` } });
     const tokens = { tokens: ["a-token-that-services-outside-do-not-have"] };
     gateway = await startTestGateway([mesh.address.port], {
@@ -31,16 +29,7 @@ describe.each(["servers", "embedded"] as const)("waiting steps over REST, on %s"
     await holdToDocument(gateway, authorized);
     const actions = builtinActions(builtinConfig({ TASKMESH_HTTP_ALLOW: "127.0.0.1" }));
     await mesh.serve(actions, { descriptors: builtinDescriptors });
-    service = createServer((request, response) => {
-      const chunks: Buffer[] = [];
-      request.on("data", (chunk: Buffer) => chunks.push(chunk));
-      request.on("end", () => {
-        asked.push(JSON.parse(Buffer.concat(chunks).toString("utf8")));
-        response.end("{}");
-      });
-    });
-    await new Promise<void>((resolve) => service.listen(servicePort, "127.0.0.1", resolve));
-    serviceUrl = `http://127.0.0.1:${servicePort}/`;
+    service = await startOutsideService();
     await mesh.putChain(chainOfGuide("waiting.md", "Translate"));
     await mesh.putChain(chainOfGuide("waiting.md", "Deliver"));
   }, 60_000);
@@ -50,14 +39,13 @@ describe.each(["servers", "embedded"] as const)("waiting steps over REST, on %s"
     await mesh.stop();
   }, 30_000);
 
-  let serviceUrl = "";
   const start = (rpc: string, input: object): Promise<string> => {
-    const value = JSON.stringify({ ...input, service: serviceUrl });
+    const value = JSON.stringify({ ...input, service: service.url });
     return mesh.start({ method: `acme.translate.v1.Translations/${rpc}`, input: { $case: "json", value } });
   };
   const requestOf = (text: string) =>
     vi.waitFor(() => {
-      const request = asked.find((one) => one.text === text);
+      const request = service.asked.find((one) => one.text === text);
       expect(request).toBeDefined();
       return request!;
     }, within);
