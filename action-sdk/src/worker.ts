@@ -19,6 +19,7 @@ import {
   unaryCall,
   type WorkListener,
   type WorkTransport,
+  within,
 } from "@taskmesh/runtime";
 import { Attempts, graceMs } from "./attempt.js";
 import { Completions } from "./completions.js";
@@ -39,6 +40,8 @@ const claimTimeoutMs = 5_000;
 const claimGiveUpMs = 60_000;
 const claimRetry = { initialMs: 100, capMs: 3_000 };
 const transportRetry = { initialMs: 200, capMs: 5_000 };
+/** What may still come over a transport that seems dead is waited for so long. */
+const deadDrainMs = 2_000;
 /** A transport that lasted this long was a good one. */
 const goodTransportMs = 5_000;
 /** Time for the last completions after the last attempt ended. */
@@ -252,7 +255,7 @@ class RunningWorker implements Worker, SessionListener {
     if (reply.republish) this.#completions.republish();
     if (reply.reopenTransport && this.#transport) {
       this.#log.warn("the work transport seems dead; opening it again");
-      void this.#openTransport();
+      void this.#openTransport({ oldIsDead: true });
     }
   }
 
@@ -263,14 +266,14 @@ class RunningWorker implements Worker, SessionListener {
   readonly #onAbort = (): void => void this.stop();
 
   /** Opens the transport of the present session until it holds, another takes its place, or the worker drains. */
-  async #openTransport(earlyCloses = 0): Promise<void> {
+  async #openTransport({ earlyCloses = 0, oldIsDead = false } = {}): Promise<void> {
     const generation = ++this.#generation;
     this.#nonce = "";
     const old = this.#transport;
     this.#transport = undefined;
     this.#completions.use(undefined);
     // In order, as when the worker stops: a start that is on its way over the old one would cost an attempt.
-    await old?.drain();
+    await (oldIsDead ? within(old!.drain(), deadDrainMs) : old?.drain());
     void old?.close();
     if (earlyCloses > 0) await sleep(fullJitter(earlyCloses, transportRetry), this.#stopping.signal);
     for (let tries = 1; generation === this.#generation && !this.#draining; tries++) {
@@ -330,7 +333,7 @@ class RunningWorker implements Worker, SessionListener {
         if (generation !== this.#generation || this.#stopping.signal.aborted) return;
         this.#log.warn({ err: error }, "the work transport closed; opening it again");
         this.#earlyCloses = performance.now() - this.#openedAtMs < goodTransportMs ? this.#earlyCloses + 1 : 0;
-        void this.#openTransport(this.#earlyCloses);
+        void this.#openTransport({ earlyCloses: this.#earlyCloses });
       },
     };
   }
@@ -387,12 +390,4 @@ class RunningWorker implements Worker, SessionListener {
     await this.#releaseProcess();
     this.#log.info("stopped");
   }
-}
-
-/** Whether `promise` settled within `ms`. */
-async function within(promise: Promise<unknown>, ms: number): Promise<boolean> {
-  const timer = new AbortController();
-  const settled = await Promise.race([promise.then(() => true), sleep(ms, timer.signal).then(() => false)]);
-  timer.abort();
-  return settled;
 }

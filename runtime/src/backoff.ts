@@ -31,3 +31,10 @@ export function sleep(ms: number, signal?: AbortSignal, options: { unref?: boole
     signal?.addEventListener("abort", end, { once: true });
   });
 }
+
+/** Whether `promise` resolved within `ms`. Rejects if it does. */
+export async function within(promise: Promise<unknown>, ms: number): Promise<boolean> {
+  const timer = new AbortController();
+  const late = sleep(ms, timer.signal).then(() => false);
+  return await Promise.race([promise.then(() => true), late]).finally(() => timer.abort());
+}

@@ -1,4 +1,4 @@
-/** npm run bench -- chain5 | calls | pages | fanout | contracts | memory | depth | sleepers | coordinators | storm | failover | all  [--rounds N] [--faults N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] [--workers N] */
+/** npm run bench -- chain5 | calls | pages | fanout | contracts | memory | depth | sleepers | coordinators | storm | failover | all  [--rounds N] [--faults N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] [--workers N] [--step-ms N] */
 import { parseArgs } from "node:util";
 import { benchCalls } from "./calls.js";
 import { benchChain5 } from "./chain5.js";
@@ -21,6 +21,7 @@ const { values, positionals } = parseArgs({
     "page-runs": { type: "string", default: "10000" },
     "memory-runs": { type: "string", default: "100000" },
     workers: { type: "string", default: "5000" },
+    "step-ms": { type: "string", default: "2000" },
     sleepers: { type: "string", default: "100000" },
     faults: { type: "string", default: "12" },
   },
@@ -43,7 +44,7 @@ const known = {
   sleepers: () => benchSleepers({ runs: Number(values.sleepers), inFlight: options.inFlight }),
   contracts: () => benchContracts({ rounds: options.rounds }),
   coordinators: () => benchCoordinators({ rounds: options.rounds, runs: options.runs, inFlight: options.inFlight }),
-  storm: () => benchStorm({ workers: Number(values.workers) }),
+  storm: () => benchStorm({ workers: Number(values.workers), stepMs: Number(values["step-ms"]) }),
   failover: () => benchFailover({ faults: Number(values.faults) }),
   memory: () => benchMemory({ runs: Number(values["memory-runs"]), inFlight: options.inFlight }),
 };

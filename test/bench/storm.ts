@@ -16,11 +16,11 @@ import { startServers } from "./setup.js";
 /** Workers in one process; more would wait for each other rather than for the coordinator. */
 const perProcess = 1_000;
 const patienceMs = 600_000;
-/** Runs that are under way meanwhile, each of steps of this length. */
+/** Runs that are under way meanwhile. */
 const runs = 500;
-const stepMs = 2_000;
 
-export async function benchStorm({ workers }: { workers: number }): Promise<void> {
+/** `stepMs`: how long each of their steps takes. */
+export async function benchStorm({ workers, stepMs }: { workers: number; stepMs: number }): Promise<void> {
   const servers = await startServers();
   const sql = postgres(servers.databaseUrl, { max: 1, onnotice: () => {} });
   const port = await freePort();
@@ -91,6 +91,7 @@ export async function benchStorm({ workers }: { workers: number }): Promise<void
       JSON.stringify({
         name: "storm",
         workers,
+        step_ms: stepMs,
         ...figures,
         runs,
         succeeded: made?.succeeded,

@@ -5,8 +5,8 @@
  * C2. A lapsed coordinator is adopted by exactly one live one; if the adopter lapses, by another. Its row stays until all is done, so
  *     a crash in between loses nothing.
  * C3. Completions that were addressed to it are consumed until no worker is left that could owe it one.
- * C4. What it left is judged only when its workers are back or have lapsed and the completions that waited for it are read (for `adoptionWaitMs`
- *     at most): before that, an attempt that is done or runs looks like one whose start was never sent.
+ * C4. What it left is judged only when its workers are back and have said what they have in hand, or have lapsed, and the completions that
+ *     waited for it are read (for `adoptionWaitMs` at most): before that, an attempt that is done or runs looks like one whose start was never sent.
  */
 import { type Carrier, type Logger, type Service, sleep } from "@taskmesh/runtime";
 import {
@@ -110,7 +110,7 @@ function createAdoption(options: CoordinatorsOptions): Adoption {
     if (options.exclusive) return;
     const untilMs = performance.now() + intervals.adoptionWaitMs;
     const leftMs = (): number => untilMs - performance.now();
-    // A pause first: the beat that follows a registration says what is in hand, a moment after the session is held here.
+    // A pause first: coordinators of an earlier release don't record whether a worker has told what it has in hand.
     do await sleep(intervals.flushMs, signal);
     while (!signal.aborted && leftMs() > 0 && (await leftSessions(db, lapsed)));
     await options.heard.caughtUp(lapsed, Math.max(intervals.flushMs, leftMs()), signal);

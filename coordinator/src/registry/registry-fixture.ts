@@ -119,11 +119,14 @@ export class RecordingIntake implements Pick<Intake, "bind" | "lose" | "claim"> 
   readonly asked = new Map<string, unknown>();
   /** Verdicts of leases that are not `current`. */
   readonly verdicts = new Map<string, BindVerdict>();
+  /** No verdict comes before this. */
+  hold: Promise<void> | undefined;
 
   constructor(private readonly db: Db) {}
 
   async bind(ref: AttemptRef, sessionId: string, ...said: unknown[]): Promise<BindVerdict> {
     this.asked.set(ref.lease, said[3]);
+    await this.hold;
     const verdict = this.verdicts.get(ref.lease) ?? "current";
     if (verdict === "stale") return verdict;
     this.bound.push(ref.lease);

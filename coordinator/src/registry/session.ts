@@ -92,6 +92,8 @@ export class Session {
   inFlight = 0;
   draining = false;
   assignable = true;
+  /** What the first beat of this stream listed is decided. */
+  told = false;
   free = new Map<string, number>();
   lastBeatAtMs = performance.now();
   /** To be said with the next reply: the carrier lost data. */
@@ -215,28 +217,40 @@ export class Session {
       reply.republish = true;
     }
     if (Date.now() >= this.#renewAtMs) await this.#renew(reply);
-    if (beat.attempts.length === 0) return reply;
+    if (beat.attempts.length === 0) {
+      this.#tell();
+      return reply;
+    }
     // Verdicts that are not there in time come with the next beat: a database that is away must not silence the session.
     const answered = { ...reply, boundLeases: [...reply.boundLeases], cancels: [...reply.cancels] };
     const late = new AbortController();
     const verdicts = Promise.all(beat.attempts.map((attempt) => this.#bind(attempt, answered, late.signal)));
-    await Promise.race([verdicts, sleep(this.host.intervals.beatMs, late.signal)]);
+    const decided = await Promise.race([verdicts, sleep(this.host.intervals.beatMs, late.signal)]);
     late.abort();
+    if (decided?.every((one) => one)) this.#tell();
     return answered;
   }
 
-  async #bind(beat: AttemptBeat, reply: BeatReply, late: AbortSignal): Promise<void> {
+  #tell(): void {
+    if (this.told) return;
+    this.told = true;
+    this.host.news(this, false);
+  }
+
+  /** Answers whether there was a verdict in time. */
+  async #bind(beat: AttemptBeat, reply: BeatReply, late: AbortSignal): Promise<boolean> {
     const verdict = await this.#verdict(beat);
     if (verdict !== undefined && verdict !== "stale") this.mayHaveBindings = true;
-    if (late.aborted || verdict === undefined) return;
+    if (late.aborted || verdict === undefined) return false;
     if (verdict === "stale") {
       reply.cancels.push({ lease: beat.lease, reason: CancelReason.CANCEL_REASON_LEASE_LOST });
-      return;
+      return true;
     }
     reply.boundLeases.push(beat.lease);
     if (verdict === "cancelling") {
       reply.cancels.push({ lease: beat.lease, reason: CancelReason.CANCEL_REASON_CANCELLED });
     }
+    return true;
   }
 
   /** undefined: not known now. */

@@ -1,6 +1,7 @@
 import { CancelReason, CompleteStep, type Worker } from "@taskmesh/proto";
 import { createLogger, MemoryBus, unaryCall } from "@taskmesh/runtime";
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
+import { leftSessions } from "../store/coordinators.js";
 import { createCoordinators } from "./coordinators.js";
 import { createHeard } from "./heard.js";
 import { defaultIntervals } from "./intervals.js";
@@ -318,6 +319,30 @@ describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
     expect(steps).toEqual(["reports", "judges dead"]);
     await reader.stop();
     await one.leave();
+  });
+
+  it("counts a worker as back when what it lists is decided", async () => {
+    const isLeft = () => leftSessions(database.db, "dead");
+    const stream = coordinator.connect();
+    const { sessionId } = await stream.register(registration([service], 4));
+    expect(await isLeft(), "it has said nothing").toBe(true);
+    let decide = (): void => {};
+    coordinator.intake.hold = new Promise((resolve) => {
+      decide = resolve;
+    });
+    const attempts = [attemptBeat("a")];
+    expect((await stream.beat({ attempts })).boundLeases).toEqual([]);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect(await isLeft(), "nothing is decided").toBe(true);
+    decide();
+    expect((await stream.beat({ attempts })).boundLeases).toEqual(["a"]);
+    await waitFor("the word", async () => !(await isLeft()));
+    // Again for each registration.
+    const resumed = coordinator.connect();
+    await resumed.register({ ...registration([service], 4), sessionId });
+    expect(await isLeft()).toBe(true);
+    await resumed.beat({});
+    await waitFor("the second word", async () => !(await isLeft()));
   });
 
   it("lets another survivor finish when the one that had begun lapses too", async () => {

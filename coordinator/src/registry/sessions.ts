@@ -280,6 +280,7 @@ function beatRow(session: Session): BeatRow {
     inFlight: session.inFlight,
     draining: session.draining,
     assignable: session.assignable,
+    told: session.told,
     free,
   };
 }

@@ -29,10 +29,10 @@ export async function readCoordinatorIds(db: Db): Promise<string[]> {
   return (await db.query<{ id: string }>("select id from coordinators")).map((row) => row.id);
 }
 
-/** Whether sessions are left that a coordinator held when it lapsed, and that no other holds since. */
+/** Whether sessions are left that a coordinator held when it lapsed, or any whose workers are back and have not said what they have in hand. */
 export async function leftSessions(db: Db, coordinatorId: string): Promise<boolean> {
-  const rows = await db.query("select 1 as one from sessions where coordinator_id = $1::text limit 1", [coordinatorId]);
-  return rows.length > 0;
+  const left = "select 1 as one from sessions where coordinator_id = $1::text or not told limit 1";
+  return (await db.query(left, [coordinatorId])).length > 0;
 }
 
 /** A lapsed coordinator, and when it was first adopted, by the database's clock: what it did is older. */

@@ -184,6 +184,8 @@ export const sessions = pgTable(
     /** False while nonces don't come back over the work transport: such a worker would let starts wait. */
     assignable: boolean("assignable").notNull().default(true),
     inFlight: integer("in_flight").notNull().default(0),
+    /** Since the newest registration a beat came, and what it lists is decided. Until then nobody knows what the worker has in hand. */
+    told: boolean("told").notNull().default(true),
     registeredAt: instant("registered_at").notNull().defaultNow(),
     lastBeatAt: instant("last_beat_at").notNull().defaultNow(),
   },

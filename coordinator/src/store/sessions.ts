@@ -48,13 +48,13 @@ export function openSessions(
   const texts = (read: (facts: SessionFacts) => string): string => textArray(rows.map(({ facts }) => read(facts)));
   return db.transaction(async (tx) => {
     const opened = await tx.query<{ id: string; stream: number }>(
-      `insert into sessions (id, namespace_id, coordinator_id, stream, host, pid, version, sdk, labels, transport)
-       select n.id, n.namespace_id, $1::text, 1, n.host, n.pid, n.version, n.sdk, n.labels::jsonb, n.transport
+      `insert into sessions (id, namespace_id, coordinator_id, stream, host, pid, version, sdk, labels, transport, told)
+       select n.id, n.namespace_id, $1::text, 1, n.host, n.pid, n.version, n.sdk, n.labels::jsonb, n.transport, false
        from unnest($2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::smallint[])
          as n (id, namespace_id, host, pid, version, sdk, labels, transport)
        on conflict (id) do update set coordinator_id = excluded.coordinator_id, stream = sessions.stream + 1, host = excluded.host,
          pid = excluded.pid, version = excluded.version, sdk = excluded.sdk, labels = excluded.labels,
-         transport = excluded.transport, draining = false, assignable = true, last_beat_at = now()
+         transport = excluded.transport, draining = false, assignable = true, told = false, last_beat_at = now()
        where sessions.namespace_id = excluded.namespace_id
        returning id, stream`,
       [
@@ -143,6 +143,8 @@ export interface BeatRow {
   inFlight: number;
   draining: boolean;
   assignable: boolean;
+  /** What a beat of this stream lists is decided. */
+  told: boolean;
   free: readonly { queueId: number; free: number }[];
 }
 
@@ -156,9 +158,9 @@ export async function recordBeats(db: Db, beats: readonly BeatRow[], bump: boole
   const write = async (tx: Db): Promise<{ id: string }[]> => {
     const alive = await tx.query<{ id: string }>(
       `update sessions s set in_flight = b.in_flight, draining = b.draining, assignable = b.assignable,
-         last_beat_at = greatest(s.last_beat_at, now() - make_interval(secs => b.age))
-       from unnest($1::text[], $2::int[], $3::int[], $4::boolean[], $5::boolean[], $6::float8[])
-         as b (id, stream, in_flight, draining, assignable, age)
+         told = b.told, last_beat_at = greatest(s.last_beat_at, now() - make_interval(secs => b.age))
+       from unnest($1::text[], $2::int[], $3::int[], $4::boolean[], $5::boolean[], $6::float8[], $7::boolean[])
+         as b (id, stream, in_flight, draining, assignable, age, told)
        where s.id = b.id and s.stream = b.stream
        returning s.id`,
       [
@@ -168,6 +170,7 @@ export async function recordBeats(db: Db, beats: readonly BeatRow[], bump: boole
         arrayOf(rows.map((row) => row.draining)),
         arrayOf(rows.map((row) => row.assignable)),
         arrayOf(rows.map((row) => row.ageMs / 1000)),
+        arrayOf(rows.map((row) => row.told)),
       ],
     );
     await recordFree(tx, rows, new Set(alive.map((row) => row.id)));

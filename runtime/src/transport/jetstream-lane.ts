@@ -5,6 +5,9 @@
  * N2. A pack that is larger all the same (it was made when the lane's workers were larger) waits at the door for slots. Its starts may
  *     have been delivered to others meanwhile, so they count as redelivered.
  * N3. A message is acked when each of its starts is.
+ * N4. While a worker of its own connection holds a start without an ack, the ack wait begins anew every `workingEveryMs`: an attempt that can't be
+ *     bound, since no coordinator or no database is there to do it, is not taken from the worker that runs it. Not so for a relay: the
+ *     coordinator that holds its starts does not know what the worker still has.
  */
 import type { LaneGrant } from "@taskmesh/proto";
 import { type ArrivedStart, decodeStarts, LaneHand } from "./lane-hand.js";
@@ -12,12 +15,17 @@ import type { NatsLink } from "./nats-link.js";
 import { checkedToken } from "./nats-names.js";
 import { traceFrom } from "./nats-publisher.js";
 import { ConsumerPull, type PulledMessage } from "./nats-pull.js";
-import type { StartDelivery, TraceHeaders } from "./transport.js";
+import { ackWaitMs, type StartDelivery, type TraceHeaders } from "./transport.js";
+
+/** A start that is delivered right after a look has waited twice this long when the server hears of it: well below the ack wait. */
+const workingEveryMs = ackWaitMs / 3;
 
 export interface JetStreamLaneOptions {
   link: NatsLink;
   stream: string;
   grant: LaneGrant;
+  /** The worker rides on a connection of its own (N4). */
+  ownLink: boolean;
   onStart: (delivery: StartDelivery) => void;
   /** A message could not be read, and was terminated. */
   onUnreadable: () => void;
@@ -30,10 +38,12 @@ export class JetStreamLane {
   #packMax: number;
   /** Starts without a slot (N2). */
   readonly #door: ArrivedStart[] = [];
+  readonly #stopListening: () => void;
+  #lookAtMs = 0;
   #draining = false;
 
   constructor(options: JetStreamLaneOptions) {
-    const { link, stream, grant } = options;
+    const { link, stream, grant, ownLink } = options;
     checkedToken(grant.consumer, "consumer name");
     this.#options = options;
     this.#packMax = Math.max(1, grant.packMax);
@@ -44,6 +54,7 @@ export class JetStreamLane {
       room: () => (this.#door.length > 0 ? 0 : Math.floor(this.#hand.free / this.#packMax)),
       onMessage: (message) => this.#onMessage(message),
     });
+    this.#stopListening = ownLink ? link.listen({ onTick: (nowMs) => this.#look(nowMs) }) : () => {};
   }
 
   /** The same lane was granted again, with more slots. */
@@ -67,7 +78,15 @@ export class JetStreamLane {
 
   stop(): void {
     this.#draining = true;
+    this.#stopListening();
     this.#pull.stop();
+  }
+
+  /** N4 */
+  #look(nowMs: number): void {
+    if (nowMs < this.#lookAtMs) return;
+    this.#lookAtMs = nowMs + workingEveryMs;
+    for (const message of this.#hand.lasting()) message.working();
   }
 
   #onFree(): void {
@@ -85,7 +104,7 @@ export class JetStreamLane {
     const headers = traceOf(message, this.#options.grant);
     const ack = ackOfAll(starts.length, () => message.ack());
     for (const start of starts) {
-      const arrived = { start, redelivered: message.redelivered, headers, ack: ack() };
+      const arrived = { start, redelivered: message.redelivered, headers, ack: ack(), message };
       if (this.#hand.free > 0 || this.#hand.holds(start.lease)) this.#give(arrived);
       else if (!this.#draining) this.#door.push(arrived);
     }

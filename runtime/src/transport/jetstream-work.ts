@@ -8,7 +8,7 @@
 
 import { type Authenticator, jwtAuthenticator, type Subscription } from "@nats-io/transport-node";
 import { type CompleteStep, EmittedOutput, type JetStreamAccess, type LaneGrant, TransportKind } from "@taskmesh/proto";
-import { sleep } from "../backoff.js";
+import { within } from "../backoff.js";
 import { CompletionPacker } from "./completion-packer.js";
 import { JetStreamLane } from "./jetstream-lane.js";
 import { NatsLink } from "./nats-link.js";
@@ -19,6 +19,8 @@ import { emitPatienceMs, type StoredCallback, type WorkListener, type WorkTransp
 /** How long the first dial may take. */
 const openTimeoutMs = 10_000;
 const settleMs = 2_000;
+/** What is on its way must come over a slow connection too: longer than a dead one takes to be noticed. */
+const drainMs = 8_000;
 /** Thousands of workers ping one server: half as often as a coordinator, and a dead one is still left within 6 s. */
 const pingIntervalMs = 2_000;
 /** Bytes of emitted outputs after which the server is asked whether it has seen them: the client would keep them without bound. */
@@ -93,11 +95,8 @@ export class JetStreamWork implements WorkTransport {
 
   async drain(): Promise<void> {
     this.#draining = true;
-    const over = new AbortController();
     // A link that is down can't tell that it has brought everything.
-    const late = sleep(settleMs, over.signal);
-    await Promise.race([Promise.all([...this.#lanes.values()].map((lane) => lane.drain())), late]);
-    over.abort();
+    await within(Promise.all([...this.#lanes.values()].map((lane) => lane.drain())), drainMs);
   }
 
   complete(reportTo: string, completion: CompleteStep, stored: StoredCallback): void {
@@ -172,6 +171,7 @@ export class JetStreamWork implements WorkTransport {
       link,
       stream: this.#names.startStream,
       grant,
+      ownLink: this.#shared === undefined,
       onStart: (delivery) => this.#listener?.onStart(delivery),
       onUnreadable: () => {
         this.terminated += 1;

@@ -5,6 +5,8 @@
  * H2. A start that is delivered again while its earlier delivery is still held is not given twice. The new delivery takes the old
  *     one's place for the ack, since a carrier that lost its state no longer knows the old one.
  *
+ * H3. A message whose starts last in hand without an ack can be told so (`lasting`): nobody else is to be given them while this worker has them.
+ *
  * Without H2 a coordinator that is away for longer than `ackWaitMs` would make a worker claim, and thereby supersede, its own attempts.
  */
 import { StartBatch, StartStep } from "@taskmesh/proto";
@@ -13,6 +15,15 @@ import type { StartDelivery, TraceHeaders } from "./transport.js";
 interface Held {
   acked: boolean;
   ack: () => void;
+  message: HeldMessage | undefined;
+  /** Was in hand at the last look. */
+  lasts: boolean;
+}
+
+/** What brought a start. */
+export interface HeldMessage {
+  /** Begins its ack wait anew. */
+  working(): void;
 }
 
 /** A start as it came from a carrier. */
@@ -22,6 +33,8 @@ export interface ArrivedStart {
   headers?: TraceHeaders | undefined;
   /** Tells the carrier not to deliver it again. */
   ack: () => void;
+  /** Where the carrier can be told that it is being worked on. */
+  message?: HeldMessage;
 }
 
 export class LaneHand {
@@ -52,6 +65,16 @@ export class LaneHand {
     return this.#byLease.has(lease);
   }
 
+  /** What brought the starts that are in hand without an ack, and were so at the last call; each once. */
+  lasting(): ReadonlySet<HeldMessage> {
+    const found = new Set<HeldMessage>();
+    for (const held of this.#byLease.values()) {
+      if (held.lasts && !held.acked && held.message) found.add(held.message);
+      held.lasts = true;
+    }
+    return found;
+  }
+
   addSlots(count: number): void {
     this.#slots += count;
   }
@@ -62,10 +85,11 @@ export class LaneHand {
     const known = this.#byLease.get(lease);
     if (known) {
       known.ack = arrived.ack;
+      known.message = arrived.message;
       if (known.acked) arrived.ack();
       return undefined;
     }
-    const held: Held = { acked: false, ack: arrived.ack };
+    const held: Held = { acked: false, ack: arrived.ack, message: arrived.message, lasts: false };
     let released = false;
     this.#taken += 1;
     this.#byLease.set(lease, held);

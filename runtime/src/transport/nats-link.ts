@@ -21,7 +21,7 @@ import {
   type Subscription,
   usernamePasswordAuthenticator,
 } from "@nats-io/transport-node";
-import { fullJitter, sleep } from "../backoff.js";
+import { fullJitter, sleep, within } from "../backoff.js";
 import { metrics } from "../metric-table.js";
 
 /** A ping every second, dead at the third without an answer: with the dial's time-out still far below the 10 s in which dispatch must resume. */
@@ -248,11 +248,7 @@ export class NatsLink {
   async flush(timeoutMs: number): Promise<boolean> {
     if (!this.#up || this.#closing) return false;
     this.#board();
-    const flushed = this.#nc.flush().then(
-      () => true,
-      () => false,
-    );
-    return await Promise.race([flushed, sleep(timeoutMs).then(() => false)]);
+    return await within(this.#nc.flush(), timeoutMs).catch(() => false);
   }
 
   /** Safe to repeat. */

@@ -6,15 +6,15 @@
  *
  * U1. Requested and not delivered + in the user's hands <= room. So a worker never gets more than its free slots (C3).
  * U2. Pull requests die with the connection and with the consumer. Each check begins with a new inbox, so that requests of an
- *     earlier time, if the server still honours them, can't add up with new ones.
+ *     earlier time, if the server still honours them, can't add up with new ones. The old one is drained: what was on its way to it is taken
+ *     before the check is answered, since the connection keeps the order. It would come again only after the ack wait, as a repetition.
  * U3. An ack names a message by numbers that begin anew when a stream is made again or rolled back. So an ack of an earlier life of
  *     the consumer is never sent: it would remove a stranger. Acks that are due while the life is in doubt wait for the check.
  * U4. A message that is older than its consumer may have been delivered by the consumer's earlier life: it counts as redelivered.
- *
- * A life is known by the consumer's creation time, and by its delivery count, which never falls within one.
  */
 import type { Msg, Subscription } from "@nats-io/transport-node";
 import { fullJitter } from "../backoff.js";
+import { type ConsumerInfo, ConsumerLife } from "./consumer-life.js";
 import type { NatsLink } from "./nats-link.js";
 import { tickMs } from "./nats-link.js";
 import { parseDelivery } from "./nats-names.js";
@@ -49,6 +49,7 @@ const dueAcksMax = 100_000;
 
 const ackBytes = Buffer.from("+ACK");
 const terminateBytes = Buffer.from("+TERM");
+const workingBytes = Buffer.from("+WPI");
 const refuseBytes = Buffer.from("-NAK");
 
 /** A message in the user's hands. */
@@ -63,6 +64,8 @@ export interface PulledMessage {
   ack(): void;
   /** The same, for what nobody can read. */
   terminate(): void;
+  /** Begins its ack wait anew. */
+  working(): void;
 }
 
 export interface PullOptions {
@@ -77,13 +80,6 @@ export interface PullOptions {
   onNewLife?(): void;
 }
 
-interface ConsumerInfo {
-  created?: string;
-  delivered?: { consumer_seq?: number };
-  cluster?: { leader?: string };
-  error?: { code?: number; description?: string };
-}
-
 export class ConsumerPull {
   readonly #link: NatsLink;
   readonly #options: PullOptions;
@@ -91,14 +87,11 @@ export class ConsumerPull {
   readonly #infoSubject: string;
   readonly #stopListening: () => void;
   #subscription: Subscription | undefined;
+  /** Nothing more can come to the inboxes before the present one. */
+  #left: Promise<void> = Promise.resolve();
   #inbox = "";
   #state: "down" | "checking" | "pulling" | "ended" = "down";
-  #life = 0;
-  #createdAtMs: number | undefined;
-  /** Highest delivery number of this life. */
-  #deliveredMax = 0;
-  /** Deliveries up to this number may repeat those of before a rollback. */
-  #doubtfulUntil = 0;
+  readonly #life = new ConsumerLife();
   #outstanding = 0;
   #pullingSinceMs = 0;
   #lookedAtMs = 0;
@@ -160,14 +153,11 @@ export class ConsumerPull {
   #look(): void {
     this.#lookedAtMs = performance.now();
     const inbox = this.#inbox;
-    const delivered = this.#deliveredMax;
+    const { delivered } = this.#life;
     this.#link.request(this.#infoSubject, checkTimeoutMs).then(
       (answer) => {
         const info = answer as ConsumerInfo;
-        const isSame =
-          Date.parse(info.created ?? "") === this.#createdAtMs &&
-          (info.delivered?.consumer_seq ?? 0) >= delivered &&
-          info.cluster?.leader === this.#nodeLeading;
+        const isSame = this.#life.goesOn(info, delivered) && info.cluster?.leader === this.#nodeLeading;
         if (!isSame && this.#inbox === inbox && this.#state === "pulling") this.#check();
       },
       // Whether it has a leader is felt for.
@@ -178,7 +168,8 @@ export class ConsumerPull {
   /** Asks for no more; what the server sent already is still given to the user. Acks go on. Resolves when nothing more can come. */
   async drain(): Promise<void> {
     this.#draining = true;
-    await this.#subscription?.drain().catch(() => {});
+    this.#leaveInbox();
+    await this.#left;
   }
 
   /** Ends at once: what is on its way is redelivered to others after the ack wait. */
@@ -186,7 +177,7 @@ export class ConsumerPull {
     this.#sendAcks();
     this.#state = "ended";
     clearTimeout(this.#retry);
-    this.#dropInbox();
+    this.#leaveInbox();
     this.#stopListening();
   }
 
@@ -194,14 +185,19 @@ export class ConsumerPull {
     if (this.#state === "ended") return;
     this.#state = "down";
     clearTimeout(this.#retry);
-    this.#dropInbox();
+    this.#leaveInbox();
   }
 
-  #dropInbox(): void {
+  /** U2 */
+  #leaveInbox(): void {
+    const subscription = this.#subscription;
     this.#inbox = "";
     this.#outstanding = 0;
-    if (this.#subscription && !this.#link.closed && !this.#subscription.isClosed()) this.#subscription.unsubscribe();
     this.#subscription = undefined;
+    if (!subscription || this.#link.closed || subscription.isClosed()) return;
+    // Nothing comes over a link that is down, or into hands that are closed.
+    if (this.#state === "down" || this.#state === "ended") subscription.unsubscribe();
+    else this.#left = subscription.drain().catch(() => {});
   }
 
   /** Begins anew: U2, U3. */
@@ -209,7 +205,7 @@ export class ConsumerPull {
     if (this.#state === "ended") return;
     this.#state = "checking";
     clearTimeout(this.#retry);
-    this.#dropInbox();
+    this.#leaveInbox();
     const inbox = this.#link.newInbox();
     this.#inbox = inbox;
     if (this.#leader === "there") this.#leader = "unknown";
@@ -218,13 +214,14 @@ export class ConsumerPull {
 
   /** What comes first counts, when it is asked again because the leader that was asked is no more. */
   #ask(inbox: string): void {
+    const { delivered } = this.#life;
     this.#link.request(this.#infoSubject, checkTimeoutMs).then(
-      (answer) => this.#onInfo(inbox, answer as ConsumerInfo),
-      () => this.#onInfo(inbox, undefined),
+      (answer) => this.#onInfo(inbox, answer as ConsumerInfo, delivered),
+      () => this.#onInfo(inbox, undefined, delivered),
     );
   }
 
-  #onInfo(inbox: string, info: ConsumerInfo | undefined): void {
+  #onInfo(inbox: string, info: ConsumerInfo | undefined, delivered: number): void {
     if (this.#inbox !== inbox || this.#state !== "checking") return;
     if (!info?.created) {
       // Not at the first time: the consumer's leader may be about to change.
@@ -240,7 +237,10 @@ export class ConsumerPull {
     this.#attempt = 0;
     this.#unansweredSinceMs = undefined;
     this.#nodeLeading = info.cluster?.leader;
-    this.#meetLife(Date.parse(info.created), info.delivered?.consumer_seq ?? 0);
+    if (this.#life.meet(info, delivered)) {
+      this.#dueAcks = [];
+      this.#options.onNewLife?.();
+    }
     this.#state = "pulling";
     this.#sendAcks();
     this.#pullingSinceMs = performance.now();
@@ -248,30 +248,19 @@ export class ConsumerPull {
     this.#busy = false;
     this.#leader = "unknown";
     this.#subscription = this.#link.subscribe(inbox, (error, message) => {
-      if (this.#inbox !== inbox) return;
-      if (error) this.#retryLater();
-      else this.#onDelivery(message);
+      if (this.#state === "ended") return;
+      if (error) {
+        if (this.#inbox === inbox) this.#retryLater();
+      } else if (message.reply) this.#onDelivery(message, message.reply, inbox);
+      else if (this.#inbox === inbox) this.#onStatus(message);
     });
     this.#fill();
-  }
-
-  #meetLife(createdAtMs: number, delivered: number): void {
-    const before = this.#createdAtMs;
-    const rolledBack = before === createdAtMs && delivered < this.#deliveredMax;
-    if (before !== undefined && (before !== createdAtMs || rolledBack)) {
-      this.#life += 1;
-      this.#doubtfulUntil = rolledBack ? this.#deliveredMax : 0;
-      this.#dueAcks = [];
-      this.#options.onNewLife?.();
-    }
-    this.#createdAtMs = createdAtMs;
-    this.#deliveredMax = delivered;
   }
 
   #retryLater(): void {
     if (this.#state === "ended") return;
     this.#state = "checking";
-    this.#dropInbox();
+    this.#leaveInbox();
     this.#attempt += 1;
     clearTimeout(this.#retry);
     // Half of the pause is fixed: many pullers of one missing consumer must not become a storm.
@@ -329,39 +318,34 @@ export class ConsumerPull {
     if (this.#link.publish(this.#pullSubject, request, this.#inbox)) this.#outstanding += batch;
   }
 
-  #onDelivery(message: Msg): void {
+  #onDelivery(message: Msg, reply: string, inbox: string): void {
     this.#silentTicks = 0;
-    const reply = message.reply;
-    if (!reply) {
-      this.#onStatus(message);
-      return;
-    }
     this.#busy = true;
-    if (this.#outstanding > 0) this.#outstanding -= 1;
+    if (this.#inbox === inbox && this.#outstanding > 0) this.#outstanding -= 1;
     const info = parseDelivery(reply);
     if (!info) return;
-    this.#deliveredMax = Math.max(this.#deliveredMax, info.consumerSequence);
+    this.#life.count(info);
     if (this.#options.room() <= 0) {
       // The server gave more than was asked for. Another worker can have it at once.
       this.#link.publish(reply, refuseBytes);
       return;
     }
-    const life = this.#life;
-    const older = info.storedAtMs < (this.#createdAtMs ?? 0);
+    const life = this.#life.number;
     this.#options.onMessage({
       data: message.data,
       message,
       streamSequence: info.streamSequence,
       life,
-      redelivered: info.deliveries > 1 || older || info.consumerSequence <= this.#doubtfulUntil,
+      redelivered: info.deliveries > 1 || this.#life.mayRepeat(info),
       ack: () => this.#answer(life, reply, ackBytes),
       terminate: () => this.#answer(life, reply, terminateBytes),
+      working: () => this.#answer(life, reply, workingBytes),
     });
     this.#fill();
   }
 
   #answer(life: number, subject: string, bytes: Uint8Array): void {
-    if (life !== this.#life || this.#dueAcks.length >= dueAcksMax) return;
+    if (life !== this.#life.number || this.#dueAcks.length >= dueAcksMax) return;
     this.#dueAcks.push({ subject, bytes });
     if (this.#riding) return;
     this.#riding = true;
@@ -381,6 +365,7 @@ export class ConsumerPull {
 
   /** Requests end with a status in place of messages; it tells how many messages they still stood for. */
   #onStatus(message: Msg): void {
+    this.#silentTicks = 0;
     const code = message.headers?.code ?? 0;
     if (code === 100) return;
     const pending = Number(message.headers?.get("Nats-Pending-Messages") || Number.NaN);

@@ -6,8 +6,8 @@
  *
  * What every implementation owes, held by contract.test.ts:
  *
- * C1. A start is delivered at least once while a worker pulls its lane, and again after `ackWaitMs` without an ack.
- *     A delivery that may be a repetition says so (`redelivered`).
+ * C1. A start is delivered at least once while a worker pulls its lane, and again after `ackWaitMs` without an ack, unless the carrier
+ *     knows that the worker still has it. A delivery that may be a repetition says so (`redelivered`).
  * C2. Two publishes of one id within `dedupeWindowMs` are one message.
  * C3. A worker is given no more deliveries of a queue than it has free slots.
  * C4. A completion that was reported stored is delivered to a coordinator at least once, unless the carrier is wiped.
@@ -179,7 +179,7 @@ export interface WorkTransport {
   open(lanes: LaneGrant[], listener: WorkListener): Promise<void>;
   /**
    * Stops pulling; what is in hand goes on, and so does what was on its way here. Resolves when no further start can come (over the relay: when
-   * that was asked for), after two seconds at the latest: a start that arrives after `close` is lost to everyone until the ack wait is over,
+   * that was asked for), after eight seconds at the latest: a start that arrives after `close` is lost to everyone until the ack wait is over,
    * and costs an attempt. Safe to repeat.
    */
   drain(): Promise<void>;
