@@ -3,6 +3,7 @@
  *
  * C1. A snapshot is read again when the registry's epoch moved, so every coordinator shows a change within an epoch poll.
  * C2. A lane is offered only after the carrier can deliver it.
+ *     One without workers is given up in time.
  * C3. Windows of one lane over all coordinators add up to about twice its live slots.
  */
 import { type Carrier, type Lane, type Logger, packMaxFor, type Service } from "@taskmesh/runtime";
@@ -27,7 +28,7 @@ const laneMsMax = 2_000;
 
 export interface CatalogueOptions {
   db: Db;
-  carrier: Pick<Carrier, "ensureLane">;
+  carrier: Pick<Carrier, "ensureLane" | "keepLanes">;
   intervals: RegistryIntervals;
   /** Ids of the live coordinators, this one included. */
   coordinators: () => readonly string[];
@@ -135,7 +136,7 @@ class Snapshot {
     const epoch = await readEpoch(this.options.db);
     if (epoch === this.#epoch && !this.#incomplete) return;
     const known = new Set(this.entries.map((entry) => entry.row.laneId));
-    const { db } = this.options;
+    const { db, carrier } = this.options;
     const [lanes, quarantined, canaries] = await Promise.all([
       readLiveLanes(db),
       readQuarantined(db),
@@ -149,6 +150,7 @@ class Snapshot {
     const next = await Promise.all(rows.map((row) => this.#entry(row, known.has(row.laneId), upcastsOf)));
     this.#incomplete = next.includes(undefined);
     this.#offer(next.filter((entry) => entry !== undefined));
+    carrier.keepLanes(rows.map(laneOf));
     // The epoch was read before the rows: at worst they are read once more.
     this.#epoch = epoch;
   }
@@ -159,7 +161,7 @@ class Snapshot {
     upcastsOf: Awaited<ReturnType<Upcasts["load"]>> | undefined,
   ): Promise<LaneEntry | undefined> {
     const { carrier, alsoServes, log } = this.options;
-    const lane = { namespaceId: row.namespaceId, queueId: row.queueId, laneId: row.laneId };
+    const lane = laneOf(row);
     try {
       if (!known) await inTime(carrier.ensureLane(lane), laneMsMax); // C2
       const more = (await alsoServes?.(row.namespaceId, row.contracts)) ?? [];
@@ -185,6 +187,8 @@ class Snapshot {
     for (const listener of this.listeners) listener();
   }
 }
+
+const laneOf = ({ namespaceId, queueId, laneId }: LiveLaneRow): Lane => ({ namespaceId, queueId, laneId });
 
 /** A lane is not offered for contracts in quarantine; its workers may serve others. */
 function withoutQuarantined(row: LiveLaneRow, quarantined: ReadonlySet<string>): LiveLaneRow {

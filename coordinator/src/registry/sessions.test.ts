@@ -2,6 +2,7 @@ import { CancelReason, CompleteStep, type Worker } from "@taskmesh/proto";
 import { createLogger, MemoryBus, unaryCall } from "@taskmesh/runtime";
 import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
 import { leftSessions } from "../store/coordinators.js";
+import { createCatalogue } from "./catalogue.js";
 import { createCoordinators } from "./coordinators.js";
 import { createHeard } from "./heard.js";
 import { defaultIntervals } from "./intervals.js";
@@ -352,6 +353,23 @@ describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
     );
     await waitFor("both", () => finished.length >= 2);
     expect([...finished].sort()).toEqual(["dead by c1", "gone by c1"]);
+  });
+
+  it("keeps the lanes that have workers, and no others", async () => {
+    const kept: number[] = [];
+    const catalogue = createCatalogue({
+      db: database.another(),
+      carrier: { ensureLane: async () => {}, keepLanes: (lanes) => void kept.push(lanes.length) },
+      intervals: { ...defaultIntervals, ...shortIntervals },
+      coordinators: () => ["c9"],
+      log,
+    });
+    await catalogue.start();
+    const one = await TestWorker.start(coordinator, registration([service], 4), 30);
+    await waitFor("its lane", () => kept.at(-1) === 1);
+    await one.leave();
+    await waitFor("none", () => kept.at(-1) === 0);
+    await catalogue.stop();
   });
 
   it("ends a stream that begins with a beat, registers twice, or says nothing", async () => {

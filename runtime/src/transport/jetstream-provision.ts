@@ -5,6 +5,7 @@
  *     stream missing ............................... make it: wiped
  *     stream made anew, or its last sequence fell .. wiped
  *     wanted consumer missing ...................... make it
+ *     nobody pulled a lane's consumer for a week ... the server deletes it; it is wanted again when a worker comes
  *     consumer has work and waiting pullers, and delivered nothing for 10 s .. delete it and make it again
  *
  * V1. Only coordinators make anything; all make the same, so it does not matter which one is first.
@@ -33,6 +34,7 @@ import {
   dedupeWindowMs,
   type Lane,
   laneConsumer,
+  laneKeptMs,
   laneSubject,
   messageBytesMax,
 } from "./transport.js";
@@ -45,8 +47,6 @@ const requestTimeoutMs = 3_000;
 const stalledMs = 10_000;
 /** A completion that no coordinator took in a day is for one that never was. */
 const doneAgeMaxMs = 24 * 3600 * 1000;
-/** Lanes are kept short by their windows; a start that is this old waits for workers that are gone for good. */
-const startAgeMaxMs = 7 * 24 * 3600 * 1000;
 /** While Postgres is away completions stay in a coordinator's hands: others get them after this many times the ack wait of starts. */
 const doneAckWaits = 4;
 /**
@@ -59,6 +59,7 @@ const pullsWaitingMax = 10_000;
 
 export interface ProvisionOptions {
   ackWaitMs: number;
+  laneKeptMs: number;
   replicas: number;
   /** Highest sequence that is known to have been in the stream: a stream that ends below it lost messages. */
   knownSequence(stream: string): number;
@@ -127,7 +128,16 @@ export class Provision {
       filter_subject: laneSubject(lane),
       ack_wait: this.#options.ackWaitMs * nanosPerMs,
       max_waiting: pullsWaitingMax,
+      // Each set of contracts has a lane of its own, so every release may leave one behind.
+      inactive_threshold: this.#options.laneKeptMs * nanosPerMs,
     });
+  }
+
+  /** Lanes without a worker: their consumers are not made again when they are gone. */
+  wantNoLanesBut(lanes: readonly Lane[]): void {
+    const kept = new Set(lanes.map((lane) => `${startStream}/${laneConsumer(lane)}`));
+    for (const [key, { stream }] of this.#wanted)
+      if (stream === startStream && !kept.has(key)) this.#wanted.delete(key);
   }
 
   async wantDone(coordinatorId: string): Promise<void> {
@@ -329,7 +339,7 @@ export function streamConfigs(replicas: number): StreamConfigToMake[] {
     max_msg_size: messageBytesMax + 8 * 1024,
   };
   return [
-    { ...common, name: startStream, subjects: ["start.>"], max_age: startAgeMaxMs * nanosPerMs },
+    { ...common, name: startStream, subjects: ["start.>"], max_age: laneKeptMs * nanosPerMs },
     { ...common, name: doneStream, subjects: ["done.>"], max_age: doneAgeMaxMs * nanosPerMs },
   ];
 }

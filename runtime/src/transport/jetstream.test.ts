@@ -1,7 +1,7 @@
 /**
  * What only a JetStream carrier can meet: a broker that comes late, foreign streams, data that was rolled back, a stuck consumer.
  */
-import { jetstreamManager, RetentionPolicy } from "@nats-io/jetstream";
+import { AckPolicy, jetstreamManager, RetentionPolicy } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { afterEach, describe, expect, it } from "vitest";
 import { type NatsFixture, newNatsServerBin, startNats } from "../../../test/fixtures/nats.js";
@@ -10,7 +10,7 @@ import { waitFor } from "../../../test/fixtures/process.js";
 import { CarrierProbe, jetstreamMesh, newLane, type WorkerProbe } from "../../../test/fixtures/transport-mesh.js";
 import { createJetStreamCarrier } from "./jetstream.js";
 import { NatsLink } from "./nats-link.js";
-import { laneConsumer } from "./transport.js";
+import { laneConsumer, laneSubject } from "./transport.js";
 
 const cleanups: (() => Promise<void>)[] = [];
 afterEach(async () => {
@@ -121,6 +121,40 @@ describe("JetStream carrier", () => {
     await waitFor("the new starts", () => fresh() === 20);
     expect(await messages("TASKMESH_START")).toBe(25);
   });
+
+  it("gives up the consumer of a lane that has no workers any more, and makes it again when one comes", async () => {
+    const nats = await startNats();
+    cleanups.push(() => nats.dispose());
+    const carrier = createJetStreamCarrier({ coordinatorId: "keeper", servers: [nats.url], laneKeptMs: 1_000 });
+    cleanups.push(() => carrier.stop());
+    await carrier.start(silent);
+    const jsm = await manager(nats);
+    const lanes = [newLane(), newLane()];
+    // As an earlier release made them.
+    for (const lane of lanes) {
+      const settings = {
+        ack_policy: AckPolicy.Explicit,
+        max_ack_pending: -1,
+        max_waiting: 10_000,
+        filter_subject: laneSubject(lane),
+      };
+      await jsm.consumers.add("TASKMESH_START", { durable_name: laneConsumer(lane), ...settings });
+    }
+    for (const lane of lanes) await carrier.ensureLane(lane);
+    const [left, kept] = lanes.map(laneConsumer);
+    const names = async (): Promise<string[]> => {
+      const found: string[] = [];
+      for await (const { name } of jsm.consumers.list("TASKMESH_START")) found.push(name);
+      return found;
+    };
+    carrier.keepLanes([lanes[1]!]);
+    await waitFor("one to be given up", async () => !(await names()).includes(left!), 20_000);
+    // Nobody pulls the other one either, but it has workers: it is made again.
+    await waitFor("the other to be made again", () => carrier.counters.consumersRemade > 0, 20_000);
+    await waitFor("it alone", async () => (await names()).join() === kept, 20_000);
+    await carrier.ensureLane(lanes[0]!);
+    expect(await names()).toContain(left);
+  }, 60_000);
 
   it("tells every coordinator of a wipe", async () => {
     const mesh = await jetstreamMesh();

@@ -47,6 +47,7 @@ import {
   type CompletionDelivery,
   type CompletionsRead,
   type Lane,
+  laneKeptMs,
   type OutgoingStart,
   type PublishOutcome,
   type RunRef,
@@ -77,6 +78,8 @@ export interface JetStreamOptions {
   replicas?: number;
   /** Default: the seam's. Shorter in tests. */
   ackWaitMs?: number;
+  /** The same. */
+  laneKeptMs?: number;
   /** Life of workers' users; default and maximum an hour. */
   userLifeMs?: number;
   /** Told why `start` has to try again: the server is away, refuses the credentials, or has no JetStream. */
@@ -180,6 +183,10 @@ export class JetStreamCarrier implements Carrier {
     await this.#started().provision.wantLane(lane);
   }
 
+  keepLanes(lanes: readonly Lane[]): void {
+    this.#running?.provision.wantNoLanesBut(lanes);
+  }
+
   publishStart(start: OutgoingStart, done: (outcome: PublishOutcome) => void): void {
     const running = this.#running;
     if (!running) {
@@ -262,6 +269,7 @@ export class JetStreamCarrier implements Carrier {
       try {
         return await Provision.open(link, {
           ackWaitMs: this.#options.ackWaitMs ?? ackWaitMs,
+          laneKeptMs: this.#options.laneKeptMs ?? laneKeptMs,
           replicas: replicas ?? 1,
           knownSequence: (stream) =>
             stream === doneStream ? this.#doneSequence : (this.#running?.publisher.sequence ?? 0),

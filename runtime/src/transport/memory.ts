@@ -254,6 +254,9 @@ class MemoryCarrier implements Carrier {
     return Promise.resolve();
   }
 
+  /** An empty queue costs nothing. */
+  keepLanes(): void {}
+
   publishStart(start: OutgoingStart, done: (outcome: PublishOutcome) => void): void {
     if (start.bytes.length > messageBytesMax) {
       const message = `the start has ${start.bytes.length} bytes, a message holds ${messageBytesMax}`;

@@ -31,6 +31,8 @@ import type {
 export const ackWaitMs = 15_000;
 /** Time in which publishes of one id are one message. */
 export const dedupeWindowMs = 10_000;
+/** Age of a start that waits for workers who are gone for good, and how long the consumer of a lane outlives its last worker. */
+export const laneKeptMs = 7 * 24 * 3600 * 1000;
 /** Largest message that a carrier takes. Payloads above 128 KiB travel by reference, so this leaves room for envelopes and packing. */
 export const messageBytesMax = 512 * 1024;
 /** Longest time that a handler is held back because what it emitted before is not under way. */
@@ -128,6 +130,8 @@ export interface Carrier {
   healthy(): boolean;
   /** Makes the lane's consumer if it is missing. Idempotent; it is re-made by the carrier when it vanishes. */
   ensureLane(lane: Lane): Promise<void>;
+  /** The lanes that have workers: consumers of others go after `laneKeptMs`, and are not made again before the next `ensureLane`. */
+  keepLanes(lanes: readonly Lane[]): void;
   /** Publishes one start; retries an unknown outcome under the same id within the dedupe window. `done` is called exactly once. */
   publishStart(start: OutgoingStart, done: (outcome: PublishOutcome) => void): void;
   /** Delivers the completions that were addressed to another, lapsed coordinator as well. Idempotent. */
