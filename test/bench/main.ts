@@ -1,4 +1,4 @@
-/** npm run bench -- chain5 | calls | pages | fanout | contracts | memory | depth | sleepers | coordinators | storm | failover | all  [--rounds N] [--faults N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] [--workers N] [--step-ms N] */
+/** npm run bench -- chain5 | calls | pages | fanout | contracts | memory | depth | sleepers | coordinators | storm | failover | all  [--rounds N] [--faults N] [--sleepers N] [--runs N] [--in-flight N] [--page-runs N] [--memory-runs N] [--workers N] [--step-ms N] [--kill-after-ms N] */
 import { parseArgs } from "node:util";
 import { benchCalls } from "./calls.js";
 import { benchChain5 } from "./chain5.js";
@@ -22,6 +22,7 @@ const { values, positionals } = parseArgs({
     "memory-runs": { type: "string", default: "100000" },
     workers: { type: "string", default: "5000" },
     "step-ms": { type: "string", default: "2000" },
+    "kill-after-ms": { type: "string", default: "0" },
     sleepers: { type: "string", default: "100000" },
     faults: { type: "string", default: "12" },
   },
@@ -44,7 +45,12 @@ const known = {
   sleepers: () => benchSleepers({ runs: Number(values.sleepers), inFlight: options.inFlight }),
   contracts: () => benchContracts({ rounds: options.rounds }),
   coordinators: () => benchCoordinators({ rounds: options.rounds, runs: options.runs, inFlight: options.inFlight }),
-  storm: () => benchStorm({ workers: Number(values.workers), stepMs: Number(values["step-ms"]) }),
+  storm: () =>
+    benchStorm({
+      workers: Number(values.workers),
+      stepMs: Number(values["step-ms"]),
+      killAfterMs: Number(values["kill-after-ms"]),
+    }),
   failover: () => benchFailover({ faults: Number(values.faults) }),
   memory: () => benchMemory({ runs: Number(values["memory-runs"]), inFlight: options.inFlight }),
 };

@@ -19,8 +19,15 @@ const patienceMs = 600_000;
 /** Runs that are under way meanwhile. */
 const runs = 500;
 
-/** `stepMs`: how long each of their steps takes. */
-export async function benchStorm({ workers, stepMs }: { workers: number; stepMs: number }): Promise<void> {
+export interface StormOptions {
+  workers: number;
+  /** How long each step of the runs takes. */
+  stepMs: number;
+  /** How long the runs are under way when the coordinator is killed: after a beat (5 s) their attempts are bound. */
+  killAfterMs: number;
+}
+
+export async function benchStorm({ workers, stepMs, killAfterMs }: StormOptions): Promise<void> {
   const servers = await startServers();
   const sql = postgres(servers.databaseUrl, { max: 1, onnotice: () => {} });
   const port = await freePort();
@@ -63,6 +70,7 @@ export async function benchStorm({ workers, stepMs }: { workers: number; stepMs:
     const address = { host: "127.0.0.1", port };
     await putChain5(address);
     await startRuns(address);
+    await new Promise((resolve) => setTimeout(resolve, killAfterMs));
     const gone = (await sql<{ id: string }[]>`select id from coordinators`).map(({ id }) => id);
     coordinator.signal("SIGKILL");
     await coordinator.exited();
@@ -92,6 +100,7 @@ export async function benchStorm({ workers, stepMs }: { workers: number; stepMs:
         name: "storm",
         workers,
         step_ms: stepMs,
+        kill_after_ms: killAfterMs,
         ...figures,
         runs,
         succeeded: made?.succeeded,

@@ -6,6 +6,8 @@ export interface RegistryIntervals {
   beatMs: number;
   /** A session without a beat for this long, by the database's clock, is lapsed: three beats, so one lost beat costs nothing. */
   sessionTimeoutMs: number;
+  /** The same of a session whose coordinator is gone, while other workers are just coming back: thousands of them take their time. */
+  returnMs: number;
   /** Longest age of the newest nonce that came back over the work transport; older: the worker gets no new work. */
   nonceMaxAgeMs: number;
   /** Between two nonces: a quarter of their largest age, so that one lost message and one late beat are forgiven. */
@@ -39,6 +41,7 @@ export interface RegistryIntervals {
 export const defaultIntervals: Readonly<RegistryIntervals> = {
   beatMs: 5_000,
   sessionTimeoutMs: 15_000,
+  returnMs: 60_000,
   nonceMaxAgeMs: 10_000,
   probeMs: 2_500,
   unlistedMs: 10_000,
@@ -52,6 +55,6 @@ export const defaultIntervals: Readonly<RegistryIntervals> = {
   coordinatorTimeoutMs: 10_000,
   adoptionKeptMs: 10 * 60_000,
   // Longer than a silent session lives on: by then who is not back has lapsed.
-  adoptionWaitMs: 20_000,
+  adoptionWaitMs: 70_000,
   patienceMs: 10_000,
 };

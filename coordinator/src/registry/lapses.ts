@@ -3,7 +3,8 @@
  *
  * Any coordinator may do it: each lapsed session is deleted by exactly one. If that one dies before it gave up the attempts, they are
  * found as orphans. When beats could not be recorded because this process was stopped or the database was away, nobody is judged for a
- * while after the database answered again: the workers are given the time to beat, and their coordinators to record it.
+ * while after the database answered again: the workers are given the time to beat, and their coordinators to record it. Thousands of workers need
+ * longer to find another coordinator than a session may be silent: while they are coming back, those of a dead coordinator are waited for.
  */
 import { type Logger, metrics, type Service } from "@taskmesh/runtime";
 import type { Db } from "../store/db.js";
@@ -45,7 +46,7 @@ export function createLapses(options: LapsesOptions): Service {
     if (nowMs - lastAnswerMs > stoppedFactor * intervals.lapseScanMs) beginGrace();
     lastAnswerMs = nowMs;
     if (at === undefined || nowMs < judgesFromMs) return;
-    const lapsed = await lapseSessions(db, at, intervals.sessionTimeoutMs, sessionsPerRound);
+    const lapsed = await lapseSessions(db, at, intervals, sessionsPerRound);
     if (lapsed.length === 0) return;
     log.info({ sessions: lapsed }, "sessions lapsed");
     metrics.sessionsLapsed.add(lapsed.length);

@@ -322,6 +322,27 @@ describe.each(["pglite", "postgres"] as const)("sessions on %s", (kind) => {
     await one.leave();
   });
 
+  it("waits for the workers of a dead coordinator while others are coming back", async () => {
+    const [returning, local] = [
+      await TestWorker.start(coordinator, registration([service]), 30),
+      await TestWorker.start(coordinator, registration([service]), 30),
+    ];
+    await waitFor("both to be known", async () => (await workers()).length === 2);
+    await database.db.query(
+      `insert into sessions (id, namespace_id, coordinator_id, stream, host, pid, version, sdk, labels, transport, told, last_beat_at)
+       select 'coming', namespace_id, coordinator_id, 1, host, pid, version, sdk, labels, transport, false, now() + interval '1 hour'
+       from sessions limit 1`,
+    );
+    await Promise.all([returning.die(), local.die()]);
+    await database.db.query("update sessions set coordinator_id = 'dead' where id = $1::text", [returning.sessionId]);
+    const left = async (): Promise<string[]> =>
+      (await database.db.query<{ id: string }>("select id from sessions where id <> 'coming'")).map(({ id }) => id);
+    await waitFor("the lapse of the one that no coordinator's death excuses", async () => (await left()).length === 1);
+    expect(await left()).toEqual([returning.sessionId]);
+    await database.db.query("update sessions set told = true where id = 'coming'");
+    await waitFor("the lapse of the other", async () => (await left()).length === 0);
+  });
+
   it("counts a worker as back when what it lists is decided", async () => {
     const isLeft = () => leftSessions(database.db, "dead");
     const stream = coordinator.connect();

@@ -222,15 +222,29 @@ export async function findSilentSessions(db: Db, timeoutMs: number): Promise<str
   return found[0]?.at;
 }
 
-/** Ends up to `limit` sessions that were without a beat for `timeoutMs` at the database's time `at`; each is returned to exactly one caller. */
-export function lapseSessions(db: Db, at: string, timeoutMs: number, limit: number): Promise<string[]> {
+/** How long sessions may be silent, in milliseconds. */
+export interface LapseRule {
+  sessionTimeoutMs: number;
+  /** The same, while other workers are just coming back, of a session whose coordinator is gone. */
+  returnMs: number;
+  coordinatorTimeoutMs: number;
+}
+
+/** Ends up to `limit` sessions that were silent for too long at the database's time `at`; each is returned to exactly one caller. */
+export function lapseSessions(db: Db, at: string, rule: LapseRule, limit: number): Promise<string[]> {
   return db.transaction(async (tx) => {
     const rows = await tx.query<{ id: string }>(
       `delete from sessions where id in (
-         select id from sessions where last_beat_at < $1::timestamptz - make_interval(secs => $2::float8)
-         order by id limit $3::int for update skip locked)
+         select s.id from sessions s where s.last_beat_at < $1::timestamptz - make_interval(secs => $2::float8)
+           and (s.last_beat_at < $1::timestamptz - make_interval(secs => $3::float8)
+             or exists (
+               select from coordinators c
+               where c.id = s.coordinator_id and c.last_beat_at >= $1::timestamptz - make_interval(secs => $4::float8))
+             or not exists (
+               select from sessions t where not t.told and t.last_beat_at >= $1::timestamptz - make_interval(secs => $2::float8)))
+         order by s.id limit $5::int for update skip locked)
        returning id`,
-      [at, timeoutMs / 1000, limit],
+      [at, rule.sessionTimeoutMs / 1000, rule.returnMs / 1000, rule.coordinatorTimeoutMs / 1000, limit],
     );
     if (rows.length > 0) await bumpEpoch(tx);
     return rows.map((row) => row.id);
