@@ -62,6 +62,25 @@ describe("a pull", () => {
     expect(server.acks).toEqual(["+WPI", "+WPI", "+ACK"]);
   }, 40_000);
 
+  it("acks what it holds although it drains while it looks at its consumer", async () => {
+    const { server, starts, drain } = await pulling();
+    server.deliver(server.inbox!, start("held"));
+    await waitFor("the start", () => starts.length === 1);
+    const first = server.inbox;
+    starts[0]!.release();
+    await waitFor("the next request", () => server.requests === 2);
+    let left = false;
+    server.onLeave = (inbox) => {
+      left ||= inbox === first;
+    };
+    server.informs = false;
+    await waitFor("the look", () => left, 20_000);
+    await drain();
+    starts[0]!.ack();
+    server.informs = true;
+    await waitFor("the ack", () => server.acks.includes("+ACK"), 20_000);
+  }, 60_000);
+
   it("takes what was on its way when it drains", async () => {
     const { server, starts, drain } = await pulling();
     server.onLeave = (inbox) => server.deliver(inbox, start("late"));

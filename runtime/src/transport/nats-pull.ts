@@ -168,7 +168,8 @@ export class ConsumerPull {
   /** Asks for no more; what the server sent already is still given to the user. Acks go on. Resolves when nothing more can come. */
   async drain(): Promise<void> {
     this.#draining = true;
-    this.#leaveInbox();
+    // A check goes on: acks wait for it.
+    if (this.#state === "pulling") this.#leaveInbox();
     await this.#left;
   }
 
