@@ -9,7 +9,7 @@ import { RunStatus, StartRunRequest } from "@taskmesh/proto";
 import { ackWaitMs, unaryCall } from "@taskmesh/runtime";
 import { afterEach, expect, it } from "vitest";
 import { FaultProxy } from "../fixtures/fault-proxy.js";
-import { allEnded, MeshProcess, startMesh } from "../fixtures/mesh.js";
+import { allEnded, countWorker, startMesh } from "../fixtures/mesh.js";
 import { waitFor } from "../fixtures/process.js";
 
 const runs = 12;
@@ -28,14 +28,11 @@ it("a worker that is cut off from its coordinator finishes what it has begun", {
   const wire = await FaultProxy.open({ port: mesh.addresses[0]!.port });
   cleanups.push(() => wire.close());
   const worker = async (name: string, port: number): Promise<void> => {
-    const env = {
+    const made = countWorker(name, {
       TASKMESH_ADDRESS: `127.0.0.1:${port}`,
       LEDGER: join(folder, name),
       DELAY_MS: String(ackWaitMs + 10_000),
-    };
-    const made = new MeshProcess(name, "test/fixtures/count-worker.ts", env, (output) =>
-      output.includes("registered "),
-    );
+    });
     cleanups.push(() => made.kill());
     await made.start();
   };

@@ -4,7 +4,6 @@
  * H1. At most `slots` starts are held at once (C3): `free` is what may be asked for.
  * H2. A start that is delivered again while its earlier delivery is still held is not given twice. The new delivery takes the old
  *     one's place for the ack, since a carrier that lost its state no longer knows the old one.
- *
  * H3. A message whose starts last in hand without an ack can be told so (`lasting`): nobody else is to be given them while this worker has them.
  *
  * Without H2 a coordinator that is away for longer than `ackWaitMs` would make a worker claim, and thereby supersede, its own attempts.
